@@ -1,0 +1,35 @@
+"""Runs the benchmarks, all or those named: a table of each, and `benchmarks/results/NAME.json` beside it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from benchmarks import importing, listing
+from benchmarks._frame import Report
+
+BENCHMARKS: Final[Mapping[str, Callable[..., Report]]] = {"listing": listing.run, "importing": importing.run}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", nargs="*", help=f"of {', '.join(BENCHMARKS)}; by default, all")
+    parser.add_argument("--runs", type=int, help="how often each thing is measured, instead of its default")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.name) - set(BENCHMARKS):
+        parser.error(
+            f"no benchmark is called {', '.join(sorted(unknown))}: there are {', '.join(BENCHMARKS)}"
+        )
+    if arguments.runs is not None and arguments.runs < 1:
+        parser.error("--runs must be at least 1")
+    options = {} if arguments.runs is None else {"runs": arguments.runs}
+    for name in arguments.name or BENCHMARKS:
+        report = BENCHMARKS[name](**options)
+        print(report.table(), end="\n\n", flush=True)
+        report.write()
+
+
+if __name__ == "__main__":
+    main()

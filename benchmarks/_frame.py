@@ -1,0 +1,199 @@
+"""What all benchmarks share: two things measured in turn, their ratio, its budget, and how it is told."""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+import vizwatch
+
+RESULTS: Final = Path(__file__).parent / "results"
+_PACKAGES: Final = ("aiohttp", "attrs", "cattrs", "msgspec", "multidict", "orjson", "yarl")
+
+
+@attrs.frozen
+class Sample:
+    """The runs of one thing, each as one number."""
+
+    runs: Sequence[float]
+
+    @property
+    def median(self) -> float:
+        """The run in the middle."""
+        return statistics.median(self.runs)
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The least and the greatest."""
+        return min(self.runs), max(self.runs)
+
+    def __str__(self) -> str:
+        low, high = self.spread
+        return f"{_figure(self.median)} [{_figure(low)}..{_figure(high)}]"
+
+
+@attrs.frozen(kw_only=True)
+class Row:
+    """Ours beside theirs; the i-th runs of both were taken one after the other."""
+
+    what: str
+    against: str
+    unit: str
+    ours: Sample
+    theirs: Sample
+    budget: float | None = None
+    """The greatest ratio that is promised; None where the ratio is only told."""
+    wall: tuple[Sample, Sample] | None = None
+    """The same runs by the clock, where the unit is CPU time."""
+
+    @property
+    def ratio(self) -> Sample:
+        """Ours by theirs, run by run."""
+        return Sample([a / b for a, b in zip(self.ours.runs, self.theirs.runs, strict=True)])
+
+    @property
+    def verdict(self) -> str:
+        """Whether the median ratio keeps to the budget."""
+        if self.budget is None:
+            return "no budget"
+        return "met" if self.ratio.median <= self.budget else "not met"
+
+    def document(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        wall = (
+            None
+            if self.wall is None
+            else dict(zip(("ours", "theirs"), map(_document, self.wall), strict=True))
+        )
+        return {
+            "what": self.what,
+            "against": self.against,
+            "unit": self.unit,
+            "ours": _document(self.ours),
+            "theirs": _document(self.theirs),
+            "ratio": _document(self.ratio),
+            "budget": self.budget,
+            "verdict": self.verdict,
+            "wall": wall,
+        }
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """What one benchmark found."""
+
+    name: str
+    title: str
+    rows: Sequence[Row]
+    seconds: float
+    """How long all of it took."""
+
+    def table(self) -> str:
+        """The rows under a head, and beneath them where they were taken."""
+        cells = [("what", "unit", "vizwatch", "beside", "", "ratio", "budget", "verdict", "wall")]
+        for row in self.rows:
+            budget = "" if row.budget is None else f"{row.budget:.2f}"
+            wall = "" if row.wall is None else " / ".join(_figure(sample.median) for sample in row.wall)
+            ours, theirs, ratio = str(row.ours), str(row.theirs), str(row.ratio)
+            cells.append((row.what, row.unit, ours, row.against, theirs, ratio, budget, row.verdict, wall))
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        runs = " or ".join(map(str, sorted({len(row.ours.runs) for row in self.rows})))
+        taken = f"Medians of {runs} runs, in turn, with [least..greatest]; {self.seconds:.0f} s in all."
+        where = [", ".join(f"{name} {value}" for name, value in of.items()) for of in (machine(), versions())]
+        return "\n".join([f"{self.name}: {self.title}", "", *lines, "", taken, *where])
+
+    def write(self, folder: Path = RESULTS) -> Path:
+        """Writes everything, each run included, to `NAME.json` in that folder."""
+        document = {
+            "name": self.name,
+            "title": self.title,
+            "machine": machine(),
+            "versions": versions(),
+            "seconds": round(self.seconds, 3),
+            "rows": [row.document() for row in self.rows],
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}.json"
+        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        return path
+
+
+async def timed(
+    ours: Callable[[], Awaitable[int]],
+    theirs: Callable[[], Awaitable[int]],
+    *,
+    runs: int,
+    count: int,
+    **row: Any,
+) -> Row:
+    """Both in turn, in microseconds of this process's CPU a thing, after one run of each that is not counted.
+
+    Args:
+        ours: Does the work once, and gives how many things it did.
+        theirs: As ours.
+        runs: How many counted runs of each.
+        count: How many things each must do: a faster one that does less is no peer.
+        row: The rest of the row.
+    """
+    taken: tuple[list[tuple[float, float]], ...] = ([], [])
+    for _ in range(runs + 1):
+        for work, times in zip((ours, theirs), taken, strict=True):
+            gc.collect()
+            cpu, wall = time.process_time(), time.perf_counter()
+            done = await work()
+            times.append((time.process_time() - cpu, time.perf_counter() - wall))
+            if done != count:
+                raise RuntimeError(f"{row}: {done} done instead of {count}")
+    samples = [
+        [Sample([run * 1e6 / count for run in kind]) for kind in zip(*times[1:], strict=True)]
+        for times in taken
+    ]
+    (our_cpu, our_wall), (their_cpu, their_wall) = samples
+    return Row(ours=our_cpu, theirs=their_cpu, wall=(our_wall, their_wall), **row)
+
+
+def machine() -> dict[str, str]:
+    """What the runs were taken on."""
+    return {
+        "cpu": _cpu(),
+        "cores": str(os.cpu_count()),
+        "system": platform.platform(),
+        platform.python_implementation(): platform.python_version(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of this project and of what it stands beside."""
+    return {
+        "vizwatch": vizwatch.__version__,
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor()
+
+
+def _document(sample: Sample) -> dict[str, Any]:
+    return {"median": sample.median, "spread": sample.spread, "runs": sample.runs}
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,0 +1,52 @@
+"""The time of the import alone, in new interpreters, beside that of the HTTP library beneath."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from benchmarks._frame import Report, Row, Sample
+
+_ROOT: Final = Path(__file__).parent.parent
+_TIMED: Final = """
+import time
+cpu, wall = time.process_time(), time.perf_counter()
+import {module}
+print(time.process_time() - cpu, time.perf_counter() - wall)
+"""
+
+
+def run(*, runs: int = 15) -> Report:
+    """The benchmark, after one import of each that is not counted and leaves bytecode behind."""
+    start = time.perf_counter()
+    taken = [[_imported("vizwatch"), _imported("aiohttp")] for _ in range(runs + 1)]
+    ours, theirs = zip(*taken[1:], strict=True)
+    (our_cpu, our_wall), (their_cpu, their_wall) = (
+        map(Sample, zip(*times, strict=True)) for times in (ours, theirs)
+    )
+    row = Row(
+        what="import vizwatch",
+        against="import aiohttp",
+        unit="ms CPU",
+        ours=our_cpu,
+        theirs=their_cpu,
+        budget=1.25,
+        wall=(our_wall, their_wall),
+    )
+    return Report(
+        name="importing",
+        title="the first import in a process",
+        rows=[row],
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _imported(module: str) -> tuple[float, float]:
+    """Milliseconds of CPU, and by the clock."""
+    command = [sys.executable, "-c", _TIMED.format(module=module)]
+    printed = subprocess.run(command, cwd=_ROOT, check=True, capture_output=True, text=True).stdout
+    cpu, wall = (float(seconds) * 1000 for seconds in printed.split())
+    return cpu, wall

@@ -1,0 +1,81 @@
+"""What all tests share: an emulated cloud, a client for it, hand-made answers, and a watch over leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import pytest
+from aioresponses import aioresponses
+
+import vizwatch
+from vizwatch.emulator import Emulator
+
+ENDPOINT = "https://modelarts.eu-de.otc.t-systems.com"
+PROJECT = "04f679b17380d32a2f32c00335c4b5ba"
+JOBS = f"{ENDPOINT}/v1/{PROJECT}/visualization-jobs"
+
+
+class _ClientResponse(aiohttp.ClientResponse):
+    """aioresponses 0.7.9 does not give what aiohttp 3.14 asks for."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"stream_writer": SimpleNamespace(output_size=0), **kwargs})
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[aioresponses]:
+    """Answers made by hand, for what no server would say."""
+    monkeypatch.setattr("aioresponses.core.ClientResponse", _ClientResponse)
+    with aioresponses() as mock:
+        yield mock
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[vizwatch.Client]:
+    """A client of a cloud that is not there; its answers come from `answers`."""
+    async with vizwatch.Client(ENDPOINT, PROJECT, auth="canary-token") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def cloud() -> AsyncIterator[Emulator]:
+    """An emulated cloud of its own for each test."""
+    async with Emulator() as running:
+        yield running
+
+
+@pytest.fixture
+async def here(cloud: Emulator) -> AsyncIterator[vizwatch.Client]:
+    """A client of the emulated cloud."""
+    async with vizwatch.Client(cloud.endpoint, cloud.project_id, auth=cloud.token) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def _no_leaks() -> AsyncIterator[None]:
+    """Fails a test that leaves a task, or anything whose finalizer warns."""
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(3):
+        await asyncio.sleep(0)
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    gc.collect()
+    assert not left, f"tasks left running: {left}"
+
+
+def pytest_configure() -> None:
+    """Leaves no event loop lying about that nobody closes, as the policy's default does on Python 3.11."""
+    asyncio.set_event_loop(None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Watches every asynchronous test for leaks, from before its other fixtures until after them."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.fixturenames.insert(0, "_no_leaks")

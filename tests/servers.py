@@ -1,0 +1,96 @@
+"""A server of raw sockets, for what an HTTP library would never send."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+Reply = bytes | Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def http(
+    body: Any = None,
+    *,
+    status: str = "200 OK",
+    headers: Sequence[str] = ("Content-Type: application/json",),
+    raw: bytes | None = None,
+) -> bytes:
+    """A whole HTTP/1.1 answer with `body` as JSON, or with the bytes `raw`."""
+    content = json.dumps(body).encode() if raw is None else raw
+    head = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(content)}"]
+    return "\r\n".join([*head, "", ""]).encode() + content
+
+
+class RawServer:
+    """Answers the n-th request with the n-th reply, and every later one with the last.
+
+    A reply is bytes to send as they are (an empty one closes the connection), or a function that is given
+    reader and writer. `requests` has the head and body of each request, `seen` how many came for each method
+    and path.
+    """
+
+    def __init__(self, *replies: Reply, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self._replies = replies
+        self._port = port
+        self._tls = tls
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.requests: list[bytes] = []
+        self.seen: Counter[tuple[str, str]] = Counter()
+        self.connections = 0
+
+    @property
+    def endpoint(self) -> str:
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return f"{'https' if self._tls else 'http'}://{host}:{port}"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        try:
+            while await self._answer(reader, writer):
+                pass
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        except asyncio.CancelledError:
+            pass  # the server is closing; asyncio would report it as a failed callback
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+        body = await reader.readexactly(int(length[0].split(b":")[1])) if length else b""
+        self.requests.append(head + body)
+        method, target, _ = head.split(b"\r\n")[0].decode().split(" ")
+        self.seen[method, target.partition("?")[0]] += 1
+        reply = self._replies[min(len(self.requests), len(self._replies)) - 1]
+        if not isinstance(reply, bytes):
+            await reply(reader, writer)
+            return False
+        writer.write(reply)
+        await writer.drain()
+        return bool(reply)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, ssl=self._tls)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()

@@ -1,0 +1,51 @@
+"""What the README shows works as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import vizwatch
+from vizwatch.emulator import Emulator
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"(<!-- skip: .*? -->\n)?```python\n(.*?)```", README, re.DOTALL)
+PROGRAMS = [code for skipped, code in EXAMPLES if not skipped]
+
+
+def test_the_quick_start_has_exactly_two_commands_of_one_line() -> None:
+    (block,) = re.findall(r"## Quick start\n.*?```sh\n(.*?)```", README, re.DOTALL)
+    assert len(block.splitlines()) == 2
+    assert all(line.startswith("python3 -m venv .venv-") for line in block.splitlines())
+
+
+def test_the_readme_names_only_rooms_that_exist() -> None:
+    package = Path(vizwatch.__file__).parent
+    table = README.split("## How the house is built")[1].split("## License")[0]
+    rooms = {path.stem for path in package.rglob("*.py")} | {path.name for path in package.iterdir()}
+    named = " ".join(re.findall(r"^\| \d.*?\|(.*?)\|", table, re.MULTILINE))
+    assert named
+    for name in re.findall(r"`(?:_\w+/)?(\w+)`", named):
+        assert name in rooms, name
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+async def test_an_example_runs(
+    number: int, cloud: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each against an emulated cloud, in this test's own event loop and virtual time."""
+    cloud.add_jobs(3, plan=[[0, 8], [600, 12]])
+    for name in ("endpoint", "project_id", "token"):
+        monkeypatch.setenv(f"VIZWATCH_{name.upper()}", getattr(cloud, name))
+    monkeypatch.setenv("PROJECTS", f"{cloud.project_id},another")
+    main, ran = PROGRAMS[number].rsplit("\nasyncio.run(main())", 1)
+    assert ran.strip() == ""
+    scope: dict[str, Any] = {}
+    exec(compile(main, f"README example {number}", "exec"), scope)
+    await scope["main"]()
+    printed = capsys.readouterr().out
+    assert ["open https://", "ended: ", f"('{cloud.project_id}', 3)"][number] in printed

@@ -1,0 +1,365 @@
+"""The pure rules: listing, transitions, cadence, and the table of what may be sent again."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import vizwatch
+from vizwatch import Job, JobPage, JobStatus
+from vizwatch._rules import retrying
+from vizwatch._rules.cadence import ABSENCES_TO_CONFIRM, APPEARS_WITHIN, Absence, Cadence
+from vizwatch._rules.listing import Listing, Seen
+from vizwatch._rules.retrying import Fate
+from vizwatch._rules.transitions import Tracker
+from vizwatch._values.exchange import Operation
+from vizwatch._values.statuses import TERMINAL
+
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+MOST_PAGES = 400
+
+
+def jobs(ids: Sequence[int]) -> tuple[Job, ...]:
+    return tuple(Job(number, JobStatus.RUNNING) for number in ids)
+
+
+# --- listing --------------------------------------------------------------------------------------------
+
+
+def listed(
+    ids: Sequence[int],
+    *,
+    per_page: int,
+    cap: int,
+    total: int | None,
+    ascending: bool | None = True,
+    empty: int | None = None,
+    ignores_page: bool = False,
+) -> tuple[list[int], int]:
+    """The ids that a listing gives of a server like this, and how many pages it asks for."""
+    size = min(per_page, cap)
+    listing = Listing(Seen(ascending), per_page)
+    given_: list[int] = []
+    asked = 0
+    while not listing.ended:
+        asked += 1
+        assert asked < MOST_PAGES, "the listing does not end"
+        number = 1 if ignores_page else listing.page
+        if empty is not None and listing.page > empty:
+            number -= 1
+        content = () if listing.page == empty else ids[(number - 1) * size : number * size]
+        page = listing.take(JobPage(jobs(content), listing.page, job_total_count=total))
+        given_.extend(job.job_id for job in page.jobs)
+    return given_, asked
+
+
+@given(
+    st.lists(st.integers(0, 500), unique=True, max_size=60).map(sorted),
+    st.integers(1, 30),
+    st.integers(1, 30),
+    st.data(),
+)
+def test_every_job_is_given_once_for_any_page_size_and_cap(
+    ids: list[int], per_page: int, cap: int, data: st.DataObject
+) -> None:
+    """Also where the total is missing, and where the server sorts otherwise than it was asked to."""
+    total = data.draw(st.sampled_from([len(ids), None]))
+    ascending = data.draw(st.sampled_from([True, False, None]))
+    ordered = data.draw(st.permutations(ids)) if data.draw(st.booleans()) else ids
+    given_, asked = listed(ordered, per_page=per_page, cap=cap, total=total, ascending=ascending)
+    assert given_ == ordered
+    assert asked <= -(-len(ids) // min(per_page, cap)) + 2
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 12), st.integers(1, 6))
+def test_an_empty_page_in_the_middle_ends_nothing(count: int, per_page: int, cap: int, empty: int) -> None:
+    ids = list(range(count))
+    given_, _ = listed(ids, per_page=per_page, cap=cap, total=count, empty=empty)
+    assert given_ == ids
+
+
+@given(st.integers(0, 30), st.integers(1, 12), st.none() | st.integers(-5, 100))
+def test_a_server_that_ignores_the_page_is_not_asked_for_ever(
+    count: int, per_page: int, total: int | None
+) -> None:
+    ids = list(range(count))
+    given_, asked = listed(ids, per_page=per_page, cap=1000, total=total, ignores_page=True)
+    assert given_ == ids[:per_page]
+    assert asked <= 3
+
+
+@given(st.integers(0, 40), st.integers(1, 12), st.integers(-5, 100))
+def test_a_total_that_is_wrong_loses_nothing(count: int, per_page: int, total: int) -> None:
+    ids = list(range(count))
+    given_, asked = listed(ids, per_page=per_page, cap=1000, total=total)
+    assert given_ == ids
+    assert asked <= count // per_page + 3
+
+
+@pytest.mark.parametrize(("count", "pages"), [(0, 1), (25, 1), (999, 1), (1000, 2), (1001, 2), (2500, 3)])
+def test_a_listing_costs_as_many_requests_as_it_has_pages(count: int, pages: int) -> None:
+    """One more only where the last page is full: a total that counts the page alone would hide the rest."""
+    assert listed(range(count), per_page=1000, cap=1000, total=count) == (list(range(count)), pages)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["read", "create", "delete"]), st.integers(0, 50)), max_size=40),
+    st.integers(1, 5),
+    st.sampled_from(["asc", "desc", "other"]),
+)
+def test_no_job_is_given_twice_however_the_pages_drift(
+    script: list[tuple[str, int]], per_page: int, order: str
+) -> None:
+    alive = list(range(100, 112))
+    listing = Listing(Seen({"asc": True, "desc": False}.get(order)), per_page)
+    given_: list[int] = []
+
+    def read() -> None:
+        shown = sorted(alive, reverse=order == "desc") if order != "other" else alive
+        start = (listing.page - 1) * per_page
+        page = JobPage(jobs(shown[start : start + per_page]), listing.page, job_total_count=len(alive))
+        given_.extend(job.job_id for job in listing.take(page).jobs)
+
+    for action, number in script:
+        if action == "create":
+            alive.insert(number % (len(alive) + 1), max(alive, default=100) + 1)
+        elif action == "delete" and alive:
+            alive.pop(number % len(alive))
+        elif not listing.ended:
+            read()
+    while not listing.ended:
+        read()
+    assert len(given_) == len(set(given_))
+
+
+def test_a_long_listing_in_order_forgets_all_but_the_last_ids() -> None:
+    seen = Seen(ascending=True)
+    for start in range(0, 50_000, 1000):
+        assert len(seen.take(jobs(range(start, start + 1000)))) == 1000
+    assert seen._all is None
+    assert len(seen._recent) == 10_000
+    # A server that begins again after its last page repeats nothing, although the first ids are forgotten …
+    assert list(seen.take(jobs(range(1000)))) == []
+    # … and what is beyond the watermark is new.
+    assert [job.job_id for job in seen.take(jobs([5, 50_000, 7, 50_001]))] == [50_000, 50_001]
+
+
+# --- transitions ----------------------------------------------------------------------------------------
+
+codes = st.integers(0, 25).map(JobStatus)
+
+
+@given(st.lists(codes, min_size=1, max_size=30), st.booleans())
+def test_transitions_chain_have_no_echo_and_end_at_the_first_terminal_status(
+    script: list[JobStatus], follow: bool
+) -> None:
+    tracker = Tracker("p", 197, TERMINAL, follow_restarts=follow)
+    seen = []
+    for number, status in enumerate(script):
+        if tracker.ended:
+            break
+        at = NOW + dt.timedelta(seconds=number)
+        transition = tracker.saw(Job(197, status, duration=number), at)
+        if transition is not None:
+            assert (transition.not_after, transition.job.duration) == (at, number)
+            seen.append(transition)
+    ends = next((i for i, status in enumerate(script) if status in TERMINAL), len(script) - 1)
+    read = script if follow else script[: ends + 1]
+    assert [t.current for t in seen] == [read[0]] + [b for a, b in pairwise(read) if a != b]
+    assert seen[0].previous is None
+    assert seen[0].not_before is None
+    for before, after in pairwise(seen):
+        assert after.previous == before.current
+        assert (before.run, before.current) != (after.run, after.current)
+        assert after.not_before is not None
+        assert before.not_after <= after.not_before < after.not_after
+    assert [t.is_terminal for t in seen] == [t.current in TERMINAL for t in seen]
+    assert tracker.ended == (not follow and script[ends] in TERMINAL)
+    assert len({t.id for t in seen}) == len(seen)
+
+
+def test_a_job_that_leaves_a_terminal_status_has_begun_another_run() -> None:
+    tracker = Tracker("p", 197, TERMINAL, follow_restarts=True)
+    seen = [tracker.saw(Job(197, JobStatus(code)), NOW) for code in (8, 12, 1, 8, 10, 3, 8)]
+    assert [t.run for t in seen if t] == [1, 1, 2, 2, 2, 2, 3]
+
+
+def test_deletion_is_the_last_transition_and_keeps_the_job() -> None:
+    tracker = Tracker("p", 197, TERMINAL)
+    tracker.saw(Job(197, JobStatus.RUNNING), NOW)
+    gone = tracker.gone(NOW)
+    assert gone is not None
+    assert (gone.previous, gone.current, gone.is_terminal) == (JobStatus.RUNNING, None, True)
+    assert gone.job.status is JobStatus.RUNNING
+    assert tracker.ended
+
+
+def test_the_same_reads_give_the_same_ids() -> None:
+    """So that a watch taken up again by another process can be told from a new change."""
+
+    def ids() -> list[str]:
+        tracker = Tracker("p", 197, TERMINAL)
+        seen = [tracker.saw(Job(197, JobStatus(code)), NOW) for code in (1, 1, 7, 8, 15, 8)]
+        return [t.id for t in seen if t]
+
+    assert ids() == ids()
+    assert len(set(ids())) == 5
+
+
+# --- cadence --------------------------------------------------------------------------------------------
+
+chances = st.floats(0, 1, exclude_max=True)
+
+
+@given(st.floats(1, 1000), st.floats(0, 0.9), chances)
+def test_a_pause_after_a_read_is_the_interval_within_its_jitter(
+    interval: float, jitter: float, chance: float
+) -> None:
+    cadence = Cadence(interval, jitter, 0.8, 30.0)
+    pause = cadence.after_read(0.0, chance)
+    assert interval * (1 - jitter) * 0.999 <= pause <= cadence.longest * 1.001
+
+
+@given(st.integers(1, 200), chances)
+def test_pauses_after_failures_double_up_to_a_bound(failures: int, chance: float) -> None:
+    cadence = Cadence(15.0, 0.2, 0.8, 30.0)
+    for _ in range(failures):
+        pause = cadence.after_failure(chance)
+    assert pause == pytest.approx(chance * min(30.0, 0.8 * 2.0 ** (failures - 1)))
+
+
+def test_only_two_minutes_of_health_forget_the_failures() -> None:
+    cadence = Cadence(15.0, 0.2, 0.8, 30.0)
+    for _ in range(10):
+        cadence.after_failure(0.5)
+    cadence.after_read(0.0, 0.5)
+    cadence.after_read(119.0, 0.5)
+    assert cadence.after_failure(0.5) == 15.0
+    cadence.after_read(1000.0, 0.5)
+    cadence.after_read(1120.0, 0.5)
+    assert cadence.after_failure(0.5) == 0.4
+
+
+@pytest.mark.parametrize(("asked", "least"), [(None, 0.0), (7.0, 7.0), (1e9, 600.0)])
+def test_what_the_service_asks_for_is_the_least_pause_within_reason(
+    asked: float | None, least: float
+) -> None:
+    assert Cadence(15.0, 0.2, 0.8, 30.0).after_failure(0.0, asked) == least
+
+
+def test_a_job_that_was_seen_is_gone_after_three_misses_in_a_row() -> None:
+    absence = Absence()
+    absence.found()
+    verdicts = []
+    for found in (False, False, True, False, False, False):
+        if found:
+            absence.found()
+        else:
+            verdicts.append(absence.missed(0.0))
+    assert verdicts == [False, False, False, False, True]
+    assert absence.pause(15.0) == 15.0
+
+
+def test_a_job_never_seen_is_looked_for_three_times_a_second_apart() -> None:
+    absence = Absence()
+    assert absence.pause(15.0) == 1.0
+    assert [absence.missed(0.0) for _ in range(ABSENCES_TO_CONFIRM)] == [False, False, True]
+
+
+def test_a_job_just_created_is_waited_for() -> None:
+    absence = Absence(created_at=100.0)
+    assert not any(absence.missed(100.0 + second) for second in range(int(APPEARS_WITHIN)))
+    assert absence.missed(100.0 + APPEARS_WITHIN)
+
+
+# --- retrying -------------------------------------------------------------------------------------------
+
+
+def api(status: int, retry_after: float | None = None) -> vizwatch.ApiError:
+    kind = {429: vizwatch.RateLimitError, 404: vizwatch.NotFoundError, 409: vizwatch.ConflictError}
+    return kind.get(status, vizwatch.ServerError)(http_status=status, retry_after=retry_after)
+
+
+PERMANENT = vizwatch.ConnectError("TLS")
+PERMANENT.retryable = False
+
+FATES: list[tuple[vizwatch.VizwatchError, Fate]] = [
+    (vizwatch.ConnectError("x"), Fate.NOT_SENT),
+    (PERMANENT, Fate.REFUSED),
+    (api(429), Fate.THROTTLED),
+    (api(503), Fate.UNAVAILABLE),
+    (api(503, 1.0), Fate.UNAVAILABLE_UNTIL),
+    (api(500), Fate.FAILED),
+    (api(408), Fate.FAILED),
+    (api(404), Fate.REFUSED),
+    (vizwatch.TransportError("x"), Fate.UNKNOWN),
+    (vizwatch.RequestTimeoutError("x"), Fate.UNKNOWN),
+    (vizwatch.DecodeError("x"), Fate.GARBLED),
+]
+
+
+@pytest.mark.parametrize(("error", "fate"), FATES)
+def test_every_error_has_its_fate(error: vizwatch.VizwatchError, fate: Fate) -> None:
+    assert retrying.fate(error) is fate
+
+
+#                   NOT_SENT 429 503 503+RA 5xx UNKNOWN garbled refused
+POLICY = {
+    Operation.LIST:    "yes yes yes yes yes yes yes no",
+    Operation.GET:     "yes yes yes yes yes yes yes no",
+    Operation.UPDATE:  "yes yes yes yes yes yes no no",
+    Operation.STOP:    "yes yes yes yes no no no no",
+    Operation.DELETE:  "yes yes yes yes no no no no",
+    Operation.RESTART: "yes yes no yes no no no no",
+    Operation.CREATE:  "yes yes no no no no no no",
+}  # fmt: skip
+COLUMNS = [
+    Fate.NOT_SENT, Fate.THROTTLED, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL,
+    Fate.FAILED, Fate.UNKNOWN, Fate.GARBLED, Fate.REFUSED,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", Operation)
+def test_the_table_of_what_may_be_sent_again(operation: Operation) -> None:
+    row = dict(zip(COLUMNS, POLICY[operation].split(), strict=True))
+    for error, fate in FATES:
+        assert retrying.may_resend(operation, error, attempts=1) == (row[fate] == "yes"), (operation, fate)
+
+
+def test_an_answer_of_somebody_else_is_doubted_once() -> None:
+    error = vizwatch.ProtocolError("a login page")
+    assert retrying.may_resend(Operation.GET, error, attempts=1)
+    assert not retrying.may_resend(Operation.GET, error, attempts=2)
+
+
+@pytest.mark.parametrize(
+    ("operation", "error", "unknown"),
+    [
+        (Operation.CREATE, vizwatch.RequestTimeoutError("x"), True),
+        (Operation.DELETE, api(500), True),
+        (Operation.CREATE, vizwatch.ConnectError("x"), False),
+        (Operation.STOP, api(409), False),
+        (Operation.GET, vizwatch.RequestTimeoutError("x"), False),
+    ],
+)
+def test_a_write_without_a_clear_answer_may_have_happened(
+    operation: Operation, error: vizwatch.VizwatchError, unknown: bool
+) -> None:
+    assert retrying.outcome_is_unknown(operation, error) == unknown
+
+
+@given(st.integers(1, 10_000), chances, st.none() | st.floats(0, 1e9))
+def test_a_wait_is_within_its_bounds(retry: int, chance: float, asked: float | None) -> None:
+    settings: Any = vizwatch.Settings()
+    wait = retrying.wait_before(retry, settings, chance, asked)
+    if asked is not None and asked > settings.retry_after_max:
+        assert wait is None
+    else:
+        assert wait is not None
+        assert (asked or 0.0) <= wait <= (asked or 0.0) + min(20.0, 0.5 * 2.0 ** min(retry - 1, 60))

@@ -1,0 +1,361 @@
+"""HTTP as it should not be: what aiohttp does by itself, broken servers, broken answers."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import resource
+import socket
+import ssl
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+import trustme
+from servers import RawServer, http
+from virtual import elapse
+
+import vizwatch
+
+pytestmark = pytest.mark.looptime
+
+PROJECT = "p1"
+JOBS = f"/v1/{PROJECT}/visualization-jobs"
+JOB = {"job_id": 197, "status": 8, "is_success": True}
+CANARY = "canary-token"
+CLOSE = b""
+
+
+@asynccontextmanager
+async def client_of(server: RawServer | str, **options: Any) -> AsyncIterator[vizwatch.Client]:
+    endpoint = server if isinstance(server, str) else server.endpoint
+    settings = vizwatch.Settings(**{"backoff_base": 0.01, "backoff_max": 0.01, **options.pop("settings", {})})
+    async with vizwatch.Client(endpoint, PROJECT, auth=CANARY, settings=settings, **options) as client:
+        yield client
+
+
+def shown(error: BaseException) -> str:
+    """All that a log or a debugger shows of an error: text, causes, and the package's local variables."""
+    below_the_test = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
+    report = traceback.TracebackException.from_exception(below_the_test, capture_locals=True)
+    return "".join(report.format(chain=True)) + repr(error) + str(error) + repr(vars(error))
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await elapse(3600)
+
+
+async def test_a_request_is_sent_as_the_documents_say() -> None:
+    async with RawServer(http(JOB)) as server, client_of(server) as client:
+        await client.get_job(197)
+    head = server.requests[0].decode().lower()
+    assert head.startswith(f"get {JOBS}/197 http/1.1\r\n")
+    assert f"x-auth-token: {CANARY}\r\n" in head
+    assert "accept-encoding: gzip, deflate\r\n" in head
+    assert "cookie" not in head
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+@pytest.mark.parametrize("call", ["get_job", "stop_job", "delete_job", "restart_job"])
+async def test_an_attempt_is_sent_once_though_the_server_closes_without_a_reply(
+    call: str, attempts: int
+) -> None:
+    """Aiohttp alone would send GET and DELETE twice (wire.md, 1)."""
+    async with RawServer(CLOSE) as server, client_of(server, settings={"attempts": attempts}) as client:
+        with pytest.raises(vizwatch.TransportError) as caught:
+            await getattr(client, call)(197)
+    is_read = call == "get_job"
+    assert sum(server.seen.values()) == (attempts if is_read else 1)
+    assert caught.value.attempts == (attempts if is_read else 1)
+    assert isinstance(caught.value, vizwatch.OutcomeUnknownError) == (not is_read)
+
+
+async def test_an_update_is_sent_again_because_twice_is_the_same_as_once() -> None:
+    async with RawServer(CLOSE, http({"is_success": True})) as server, client_of(server) as client:
+        await client.update_job(197, "text")
+    assert server.seen == {("PUT", f"{JOBS}/197"): 2}
+
+
+async def test_a_connection_that_the_server_closed_while_idle_is_not_the_users_concern() -> None:
+    async with RawServer(http(JOB), CLOSE, http(JOB)) as server, client_of(server) as client:
+        await client.get_job(197)
+        await client.get_job(197)
+    assert server.seen == {("GET", f"{JOBS}/197"): 3}
+
+
+@pytest.mark.parametrize(
+    "status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"]
+)
+async def test_a_redirect_is_not_followed_and_gets_no_token(status: str) -> None:
+    """Aiohttp alone would forward the token to another host (wire.md, 2)."""
+    async with RawServer(http(JOB)) as trap:
+        reply = http(status=status, headers=(f"Location: {trap.endpoint}/?secret=1",), raw=b"")
+        async with RawServer(reply) as server, client_of(server) as client:
+            with pytest.raises(
+                vizwatch.ProtocolError, match=r"redirected to 127\.0\.0\.1, which is not"
+            ) as caught:
+                await client.get_job(197)
+    assert trap.connections == 0
+    assert "secret" not in str(caught.value)
+
+
+async def test_headers_may_be_as_long_as_a_token() -> None:
+    """Aiohttp alone stops at 8190 bytes (wire.md, 3)."""
+    long = http(JOB, headers=("X-Subject-Token: " + "t" * 60_000, "Content-Type: application/json"))
+    async with RawServer(long) as server, client_of(server) as client:
+        assert (await client.get_job(197)).job_id == 197
+
+
+@pytest.mark.parametrize(
+    "headers", [("X-Long: " + "x" * 70_000,), tuple(f"X-{n}: x" for n in range(200))], ids=["long", "many"]
+)
+async def test_headers_have_a_bound(headers: tuple[str, ...]) -> None:
+    async with RawServer(http(JOB, headers=headers)) as server, client_of(server) as client:
+        with pytest.raises(vizwatch.ProtocolError, match="not HTTP as it should be"):
+            await client.get_job(197)
+
+
+FAILING = {
+    "closed": CLOSE,
+    "bad status line": b"HTTP/1.1 banana\r\n\r\n",
+    "not HTTP": b"220 smtp.example.com ready\r\n\r\n",
+    "truncated": http(JOB)[:-3],
+    "negative length": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "broken gzip": http(raw=b"not gzip", headers=("Content-Encoding: gzip",)),
+    "login page": http(raw=b"<html>Log in", headers=("Content-Type: text/html",)),
+    "another job": http({"job_id": 198, "status": 8}),
+    "garbage": http(raw=b"{"),
+    "refused": http({"error_code": "ModelArts.0108", "error_msg": f"no: {CANARY}"}, status="403 Forbidden"),
+    "echo": http({"error_msg": f"bad token {CANARY}"}, status="401 Unauthorized"),
+    "busy": http({"error_msg": "busy"}, status="429 Too Many Requests"),
+}
+
+
+async def truncate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(FAILING["truncated"])
+    await writer.drain()
+
+
+@pytest.mark.parametrize("fault", FAILING)
+async def test_a_broken_answer_is_an_error_of_ours_and_shows_no_secret(fault: str) -> None:
+    """Aiohttp's own exceptions hold the token (wire.md, 4); none is part of what is raised."""
+    reply = truncate if fault == "truncated" else FAILING[fault]
+    async with RawServer(reply) as server, client_of(server) as client:
+        with pytest.raises(vizwatch.VizwatchError) as caught:
+            await client.get_job(197)
+    text = shown(caught.value)
+    assert CANARY not in text
+    assert "aiohttp.client_exceptions" not in text
+    assert len(str(caught.value)) < 1000
+
+
+async def test_a_client_shows_no_secret() -> None:
+    async with client_of("https://example.com") as client:
+        seen = repr(client) + repr(vars(client)) + str(client._auth) + repr(vars(client._auth))
+    assert CANARY not in seen
+
+
+async def test_every_error_of_aiohttp_is_one_of_ours(answers: Any, client: vizwatch.Client) -> None:
+    """However deep aiohttp's tree grows, none of its errors leaves the transport."""
+    from conftest import JOBS as URL
+
+    def leaves(cls: type[BaseException]) -> list[type[BaseException]]:
+        return [cls, *(leaf for sub in cls.__subclasses__() for leaf in leaves(sub))]
+
+    kinds = {kind for kind in leaves(aiohttp.ClientError) if kind.__module__.startswith("aiohttp")}
+    assert len(kinds) > 15
+    for kind in sorted(kinds, key=lambda kind: kind.__name__):
+        error = kind.__new__(kind)  # each has its own way of being made, and all end up with these
+        error.args = (CANARY,)
+        vars(error).update(_certificate_error=OSError("bad"), _os_error=OSError(1, "bad"), message="bad")
+        answers.get(f"{URL}/197", exception=error, repeat=True)
+        with pytest.raises((vizwatch.TransportError, vizwatch.ProtocolError)) as caught:
+            await client._read(197, attempts=1)
+        assert CANARY not in shown(caught.value), kind
+        answers.clear()
+
+
+async def test_a_compressed_bomb_is_stopped_at_the_bound() -> None:
+    """Aiohttp's read() would expand it to half a gigabyte (wire.md, 5)."""
+    bomb = gzip.compress(b"[" + b" " * (256 * 2**20) + b"]")
+    reply = http(raw=bomb, headers=("Content-Encoding: gzip", "Content-Type: application/json"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    async with RawServer(reply) as server, client_of(server) as client:
+        with pytest.raises(vizwatch.ProtocolError, match=r"larger than 8388608 bytes \(Settings.max_body\)"):
+            await client.get_job(197)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 32 * 1024  # KiB
+    assert server.seen.total() == 1  # a body as large is not asked for again
+
+
+async def test_an_endless_body_is_stopped_at_the_bound() -> None:
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
+            await writer.drain()
+
+    async with RawServer(endless) as server, client_of(server, settings={"max_body": 100_000}) as client:
+        with pytest.raises(vizwatch.ProtocolError, match="larger than 100000 bytes"):
+            await client.get_job(197)
+
+
+@pytest.mark.parametrize(
+    "job_id",
+    ["../../other/visualization-jobs/1", "7/stop", "7?x=1", "%2e%2e", "１", "7\r\nX: y", "9" * 10_000],
+)
+async def test_no_argument_reaches_another_path(job_id: str) -> None:
+    """An f-string would (wire.md, 6)."""
+    async with RawServer(http(JOB)) as server, client_of(server) as client:
+        for call in (client.get_job, client.stop_job, client.restart_job, client.delete_job):
+            with pytest.raises(vizwatch.ConfigError, match="job_id"):
+                await call(job_id)
+        with pytest.raises(vizwatch.ConfigError, match="job_id"):
+            client.watch(job_id)
+    assert server.connections == 0
+
+
+async def test_a_body_that_drips_ends_at_the_attempts_deadline() -> None:
+    """A timeout of each read alone would never fire (wire.md, 7)."""
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        while True:
+            writer.write(b" ")
+            await writer.drain()
+            await elapse(0.1)
+
+    async with RawServer(drip) as server, client_of(server, settings={"attempts": 1}) as client:
+        started = asyncio.get_running_loop().time()
+        with pytest.raises(vizwatch.RequestTimeoutError, match="no complete answer within 30 s"):
+            await client.get_job(197)
+        assert 29 <= asyncio.get_running_loop().time() - started <= 32
+
+
+async def test_a_call_has_one_deadline_for_all_its_attempts() -> None:
+    async with RawServer(silent) as server, client_of(server) as client:
+        started = asyncio.get_running_loop().time()
+        with pytest.raises(vizwatch.RequestTimeoutError) as caught:
+            await client.get_job(197)
+        assert 58 <= asyncio.get_running_loop().time() - started <= 62
+        assert caught.value.attempts == 2
+        assert caught.value.elapsed == pytest.approx(60, abs=2)
+
+
+async def test_a_refused_connection_was_never_sent_and_names_where() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    async with client_of(f"http://127.0.0.1:{port}") as client:
+        for call in (client.get_job(197), client.create_job("tb", "/obs/name/")):
+            with pytest.raises(vizwatch.ConnectError, match=f"127.0.0.1:{port}: no connection: ") as caught:
+                await call
+            assert caught.value.attempts == 4
+
+
+async def test_a_write_that_was_not_sent_is_sent_again() -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    async with client_of(
+        f"http://127.0.0.1:{port}", settings={"backoff_base": 5, "backoff_max": 5}
+    ) as client:
+        creation = asyncio.create_task(client.create_job("tb", "/obs/name/"))
+        await elapse(0.001)
+        async with RawServer(http(JOB), port=port) as server:
+            assert (await creation).job_id == 197
+    assert server.seen.total() == 1
+
+
+async def test_a_connection_that_is_never_accepted_times_out_as_not_sent() -> None:
+    with socket.socket() as hole:
+        hole.bind(("127.0.0.1", 0))
+        hole.listen(0)
+        fill = [socket.socket() for _ in range(4)]
+        for one in fill:
+            one.setblocking(False)
+            one.connect_ex(hole.getsockname())
+        endpoint = f"http://127.0.0.1:{hole.getsockname()[1]}"
+        async with client_of(endpoint, settings={"attempts": 1}) as client:
+            with pytest.raises(vizwatch.ConnectError, match="no connection within 10 s"):
+                await client.get_job(197)
+        for one in fill:
+            one.close()
+
+
+async def test_a_full_pool_is_waited_for_and_then_named() -> None:
+    async with RawServer(silent) as server, client_of(server, settings={"pool_size": 1}) as client:
+        first = asyncio.create_task(client.watch(197, timeout=20).__anext__())
+        await elapse(1)
+        with pytest.raises(
+            vizwatch.ConnectError, match=r"no connection was free within 10 s \(Settings.pool_size\)"
+        ):
+            await client._opened()._transport.send("GET", JOBS, {}, b"", within=10)
+        with pytest.raises(vizwatch.WatchTimeoutError):
+            await first
+    assert server.seen.total() == 1
+
+
+async def test_a_certificate_that_is_not_trusted_is_refused_at_once() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    async with RawServer(http(JOB), tls=context) as server:
+        async with client_of(server.endpoint.replace("127.0.0.1", "localhost")) as client:
+            with pytest.raises(vizwatch.ConnectError, match=r"TLS failed: .*certificate") as caught:
+                await client.get_job(197)
+    assert caught.value.attempts == 1
+    assert server.requests == []
+    assert "verify=" not in str(caught.value)
+
+
+async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with RawServer(http(JOB)) as trap, RawServer(http(JOB)) as server:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, trap.endpoint)
+        async with client_of(server) as client:
+            await client.get_job(197)
+        assert (trap.connections, server.connections) == (0, 1)
+        async with client_of(
+            "http://example.invalid", settings={"trust_env": True, "allow_insecure": True}
+        ) as client:
+            await client.get_job(197)
+        assert trap.connections == 1
+
+
+# --- a session of the caller's own ----------------------------------------------------------------------
+
+
+async def test_a_session_of_the_callers_is_used_and_left_open() -> None:
+    async with RawServer(http(JOB)) as server, aiohttp.ClientSession(raise_for_status=True) as session:
+        async with client_of(server, session=session) as client:
+            await client.get_job(197)
+        assert not session.closed
+
+
+async def test_cookies_of_the_callers_session_are_not_sent() -> None:
+    jar = aiohttp.CookieJar(unsafe=True)
+    jar.update_cookies({"session": "other-site"})
+    async with RawServer(http(JOB)) as server, aiohttp.ClientSession(cookie_jar=jar) as session:
+        async with client_of(server, session=session) as client:
+            await client.get_job(197)
+    assert b"cookie" not in server.requests[0].lower()
+
+
+async def test_a_session_of_the_callers_that_is_closed_is_named() -> None:
+    session = aiohttp.ClientSession()
+    await session.close()
+    async with client_of("https://example.com", session=session) as client:
+        with pytest.raises(vizwatch.ConfigError, match="the session given to this client is closed"):
+            await client.get_job(197)
+
+
+async def test_cookies_of_the_service_are_not_kept() -> None:
+    reply = http(JOB, headers=("Set-Cookie: a=b; Path=/", "Content-Type: application/json"))
+    async with RawServer(reply) as server, client_of(server) as client:
+        await client.get_job(197)
+        await client.get_job(197)
+    assert b"cookie" not in server.requests[1].lower()

@@ -1,0 +1,190 @@
+"""Watches: the transitions of one job as an asynchronous iterator."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+import attrs
+
+from vizwatch._rules.cadence import Absence, Cadence
+from vizwatch._rules.transitions import Tracker
+from vizwatch._values.errors import (
+    ApiError,
+    ConfigError,
+    NotFoundError,
+    ProtocolError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+    WatchTimeoutError,
+)
+from vizwatch._values.models import Job, Transition
+
+_CLOSE_WITHIN: Final = 2.0
+
+
+@attrs.define(eq=False)
+class Watch:
+    """The transitions of one job, as they are seen.
+
+    ::
+
+        async for transition in client.watch(197):
+            print(transition.current)
+
+    The first item is the status found, with `previous` ``None``; then comes each change. The iteration ends
+    after a terminal status or the job's deletion, or when the watch or its client is closed. A failed read
+    is tried again, however often, until the deadline; a refusal that no later read will change is raised.
+
+    Nothing runs between two steps of the iteration, so that a watch may be broken off and forgotten at any
+    time; after a cancelled step it can go on. A status that comes and goes between two reads is not seen.
+    """
+
+    _read: Callable[[], Awaitable[Job]]
+    _tracker: Tracker
+    _cadence: Cadence
+    _absence: Absence
+    _timeout: float | None
+    _request_time: float
+    """How long one read may take, in seconds."""
+    _chance: Callable[[], float]
+    """A random number from [0, 1)."""
+    _clock: _Clock | None = attrs.field(default=None, init=False)
+    _deadline: float = attrs.field(default=math.inf, init=False)
+    _look_at: float = attrs.field(default=-math.inf, init=False)
+    _read_at: float | None = attrs.field(default=None, init=False)
+    _step: anyio.CancelScope | None = attrs.field(default=None, init=False)
+    _step_left: anyio.Event | None = attrs.field(default=None, init=False)
+    _closed: bool = attrs.field(default=False, init=False)
+
+    @property
+    def job(self) -> Job | None:
+        """The job as last read."""
+        return self._tracker.job
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the last good read; ``None`` before the first."""
+        return None if self._read_at is None else anyio.current_time() - self._read_at
+
+    @property
+    def stale(self) -> bool:
+        """Whether the last good read is longer ago than a healthy watch ever waits."""
+        age = self.age
+        return age is None or age > self._cadence.longest + self._request_time
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Transition:
+        if self._closed or self._tracker.ended:
+            raise StopAsyncIteration
+        if self._step is not None:
+            raise ConfigError("this watch is being iterated already: make one watch for each task")
+        clock = self._started()
+        transition: Transition | None = None
+        self._step = anyio.CancelScope(deadline=self._deadline)
+        try:
+            with self._step:
+                transition = await self._next(clock)
+        finally:
+            self._step = None
+            if self._step_left is not None:
+                self._step_left.set()
+        if transition is not None:
+            return transition
+        if self._closed or self._tracker.ended:
+            raise StopAsyncIteration
+        raise self._late()
+
+    def _started(self) -> _Clock:
+        """The watch's clock; it and the deadline run from the first step."""
+        if self._clock is None:
+            now = anyio.current_time()
+            self._clock = _Clock(dt.datetime.now(dt.UTC), now)
+            if self._timeout is not None:
+                self._deadline = now + self._timeout
+        return self._clock
+
+    async def _next(self, clock: _Clock) -> Transition | None:
+        transition = None
+        while transition is None and not self._tracker.ended:
+            await anyio.sleep_until(self._look_at)
+            transition = await self._look(clock)
+        return transition
+
+    async def _look(self, clock: _Clock) -> Transition | None:
+        """Reads the job once, and settles when to look again."""
+        try:
+            job = await self._read()
+        except NotFoundError as error:
+            return self._missed(error, clock)
+        except (ApiError, TransportError, ProtocolError) as error:
+            if _is_permanent(error):
+                raise
+            asked = error.retry_after if isinstance(error, ApiError) else None
+            self._look_at = anyio.current_time() + self._cadence.after_failure(self._chance(), asked)
+            return None
+        now = self._read_at = anyio.current_time()
+        self._absence.found()
+        self._look_at = now + self._cadence.after_read(now, self._chance())
+        return self._tracker.saw(job, clock.at(now))
+
+    def _missed(self, error: NotFoundError, clock: _Clock) -> Transition | None:
+        now = anyio.current_time()
+        if not self._absence.missed(now):
+            self._look_at = now + self._absence.pause(self._cadence.after_read(now, self._chance()))
+            return None
+        transition = self._tracker.gone(clock.at(now))
+        if transition is None:
+            raise error
+        return transition
+
+    def _late(self) -> WatchTimeoutError:
+        job = self._tracker.job
+        last = "no read succeeded" if job is None else f"last seen {job.status.name}"
+        return WatchTimeoutError(
+            f"job {self._tracker.job_id} did not end within {self._timeout:g} s; {last}", job=job
+        )
+
+    async def aclose(self) -> None:
+        """Ends the iteration, from any task, cancelling a read under way. Idempotent."""
+        self._closed = True
+        if self._step is not None:
+            self._step.cancel()
+            self._step_left = anyio.Event()
+            with anyio.move_on_after(_CLOSE_WITHIN, shield=True):
+                await self._step_left.wait()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+def _is_permanent(error: ApiError | TransportError | ProtocolError) -> bool:
+    """Whether no later read can come to anything else."""
+    refused = isinstance(error, ApiError) and not isinstance(error, ServerError | RateLimitError)
+    return refused or not error.retryable
+
+
+@attrs.frozen
+class _Clock:
+    """The time in UTC by the event loop's clock, so that a step of the wall clock reorders nothing."""
+
+    _wall: dt.datetime
+    _loop: float
+
+    def at(self, now: float) -> dt.datetime:
+        return self._wall + dt.timedelta(seconds=now - self._loop)

@@ -1,0 +1,83 @@
+"""When to look again: given what was seen of a job, and when."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+_HEALTHY_AFTER: Final = 120.0
+_LONGEST_PAUSE: Final = 600.0
+
+
+@attrs.define
+class Cadence:
+    """The pauses between the looks of one watch, in seconds.
+
+    After a good read, the interval, shorter or longer by up to `jitter`, so that many watches spread.
+    After a failed one, a random pause that doubles with each failure, and that short health does not forget:
+    a service that fails every second read is spared too.
+    """
+
+    interval: float
+    jitter: float
+    backoff_base: float
+    backoff_max: float
+    _failures: int = attrs.field(default=0, init=False)
+    _healthy_since: float | None = attrs.field(default=None, init=False)
+
+    def after_read(self, now: float, chance: float) -> float:
+        """The pause after a read that succeeded; `chance` is a random number from [0, 1)."""
+        if self._healthy_since is None:
+            self._healthy_since = now
+        if now - self._healthy_since >= _HEALTHY_AFTER:
+            self._failures = 0
+        return self.interval * (1.0 + self.jitter * (2.0 * chance - 1.0))
+
+    def after_failure(self, chance: float, retry_after: float | None = None) -> float:
+        """The pause after a read that failed, at least what the service asked for (up to ten minutes)."""
+        self._healthy_since = None
+        self._failures += 1
+        longest = min(self.backoff_max, self.backoff_base * 2.0 ** min(self._failures - 1, 60))
+        return chance * longest + min(retry_after or 0.0, _LONGEST_PAUSE)
+
+    @property
+    def longest(self) -> float:
+        """The longest pause after a good read: data older than this, and a request's time, is stale."""
+        return self.interval * (1.0 + self.jitter)
+
+
+ABSENCES_TO_CONFIRM: Final = 3
+_FIRST_DOUBT: Final = 1.0
+APPEARS_WITHIN: Final = 60.0
+
+
+@attrs.define
+class Absence:
+    """Whether a job that the service does not find is really gone.
+
+    A job that was seen is gone once three reads in a row, an interval apart, did not find it: a lagging
+    replica misses a job now and then. One that was never seen is looked for three times as well, but a second
+    apart, since that is mostly a mistyped id; one just created is waited for, up to a minute.
+    """
+
+    created_at: float | None = None
+    """When this client created the job, if it did."""
+    _misses: int = attrs.field(default=0, init=False)
+    _was_seen: bool = attrs.field(default=False, init=False)
+
+    def found(self) -> None:
+        """The job was there."""
+        self._misses = 0
+        self._was_seen = True
+
+    def missed(self, now: float) -> bool:
+        """The job was not found; tells whether it is gone."""
+        self._misses += 1
+        if not self._was_seen and self.created_at is not None and now - self.created_at < APPEARS_WITHIN:
+            return False
+        return self._misses >= ABSENCES_TO_CONFIRM
+
+    def pause(self, interval: float) -> float:
+        """How long to wait before looking again, given the pause after a good read."""
+        return interval if self._was_seen else min(interval, _FIRST_DOUBT)

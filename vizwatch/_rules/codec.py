@@ -1,0 +1,305 @@
+"""Bytes to values: strictly and fast where an answer is as documented, tolerantly and with a path where not.
+
+A page is decoded by msgspec into rows of exactly the documented types, and each row's tuple becomes a
+:class:`Job`. Whatever msgspec refuses - numbers as strings, fields nobody documented, a failure, plain
+garbage - is decoded again by cattrs, which tolerates what the documents disagree on and names the place of
+what it cannot take. Both ways give the same values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import starmap
+from typing import Annotated, Any, Final, NoReturn, TypeVar
+
+import attrs
+import cattrs
+import msgspec
+from cattrs.gen import make_dict_structure_fn
+from msgspec.structs import astuple
+
+from vizwatch._values.checks import MAX_JOB_ID
+from vizwatch._values.errors import DecodeError
+from vizwatch._values.exchange import Failure
+from vizwatch._values.models import Job, JobPage, Schedule
+from vizwatch._values.statuses import JobStatus
+from vizwatch._values.text import printable
+
+T = TypeVar("T")
+
+
+def decode_page(body: bytes, page: int) -> JobPage | Failure:
+    """The list envelope. Raises :class:`DecodeError` with the path of what is wrong."""
+    try:
+        envelope = _PAGE.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _tolerant_page(_document(body), page)
+    if not envelope.is_success:
+        return _tolerant_page(_document(body), page)
+    return JobPage(
+        tuple(_jobs(map(astuple, envelope.jobs))),
+        page,
+        envelope.job_total_count,
+        envelope.job_count_limit,
+        envelope.quotas,
+    )
+
+
+def decode_job(body: bytes) -> Job | Failure:
+    """A job at top level, as details and create answer. Raises :class:`DecodeError`."""
+    try:
+        details = _DETAILS.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        details = None
+    if details is not None and details.is_success:
+        *row, _is_success = astuple(details)
+        return next(_jobs([tuple(row)]))
+    document = _document(body)
+    return _failure_in(document, payload="job_id") or _structured(document, Job, "$")
+
+
+def decode_done(body: bytes) -> Failure | None:
+    """The answer of an operation that gives nothing: an empty body is as good as ``is_success``."""
+    if not body.strip():
+        return None
+    return _failure_in(_document(body), payload=None)
+
+
+def decode_failure(body: bytes) -> Failure:
+    """Whatever can be read of a failed answer's body; never raises."""
+    try:
+        document = _document(body)
+    except DecodeError:
+        return Failure(message=body[:2000].decode("utf-8", "replace"))
+    return _failure(document)
+
+
+# --- as documented: msgspec -----------------------------------------------------------------------------
+
+
+class _Schedules(tuple[Schedule, ...]):
+    """A type of its own, so that msgspec hands the forms of a schedule to the tolerant path."""
+
+    __slots__ = ()
+
+
+class _Row(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The documented fields, in the order of :class:`Job`'s."""
+
+    job_id: Annotated[int, msgspec.Meta(ge=0, le=MAX_JOB_ID)]
+    status: JobStatus
+    job_name: str | None = None
+    create_time: int | None = None
+    duration: int | None = None
+    job_desc: str | None = None
+    job_type: str | None = None
+    service_url: str | None = None
+    train_url: str | None = None
+    resource_id: str | None = None
+    remaining_duration: int | None = None
+    schedule: _Schedules = _Schedules()
+
+
+class _Details(_Row, gc=False):
+    is_success: bool = True
+
+
+class _Page(msgspec.Struct, forbid_unknown_fields=True):
+    jobs: list[_Row]
+    is_success: bool = True
+    job_total_count: int | None = None
+    job_count_limit: int | None = None
+    quotas: int | None = None
+
+
+# A frozen class sets each attribute through a slow path; a twin of the same layout that is open
+# while it is filled, and then becomes a Job, halves the time of decoding a page.
+_OpenJob: Final[Any] = attrs.make_class(
+    "_OpenJob",
+    {field.name: attrs.field(default=field.default) for field in attrs.fields(Job)},
+    slots=True,
+    weakref_slot=False,
+    eq=False,
+)
+
+
+def _jobs(rows: Iterable[tuple[Any, ...]]) -> Iterator[Job]:
+    for job in starmap(_OpenJob, rows):
+        job.__class__ = Job
+        yield job
+
+
+def _decode_schedule(_type: type, value: object) -> _Schedules:
+    return _Schedules(_schedules(value))
+
+
+_PAGE: Final = msgspec.json.Decoder(_Page, dec_hook=_decode_schedule)
+_DETAILS: Final = msgspec.json.Decoder(_Details, dec_hook=_decode_schedule)
+_ANY: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+# --- whatever else: cattrs ------------------------------------------------------------------------------
+
+_MAX_INTEGER: Final = 2**63 - 1
+_EXACT_FLOAT: Final = 2**53
+_KNOWN: Final = {field.name for field in attrs.fields(Job)} - {"extra"} | {
+    "is_success",
+    "error_code",
+    "error_message",
+    "error_msg",
+}
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        return _ANY.decode(body)
+    except RecursionError:
+        raise DecodeError("the JSON is nested too deeply") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        reason, _, path = str(error).rstrip("`").partition(" - at `")
+        raise DecodeError(printable(f"not this API's JSON: {reason}"), path=path or "$") from None
+
+
+def _integer(value: object, _type: object = None) -> int:
+    """An integer, as itself, as decimal digits in a string, or as a whole float."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT_FLOAT:
+        value = int(value)
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _MAX_INTEGER:
+        _refuse("an integer", value)
+    return value
+
+
+def _job_id(value: object, _type: object = None) -> int:
+    if isinstance(value, float) or (number := _integer(value)) < 0:
+        _refuse(f"an integer from 0 to {MAX_JOB_ID}", value)
+    return number
+
+
+def _string(value: object, _type: object = None) -> str:
+    if not isinstance(value, str):
+        _refuse("a string", value)
+    return value
+
+
+def _schedules(value: object, _type: object = None) -> tuple[Schedule, ...]:
+    """One schedule or an array of them, with `timeUnit` or `time_unit`: samples and tables differ."""
+    if value is None:
+        return ()
+    rows = value if isinstance(value, list) else [value]
+    return tuple([_schedule(row) for row in rows])
+
+
+def _schedule(row: object) -> Schedule:
+    if not isinstance(row, dict):
+        _refuse("an object", row)
+    kind, unit, duration = row.get("type"), row.get("timeUnit", row.get("time_unit")), row.get("duration")
+    return Schedule(
+        None if kind is None else _string(kind),
+        None if unit is None else _string(unit),
+        None if duration is None else _integer(duration),
+    )
+
+
+def _refuse(expected: str, value: object) -> NoReturn:
+    shown = printable(repr(value)) if isinstance(value, bool | int | float | str) else type(value).__name__
+    raise ValueError(f"expected {expected}, got {shown}")
+
+
+def _tolerant_job(row: object, _type: object = None) -> Job:
+    if not isinstance(row, dict):
+        _refuse("an object", row)
+    extra = {name: value for name, value in row.items() if name not in _KNOWN}
+    return _structure_fields({**row, "extra": extra or None}, Job)
+
+
+_TOLERANT: Final = cattrs.Converter()
+_TOLERANT.register_structure_hook(int, _integer)
+_TOLERANT.register_structure_hook(str, _string)
+_TOLERANT.register_structure_hook(JobStatus, lambda value, _type: JobStatus(_integer(value)))
+_structure_fields: Final = make_dict_structure_fn(
+    Job,
+    _TOLERANT,
+    job_id=cattrs.override(struct_hook=_job_id),
+    schedule=cattrs.override(struct_hook=_schedules),
+    extra=cattrs.override(struct_hook=lambda value, _type: value),
+)
+_TOLERANT.register_structure_hook(Job, _tolerant_job)
+
+
+@attrs.frozen
+class _Envelope:
+    jobs: list[Job]
+    job_total_count: int | None = None
+    job_count_limit: int | None = None
+    quotas: int | None = None
+
+
+def _tolerant_page(document: dict[str, Any], page: int) -> JobPage | Failure:
+    failure = _failure_in(document, payload="jobs")
+    if failure is not None:
+        return failure
+    if document.get("jobs", ...) is None:
+        document = {**document, "jobs": []}
+    elif not isinstance(document.get("jobs", []), list):
+        raise DecodeError("expected an array", path="$.jobs")
+    envelope = _structured(document, _Envelope, "$")
+    return JobPage(
+        tuple(envelope.jobs), page, envelope.job_total_count, envelope.job_count_limit, envelope.quotas
+    )
+
+
+def _structured(document: object, kind: type[T], path: str) -> T:
+    try:
+        return _TOLERANT.structure(document, kind)
+    except (cattrs.BaseValidationError, KeyError, ValueError) as error:
+        place, reason = _first(error, path)
+        raise DecodeError(printable(reason), path=printable(place)) from None
+
+
+def _first(error: BaseException, path: str) -> tuple[str, str]:
+    """The place and the reason of the first thing that cattrs refused."""
+    if isinstance(error, cattrs.BaseValidationError):
+        inner = error.exceptions[0]
+        for note in getattr(inner, "__notes__", ()):
+            if isinstance(note, cattrs.AttributeValidationNote):
+                path += f".{note.name}"
+            elif isinstance(note, cattrs.IterableValidationNote):
+                path += f"[{note.index}]"
+        return _first(inner, path)
+    return path, "the field is missing" if isinstance(error, KeyError) else str(error)
+
+
+# --- failures -------------------------------------------------------------------------------------------
+
+
+def _failure_in(document: dict[str, Any], payload: str | None) -> Failure | None:
+    """The failure that an answer of a successful HTTP status states, if it does."""
+    is_success = document.get("is_success", ...)
+    if is_success is ...:
+        refused = document.get("error_code") is not None and (payload is None or payload not in document)
+        return _failure(document) if refused else None
+    if not isinstance(is_success, bool):
+        raise DecodeError("expected true or false", path="$.is_success")
+    return None if is_success else _failure(document)
+
+
+def _failure(document: dict[str, Any]) -> Failure:
+    nested = document.get("error")
+    places = [document, nested] if isinstance(nested, dict) else [document]
+    return Failure(
+        _first_text(places, "error_code", "errorCode", "code"),
+        _first_text(places, "error_message", "error_msg", "errorMsg", "message") or "",
+        _first_text(places, "request_id"),
+    )
+
+
+def _first_text(places: list[dict[str, Any]], *names: str) -> str | None:
+    for place in places:
+        for name in names:
+            value = place.get(name)
+            if isinstance(value, str) and value:
+                return value
+    return None

@@ -1,0 +1,109 @@
+"""Which jobs of a page are new, and whether there is another page: decided by what came."""
+
+from __future__ import annotations
+
+import operator
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from typing import Final
+
+import attrs
+
+from vizwatch._values.models import Job, JobPage
+
+_BARREN_PAGES_TO_END: Final = 2
+_REMEMBERED: Final = 10_000
+
+
+@attrs.define
+class Seen:
+    """The jobs that a listing has given already, so that none is given twice.
+
+    In order of `job_id` a watermark tells old from new, and memory stays constant: beside it, the last ids
+    are kept, since a page that breaks the order (a server may ignore `sortBy`) needs them to be judged. From
+    then on, and in every other order from the start, all ids are kept.
+    """
+
+    ascending: bool | None
+    """True or False for a listing by `job_id`; None for any other order."""
+    _watermark: int | None = attrs.field(default=None, init=False)
+    _recent: deque[int] = attrs.field(factory=lambda: deque(maxlen=_REMEMBERED), init=False)
+    _all: set[int] | None = attrs.field(default=None, init=False)
+    _forgot: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.ascending is None:
+            self._all = set()
+
+    def take(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """The jobs that are new, in their order."""
+        ids = [job.job_id for job in jobs]
+        if self._all is None and self._in_order(ids):
+            self._forgot = self._forgot or len(self._recent) + len(ids) > _REMEMBERED
+            self._recent.extend(ids)
+            self._watermark = ids[-1] if ids else self._watermark
+            return jobs
+        if self._all is None and self._forgot:
+            return self._beyond_watermark(jobs)
+        if self._all is None:
+            self._all = set(self._recent)
+        new = {job.job_id: job for job in reversed(jobs) if job.job_id not in self._all}
+        self._all.update(new)
+        return list(reversed(new.values()))
+
+    def _in_order(self, ids: list[int]) -> bool:
+        follows = operator.lt if self.ascending else operator.gt
+        if ids and self._watermark is not None and not follows(self._watermark, ids[0]):
+            return False
+        return all(map(follows, ids, islice(ids, 1, None)))
+
+    def _beyond_watermark(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        follows = operator.lt if self.ascending else operator.gt
+        new: list[Job] = []
+        for job in jobs:
+            if self._watermark is None or follows(self._watermark, job.job_id):
+                self._watermark = job.job_id
+                new.append(job)
+        return new
+
+
+@attrs.define
+class Listing:
+    """Follows a listing from page to page.
+
+    `job_total_count` can be wrong, so it ends a listing only together with a page shorter than asked for,
+    and it prolongs one, past pages that bring nothing new, only a little: a server may cap `per_page`, ignore
+    `page`, and answer an empty page in the middle.
+    """
+
+    seen: Seen
+    per_page: int
+    page: int = 1
+    """The next page to ask for."""
+    count: int = attrs.field(default=0, init=False)
+    """How many jobs were given so far."""
+    ended: bool = attrs.field(default=False, init=False)
+    _barren: int = attrs.field(default=0, init=False)
+    _before: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        # A listing that starts at a later page has not seen the jobs before it, which the total counts.
+        self._before = (self.page - 1) * self.per_page
+
+    def take(self, page: JobPage) -> JobPage:
+        """The page with only its new jobs."""
+        new = self.seen.take(page.jobs)
+        self.count += len(new)
+        self.page += 1
+        self._barren = 0 if new else self._barren + 1
+        self.ended = self._is_last(len(page.jobs), page.job_total_count)
+        if len(new) == len(page.jobs):
+            return page
+        return attrs.evolve(page, jobs=tuple(new))
+
+    def _is_last(self, came: int, total: int | None) -> bool:
+        known = self._before + self.count
+        if self._barren:
+            return self._barren >= _BARREN_PAGES_TO_END or total is None or total <= known
+        return came < self.per_page and total == known

@@ -1,0 +1,111 @@
+"""When a failed attempt may be sent again, and after how long: a table, and two small functions over it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+from vizwatch._values.errors import (
+    ApiError,
+    ConnectError,
+    ProtocolError,
+    RateLimitError,
+    ServerError,
+    VizwatchError,
+)
+from vizwatch._values.exchange import Operation
+from vizwatch._values.settings import Settings
+
+
+class Fate(enum.Enum):
+    """What became of one attempt, as far as sending it again is concerned."""
+
+    NOT_SENT = "not sent"
+    THROTTLED = "429"
+    UNAVAILABLE = "503"
+    UNAVAILABLE_UNTIL = "503 with Retry-After"
+    FAILED = "500, 502, 504 or 408"
+    UNKNOWN = "sent, and no complete answer"
+    GARBLED = "an answer that is not this API's"
+    REFUSED = "refused"
+
+
+_READ: Final = frozenset(
+    {
+        Fate.NOT_SENT,
+        Fate.THROTTLED,
+        Fate.UNAVAILABLE,
+        Fate.UNAVAILABLE_UNTIL,
+        Fate.FAILED,
+        Fate.UNKNOWN,
+        Fate.GARBLED,
+    }
+)
+
+# A write is sent again only where it provably was not carried out, or where twice is the same as once.
+RESEND: Final[Mapping[Operation, frozenset[Fate]]] = {
+    Operation.LIST: _READ,
+    Operation.GET: _READ,
+    Operation.UPDATE: _READ - {Fate.GARBLED},
+    Operation.STOP: frozenset({Fate.NOT_SENT, Fate.THROTTLED, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL}),
+    Operation.DELETE: frozenset({Fate.NOT_SENT, Fate.THROTTLED, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL}),
+    Operation.RESTART: frozenset({Fate.NOT_SENT, Fate.THROTTLED, Fate.UNAVAILABLE_UNTIL}),
+    Operation.CREATE: frozenset({Fate.NOT_SENT, Fate.THROTTLED}),
+}
+
+_AMBIGUOUS: Final = frozenset({Fate.UNKNOWN, Fate.FAILED, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL})
+
+
+def fate(error: VizwatchError) -> Fate:
+    """What became of the attempt that ended in `error`."""
+    match error:
+        case ConnectError(retryable=False) | ProtocolError(retryable=False):
+            return Fate.REFUSED
+        case ConnectError():
+            return Fate.NOT_SENT
+        case RateLimitError():
+            return Fate.THROTTLED
+        case ServerError(http_status=503, retry_after=None):
+            return Fate.UNAVAILABLE
+        case ServerError(http_status=503):
+            return Fate.UNAVAILABLE_UNTIL
+        case ServerError():
+            return Fate.FAILED
+        case ApiError():
+            return Fate.REFUSED
+        case ProtocolError():
+            return Fate.GARBLED
+        case _:
+            return Fate.UNKNOWN
+
+
+def may_resend(operation: Operation, error: VizwatchError, attempts: int) -> bool:
+    """Whether the request may be sent again after `attempts` attempts, the last of which ended in `error`."""
+    what = fate(error)
+    if what is Fate.GARBLED and attempts > 1:
+        return False  # a login page stays one
+    return what in RESEND[operation]
+
+
+def outcome_is_unknown(operation: Operation, error: VizwatchError) -> bool:
+    """Whether the request is a write that may have been carried out although it ended in `error`."""
+    return not operation.is_read and fate(error) in _AMBIGUOUS
+
+
+def wait_before(retry: int, settings: Settings, chance: float, retry_after: float | None) -> float | None:
+    """How long to wait before the `retry`-th retry, in seconds, or ``None`` where that is not worth it.
+
+    Full jitter: up to `backoff_base`, doubled with each retry, at most `backoff_max`. `Retry-After` is the
+    least that is waited, with the jitter on top, and beyond `retry_after_max` nothing is waited at all.
+
+    Args:
+        retry: 1 for the first retry.
+        settings: The bounds.
+        chance: A random number from [0, 1).
+        retry_after: What the service asked for.
+    """
+    jitter = chance * min(settings.backoff_max, settings.backoff_base * 2.0 ** min(retry - 1, 60))
+    if retry_after is None:
+        return jitter
+    return None if retry_after > settings.retry_after_max else retry_after + jitter

@@ -1,0 +1,205 @@
+"""Every error that leaves this package.
+
+::
+
+    VizwatchError
+    ├── ConfigError (a ValueError)      wrong argument or setting, before any request
+    ├── TransportError                  no complete answer
+    │   ├── ConnectError                never sent
+    │   ├── RequestTimeoutError         (a TimeoutError)
+    │   └── OutcomeUnknownError         a write may have happened
+    ├── ProtocolError                   an answer that is not this API's: HTML, redirect, another job's
+    │   └── DecodeError                 carries the JSON path
+    ├── ApiError                        the service refused
+    │   ├── AuthenticationError  PermissionDeniedError  NotFoundError  ConflictError
+    │   ├── BadRequestError  RateLimitError  ServerError
+    │   └── WrongEndpointError          (also a ConfigError) the endpoint or project is not the token's
+    ├── WatchError
+    │   ├── WatchTimeoutError           (a TimeoutError)
+    │   ├── JobEndedError
+    │   └── JobGoneError
+    └── ClientClosedError
+
+No error shows a token, key or signature, and none carries more than a bounded part of a server's text.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vizwatch._values.models import Job
+
+
+class VizwatchError(Exception):
+    """The base of every error that leaves this package."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default would call the class with ``args`` alone, and lose keyword-only details.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls: type[VizwatchError], args: tuple[Any, ...], details: dict[str, Any]) -> VizwatchError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(details)
+    return error
+
+
+class ConfigError(VizwatchError, ValueError):
+    """A wrong argument or setting, found before any request: names it, its value and what is allowed."""
+
+
+class ClientClosedError(VizwatchError):
+    """The client was closed, or is not open yet; use it inside ``async with``."""
+
+
+class _CallError(VizwatchError):
+    """What one call to the service came to."""
+
+    attempts: int = 1
+    """How many times the request was tried."""
+    elapsed: float | None = None
+    """How long the whole call took, in seconds."""
+    retryable: bool = True
+    """Whether the same request could come to something else: not with a certificate that is refused."""
+
+    def _text(self) -> str:
+        return super().__str__()
+
+    def __str__(self) -> str:
+        if self.attempts > 1 and self.elapsed is not None:
+            return f"{self._text()} (after {self.attempts} attempts in {self.elapsed:.1f} s)"
+        return self._text()
+
+
+class TransportError(_CallError):
+    """No complete answer came."""
+
+
+class ConnectError(TransportError):
+    """The request was never sent: no address, no connection, or no TLS."""
+
+
+class RequestTimeoutError(TransportError, TimeoutError):
+    """No complete answer came in time."""
+
+
+class OutcomeUnknownError(TransportError):
+    """A write was sent and no answer came: it may have happened. Read the job before sending it again."""
+
+
+class ProtocolError(_CallError):
+    """An answer that is not this API's: a web page, a redirect, broken HTTP, too large, another job's."""
+
+
+class DecodeError(ProtocolError):
+    """An answer whose JSON does not say what this API says."""
+
+    def __init__(self, message: str, *, path: str = "$") -> None:
+        super().__init__(f"{message} - at {path}")
+        self.path = path
+        """Where in the JSON, ``$.jobs[3].status`` for example."""
+
+
+class ApiError(_CallError):
+    """The service refused the request."""
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        http_status: int,
+        error_code: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+        operation: str = "request",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        """The service's own text, made printable, without secrets, and bounded."""
+        self.http_status = http_status
+        """The HTTP status; 200 where the service refused in the body alone."""
+        self.error_code = error_code
+        """The service's code, ``ModelArts.0105`` for example."""
+        self.request_id = request_id
+        """What the service's support asks for."""
+        self.retry_after = retry_after
+        """How long the service asks to wait, in seconds."""
+        self.operation = operation
+
+    hint: str = ""
+    """What to do next."""
+
+    def _text(self) -> str:
+        code = f" {self.error_code}" if self.error_code else ""
+        request = f" [request {self.request_id}]" if self.request_id else ""
+        text = f"{self.operation}: HTTP {self.http_status}{code}: {self.message or 'no text'}{request}"
+        return f"{text}. {self.hint}" if self.hint else text
+
+
+class AuthenticationError(ApiError):
+    """The service does not know who asks: no token, an expired or a broken one, a wrong signature."""
+
+    hint = "Get a new token, scoped to this project."
+
+
+class PermissionDeniedError(ApiError):
+    """The service knows who asks, and does not allow it."""
+
+    hint = "Ask for the ModelArts permission, or check that the project is yours."
+
+
+class NotFoundError(ApiError):
+    """There is no such job in this project."""
+
+    hint = "Check the job id and the project: a deleted job is not kept."
+
+
+class ConflictError(ApiError):
+    """The job's status does not allow the operation."""
+
+    hint = "Read the job's status, and try again once it allows the operation."
+
+
+class BadRequestError(ApiError):
+    """The service refused a parameter, or a quota is used up."""
+
+
+class RateLimitError(ApiError):
+    """Too many requests: the account's limit, which all its clients share."""
+
+    hint = "Wait as long as `retry_after` says, and set Settings(requests_per_second=…) below the limit."
+
+
+class ServerError(ApiError):
+    """The service, or a gateway before it, failed; it may work later."""
+
+    hint = "Try again later."
+
+
+class WrongEndpointError(ApiError, ConfigError):
+    """The endpoint does not offer this API, or the project is not the token's: never "the job is deleted"."""
+
+    hint = "Check endpoint, project_id and the project that the token is scoped to."
+
+
+class WatchError(VizwatchError):
+    """A watch or wait ended without what was asked for; carries the job as last read."""
+
+    def __init__(self, message: str, *, job: Job | None = None) -> None:
+        super().__init__(message)
+        self.job = job
+        """The job as last read, or ``None`` if no read succeeded."""
+
+
+class WatchTimeoutError(WatchError, TimeoutError):
+    """The deadline of a watch or wait passed."""
+
+
+class JobEndedError(WatchError):
+    """The job ended in another status than the one waited for."""
+
+
+class JobGoneError(WatchError):
+    """The job was deleted."""

@@ -1,0 +1,89 @@
+"""Every number that can be set, in one frozen value, checked when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import attrs
+
+from vizwatch._values import checks
+from vizwatch._values.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def _checked(check: Callable[..., Any], default: T, **limits: Any) -> T:
+    def convert(value: object, field: attrs.Attribute[Any]) -> Any:
+        if value is None and default is None:
+            return None
+        return check(f"Settings.{field.name}", value, **limits)
+
+    converter: Any = attrs.Converter(convert, takes_field=True)
+    checked: T = attrs.field(default=default, converter=converter)
+    return checked
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """How a client polls, retries and guards itself. Durations are seconds.
+
+    Raises :class:`ConfigError` when made with a value out of its range.
+    """
+
+    poll_interval: float = _checked(checks.seconds, 15.0, low=0.001, high=86_400)
+    """How long a watch waits between two reads of a job, on average."""
+    poll_jitter: float = _checked(checks.seconds, 0.2, low=0, high=0.9)
+    """The part of `poll_interval` by which each wait is randomly longer or shorter: watches spread."""
+    poll_interval_min: float = _checked(checks.seconds, 1.0, low=0.001, high=86_400)
+    """The shortest `interval` that a watch accepts: the gateway's limit is tight."""
+    watch_backoff_base: float = _checked(checks.seconds, 0.8, low=0.001, high=3_600)
+    """The upper bound of a watch's first wait after a failed read; doubles with each further one."""
+    watch_backoff_max: float = _checked(checks.seconds, 30.0, low=0.001, high=3_600)
+    """The upper bound that a watch's waits after failed reads grow to."""
+
+    attempts: int = _checked(checks.whole, 4, low=1, high=100)
+    """How many times a request is tried at most, the first time included."""
+    backoff_base: float = _checked(checks.seconds, 0.5, low=0.001, high=3_600)
+    """The upper bound of the random wait before the second attempt; doubles with each further one."""
+    backoff_max: float = _checked(checks.seconds, 20.0, low=0.001, high=3_600)
+    """The upper bound that waits between attempts grow to."""
+    retry_after_max: float = _checked(checks.seconds, 60.0, low=0, high=86_400)
+    """The longest `Retry-After` that is waited for; a longer one is raised, with its value."""
+
+    connect_timeout: float = _checked(checks.seconds, 10.0, low=0.001, high=3_600)
+    """For name, connection and TLS of one attempt."""
+    attempt_timeout: float = _checked(checks.seconds, 30.0, low=0.001, high=3_600)
+    """For one attempt, from asking for a connection to the last byte."""
+    call_timeout: float = _checked(checks.seconds, 60.0, low=0.001, high=86_400)
+    """For a whole reading call, retries and waits included."""
+    write_timeout: float = _checked(checks.seconds, 90.0, low=0.001, high=86_400)
+    """For a whole writing call, retries and waits included."""
+
+    max_body: int = _checked(checks.whole, 8 * 2**20, low=1_024, high=2**31)
+    """The largest answer that is read, in bytes after decompression."""
+    pool_size: int = _checked(checks.whole, 100, low=1, high=10_000)
+    """How many connections are open at once."""
+    requests_per_second: float | None = _checked(checks.rate, None)
+    """The account's budget of requests; ``None`` for no limit. One gateway's limit: 200 in 5 minutes."""
+
+    shared_reads: bool = _checked(checks.switch, True)
+    """Whether watches of one project may share one poller."""
+    allow_insecure: bool = _checked(checks.switch, False)
+    """Whether ``http`` is allowed beyond the loopback interface: it carries the token in the clear."""
+    trust_env: bool = _checked(checks.switch, False)
+    """Whether ``HTTP_PROXY`` and its like, and ``.netrc``, are used."""
+
+    def __attrs_post_init__(self) -> None:
+        ordered = (
+            ("connect_timeout", "attempt_timeout"),
+            ("attempt_timeout", "call_timeout"),
+            ("attempt_timeout", "write_timeout"),
+            ("poll_interval_min", "poll_interval"),
+        )
+        for smaller, larger in ordered:
+            low, high = getattr(self, smaller), getattr(self, larger)
+            if low > high:
+                raise ConfigError(
+                    f"Settings.{smaller} ({low:g}) must not be greater than Settings.{larger} ({high:g})"
+                )

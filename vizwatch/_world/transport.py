@@ -1,0 +1,179 @@
+"""One request, one attempt, one complete answer: the only place that knows aiohttp's client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+import aiohttp
+import anyio
+from yarl import URL
+
+from vizwatch._values.errors import (
+    ConfigError,
+    ConnectError,
+    ProtocolError,
+    RequestTimeoutError,
+    TransportError,
+    VizwatchError,
+)
+from vizwatch._values.exchange import Answer
+from vizwatch._values.settings import Settings
+from vizwatch._values.text import printable
+
+_CLOSE_WITHIN: Final = 2.0
+_MAX_HEADER: Final = 65_536  # a token comes in a header, and can be larger than aiohttp's 8190 bytes
+
+
+class _DisconnectedError(Exception):
+    """A disconnect, under a name that aiohttp does not answer by sending GET, PUT and DELETE again."""
+
+
+async def _send_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    # A session that is the caller's may keep cookies; they are not this API's.
+    request.headers.pop("Cookie", None)
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+        raise _DisconnectedError from None
+
+
+class Transport:
+    """Sends requests to one endpoint over a pool of connections.
+
+    Args:
+        endpoint: `https://host[:port]`.
+        settings: Pool, timeouts and the largest body.
+        session: The caller's own session, which is never closed here; by default one is made.
+    """
+
+    def __init__(
+        self, endpoint: str, settings: Settings, session: aiohttp.ClientSession | None = None
+    ) -> None:
+        self.endpoint = endpoint
+        self._settings = settings
+        self._owns_session = session is None
+        self._session = session or aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=settings.pool_size, limit_per_host=settings.pool_size),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=settings.trust_env,
+        )
+        # Waiting here, and not in aiohttp's connector, tells "no connection was free" from "no answer came".
+        self._slots = asyncio.Semaphore(settings.pool_size)
+
+    async def send(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes, *, within: float
+    ) -> Answer:
+        """Sends a request once, and gives the whole answer, whatever its status.
+
+        Args:
+            method: The HTTP method.
+            target: Path and query, percent-encoded.
+            headers: To be sent, credentials included.
+            body: To be sent; empty for none.
+            within: The time for all of it, in seconds.
+
+        Raises:
+            ConnectError: Nothing was sent.
+            RequestTimeoutError: No complete answer came within that time.
+            ConfigError: The caller's session is closed.
+            TransportError: The connection broke before the answer was complete.
+            ProtocolError: The answer is not HTTP, or larger than `Settings.max_body`.
+        """
+        if self._session.closed:
+            raise ConfigError("the session given to this client is closed: close it after the client")
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise ConnectError(
+                f"{self.endpoint}: no connection was free within {within:g} s (Settings.pool_size)"
+            ) from None
+        try:
+            return await self._exchange(method, target, headers, body, deadline - loop.time())
+        except (aiohttp.ClientError, OSError, _DisconnectedError) as error:
+            failure = self._failure(error, within)
+        finally:
+            self._slots.release()
+        # Outside of the except clause: aiohttp's exceptions hold the request's headers, the token among
+        # them, and must not hang on ours as context.
+        raise failure
+
+    async def _exchange(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes, within: float
+    ) -> Answer:
+        settings = self._settings
+        async with self._session.request(
+            method,
+            URL(self.endpoint + target, encoded=True),
+            headers=headers,
+            data=body or None,
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=True,
+            timeout=aiohttp.ClientTimeout(total=max(within, 0.001), connect=settings.connect_timeout),
+            max_line_size=_MAX_HEADER,
+            max_field_size=_MAX_HEADER,
+            middlewares=(_send_once,),
+        ) as response:
+            return Answer(response.status, response.headers, await self._read(response))
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > self._settings.max_body:
+                response.close()
+                failure = ProtocolError(
+                    f"{self.endpoint}: the answer is larger than {self._settings.max_body} bytes "
+                    "(Settings.max_body)"
+                )
+                failure.retryable = False
+                raise failure
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def _failure(self, error: Exception, within: float) -> VizwatchError:
+        place = self.endpoint
+        match error:
+            case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
+                refused = ConnectError(f"{place}: TLS failed: {_reason(error)}")
+                refused.retryable = False
+                return refused
+            case aiohttp.ConnectionTimeoutError():
+                return ConnectError(f"{place}: no connection within {self._settings.connect_timeout:g} s")
+            case aiohttp.ClientConnectorError():
+                return ConnectError(f"{place}: no connection: {_reason(error)}")
+            case TimeoutError():
+                return RequestTimeoutError(f"{place}: no complete answer within {within:g} s")
+            case aiohttp.ClientResponseError():
+                return ProtocolError(f"{place}: the answer is not HTTP as it should be: {_reason(error)}")
+            case _:
+                return TransportError(f"{place}: the connection broke before the answer was complete")
+
+    async def aclose(self) -> None:
+        """Closes the pool, unless it is the caller's; also in a cancelled scope, and within bounded time."""
+        if self._owns_session:
+            with anyio.move_on_after(_CLOSE_WITHIN, shield=True):
+                await self._session.close()
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, of the parts of aiohttp's exceptions that never hold a header of the request."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return printable(str(error.certificate_error))
+        case aiohttp.ClientConnectorError():
+            return printable(error.os_error.strerror or type(error.os_error).__name__)
+        case aiohttp.ClientResponseError():
+            return printable(error.message)
+        case _:
+            return type(error).__name__

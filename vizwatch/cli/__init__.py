@@ -1,0 +1,24 @@
+"""The command line: ``vizwatch``, or ``python -m vizwatch``. Needs the extra `cli`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+_EXTRA: Final = {"cyclopts", "rich"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command, with the process's arguments if none are given, and returns its exit code."""
+    try:
+        from vizwatch.cli._app import run  # noqa: PLC0415 - what it imports may not be installed
+
+        return run(sys.argv[1:] if argv is None else argv)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        sys.stderr.write('vizwatch: the command line needs its extra: install "vizwatch[cli]"\n')
+        return 2
+    except KeyboardInterrupt:
+        # Before a command handles signals itself.
+        return 130
