@@ -56,14 +56,20 @@ class Cloud:
         return requests
 
 
-def child(*argv: str, stdout: int | IO[str] = subprocess.PIPE, **env: str) -> subprocess.Popen[str]:
+def child_environment() -> dict[str, str]:
+    """With the usual buffering, so that what is not flushed is missed."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return {**kept, "PYTHONPATH": str(ROOT)}
+
+
+def child(*argv: str, stdout: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[str]:
     """A command in a process of its own, where any warning is an error."""
     return subprocess.Popen(
         [*COMMAND, *argv],
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        env=child_environment(),
     )
 
 
@@ -172,6 +178,8 @@ def test_a_jobs_life_from_creation_to_deletion_by_commands(served: Cloud, vizwat
     assert "KILLED (12)" in done.out
 
     assert vizwatch_command("restart", job_id).out == f"restart: job {job_id}, accepted\n"
+    (job,) = vizwatch_command("show", job_id, "--json").objects
+    assert job["status_name"] != "KILLED"
     assert vizwatch_command("update", job_id, "new words").code == 0
     shown = vizwatch_command("show", job_id).out.splitlines()
     rows = dict(line.split(maxsplit=1) for line in shown)
@@ -237,6 +245,8 @@ def test_wait_tells_a_job_that_failed_from_one_that_was_to_fail(served: Cloud, v
     ("argv", "said"),
     [
         ("bogus", 'Unknown command "bogus"'),
+        ("bo\x1b[2Jgus", r"bo\x1b[2Jgus"),
+        ("bo\ngus", 'Unknown command "bo gus"'),
         ("list --bogus 1", "Unknown option"),
         ("list --limit many", "--limit"),
         ("list --limit -1", "limit must be"),
@@ -334,7 +344,7 @@ def test_without_its_extra_the_command_line_says_what_to_install(extra: str) -> 
         [sys.executable, "-W", "error", "-c", script],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
         timeout=10,
         check=False,
     )
@@ -400,7 +410,7 @@ def test_a_signal_is_the_emulators_proper_end_even_if_a_shell_ignores_it(number:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=child_environment(),
     ) as process:
         assert set(line_of(process)) == {"endpoint", "project_id", "token"}
         process.send_signal(number)

@@ -110,6 +110,37 @@ def test_no_text_becomes_an_escape_sequence(text: str) -> None:
     assert not {unicodedata.category(one) for line in lines for one in line} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
+def test_what_looks_like_markup_is_text() -> None:
+    job = attrs.evolve(
+        JOB, job_name="[red]a[/red]", job_desc="[link=http://example.com]b[/link]", job_type=":smile:"
+    )
+
+    def show(output: Output) -> None:
+        output.jobs([job])
+        output.job(job)
+        output.transition(transition(job))
+
+    out = printed(show)
+    assert out.count("[red]a[/red]") == 3
+    assert "[link=http://example.com]b[/link]" in out
+    assert ":smile:" in out
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_each_line_is_flushed_at_once(*, as_json: bool) -> None:
+    class Buffered(io.StringIO):
+        flushed = 0
+
+        def flush(self) -> None:
+            self.flushed = len(self.getvalue())
+
+    def show(output: Output) -> None:
+        output.transition(transition())
+        assert out.flushed == len(out.getvalue()) > 0
+
+    printed(show, as_json=as_json, out=(out := Buffered()))
+
+
 def test_a_pipe_sees_a_listing_uncut() -> None:
     url = f"https://example.com/{'a' * 80}"
     out = printed(lambda output: output.jobs([attrs.evolve(JOB, service_url=url)]))

@@ -49,8 +49,9 @@ def report(error: BaseException, about: str = "") -> ExitCode:
     """
     if isinstance(error, BaseExceptionGroup):
         return report(error.exceptions[0], about)
+    if isinstance(error, OSError) and sys.stdout is not None:
+        _discard_unwritten()
     if isinstance(error, BrokenPipeError):
-        _discard_output()
         return ExitCode.DONE
     if not isinstance(error, Reported):
         raise error
@@ -60,7 +61,9 @@ def report(error: BaseException, about: str = "") -> ExitCode:
     return exit_code(error)
 
 
-def _discard_output() -> None:
-    # The interpreter flushes stdout once more at its end, which must not fail a second time.
-    with contextlib.suppress(OSError, ValueError):
+def _discard_unwritten() -> None:
+    """Gives up what stdout does not take: the interpreter would try once more, and complain, at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
