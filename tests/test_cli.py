@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -62,15 +63,18 @@ def child_environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT)}
 
 
-def child(*argv: str, stdout: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[str]:
-    """A command in a process of its own, where any warning is an error."""
-    return subprocess.Popen(
-        [*COMMAND, *argv],
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=child_environment(),
-    )
+@contextlib.contextmanager
+def child(
+    *argv: str, stdout: int | IO[str] = subprocess.PIPE, through: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process of its own, where any warning is an error; never outlives its test."""
+    with subprocess.Popen(
+        [*through, *COMMAND, *argv], stdout=stdout, stderr=subprocess.PIPE, text=True, env=child_environment()
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def line_of(process: subprocess.Popen[str]) -> dict[str, Any]:
@@ -404,14 +408,8 @@ def test_a_signal_ends_a_watch_without_a_word(number: int, code: int, served: Cl
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_the_emulators_proper_end_even_if_a_shell_ignores_it(number: int) -> None:
-    script = 'trap "" INT TERM; exec "$@"'
-    with subprocess.Popen(
-        ["sh", "-c", script, "sh", *COMMAND, "emulator", "--jobs", "2"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=child_environment(),
-    ) as process:
+    ignoring = ("sh", "-c", 'trap "" INT TERM; exec "$@"', "sh")
+    with child("emulator", "--jobs", "2", through=ignoring) as process:
         assert set(line_of(process)) == {"endpoint", "project_id", "token"}
         process.send_signal(number)
         assert process.communicate(timeout=5) == ("", "")

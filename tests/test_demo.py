@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,21 @@ STOPPED, FAILING, DELETED, RESTARTED = FATES
 COMMAND = [sys.executable, "-W", "error", "-m", "vizwatch", "demo"]
 
 
-def demo(*options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextlib.contextmanager
+def demo(*options: str) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process of its own, with the usual buffering; never outlives its test."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(
         [*COMMAND, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+        env={**kept, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def objects(text: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:

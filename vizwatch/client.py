@@ -95,14 +95,29 @@ class Client:
         self._created: OrderedDict[int, float] = OrderedDict()
 
     @classmethod
-    def from_env(cls, *, settings: Settings | None = None) -> Self:
-        """A client from `VIZWATCH_ENDPOINT`, `VIZWATCH_PROJECT_ID` and `VIZWATCH_TOKEN`.
+    def from_env(
+        cls,
+        *,
+        endpoint: str | None = None,
+        project_id: str | None = None,
+        workspace_id: str | None = None,
+        settings: Settings | None = None,
+    ) -> Self:
+        """A client with the credentials that the environment gives.
+
+        What is not given here comes from `VIZWATCH_ENDPOINT` and `VIZWATCH_PROJECT_ID`, and the token always
+        from `VIZWATCH_TOKEN`.
 
         Raises:
             ConfigError: One of them is missing or wrong; says which.
         """
-        endpoint, project_id, token = map(_environment, ("ENDPOINT", "PROJECT_ID", "TOKEN"))
-        return cls(endpoint, project_id, auth=token, settings=settings)
+        return cls(
+            _environment("VIZWATCH_ENDPOINT") if endpoint is None else endpoint,
+            _environment("VIZWATCH_PROJECT_ID") if project_id is None else project_id,
+            auth=_environment("VIZWATCH_TOKEN"),
+            workspace_id=workspace_id,
+            settings=settings,
+        )
 
     def list_jobs(
         self,
@@ -349,9 +364,8 @@ def _raise_if_ended(transition: Transition) -> None:
         raise JobEndedError(f"job {job.job_id} ended as {job.status.name}", job=job)
 
 
-def _environment(name: str) -> str:
-    variable = f"VIZWATCH_{name}"
+def _environment(variable: str) -> str:
     value = os.environ.get(variable, "")
     if not value.strip():
-        raise ConfigError(f"{variable} is not set: set it, or give {name.lower()} another way")
+        raise ConfigError(f"{variable} is not set, or blank: set it, or give its value as an argument")
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     import aiohttp
 
 T = TypeVar("T")
+
+# stamina logs each retry as a warning, which Python prints bare where logging is not set up.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": "vizwatch"}
 

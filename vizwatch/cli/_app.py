@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import logging
 from typing import Annotated, Final
 
 import anyio
@@ -56,8 +55,6 @@ app = cyclopts.App(
 
 def run(argv: list[str]) -> int:
     """Runs the command that the arguments name, and returns its exit code."""
-    # Without a handler, logging would tell the user of each retry.
-    logging.getLogger("stamina").addHandler(logging.NullHandler())
     try:
         console = Terminal()
         console.width = min(console.width, _HELP_WIDTH)
@@ -76,7 +73,6 @@ async def list_jobs(
     sort_by: Annotated[str, Parameter(help="job_id, job_name, job_desc, create_time or status.")] = "job_id",
     order: Annotated[str, Parameter(help="asc or desc.")] = "asc",
     limit: Annotated[int | None, Parameter(help="How many jobs to list at most.")] = None,
-    workspace_id: Annotated[str | None, Parameter(help="Instead of the service's default one.")] = None,
     connection: Connection = HERE,
     as_json: Json = False,
 ) -> int:
@@ -92,7 +88,6 @@ async def list_jobs(
             sort_by=sort_by,
             order=order,
             limit=limit,
-            workspace_id=workspace_id,
         )
         if as_json:
             async for page in listing.pages():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Annotated
 
@@ -21,6 +20,8 @@ class Connection:
     """The service's address; VIZWATCH_ENDPOINT by default."""
     project_id: str | None = None
     """The project's id; VIZWATCH_PROJECT_ID by default."""
+    workspace_id: str | None = None
+    """The workspace to list and create in; the service's default one by default."""
 
     def client(self) -> Client:
         """The client, still to be opened.
@@ -28,9 +29,9 @@ class Connection:
         Raises:
             ConfigError: Something is missing or wrong; says what.
         """
-        given = {"VIZWATCH_ENDPOINT": self.endpoint, "VIZWATCH_PROJECT_ID": self.project_id}
-        os.environ.update({name: value for name, value in given.items() if value is not None})
-        return Client.from_env()
+        return Client.from_env(
+            endpoint=self.endpoint, project_id=self.project_id, workspace_id=self.workspace_id
+        )
 
 
 HERE = Connection()
