@@ -212,7 +212,6 @@ async def test_a_limit_ends_a_listing_without_another_request(
 async def test_a_listing_may_begin_at_a_later_page(cloud: Emulator, here: vizwatch.Client) -> None:
     ids = cloud.add_jobs(25, status=8)
     assert [job.job_id async for job in here.list_jobs(per_page=10, page=2)] == ids[10:]
-    assert len(cloud.requests) == 2
 
 
 async def test_a_listing_broken_off_leaves_nothing_open_and_can_be_read_again(
@@ -280,7 +279,7 @@ async def test_a_wrong_argument_of_a_listing_is_named_before_any_request(
         ({"project_id": "my project"}, "project_id must be"),
         ({"workspace_id": ""}, "workspace_id must be"),
         ({"auth": ""}, "token must be"),
-        ({"auth": "canary-token\n"}, "it ends in a newline or a space"),
+        ({"auth": "canary-token\n"}, "it begins or ends in a newline or a space"),
         ({"auth": "canary\r\nX: y"}, "token must be"),
         ({"auth": None}, "auth must be a token or an Auth"),
         ({"settings": {}}, "settings must be a Settings"),
@@ -295,18 +294,18 @@ def test_a_wrong_argument_of_a_client_is_named(arguments: dict[str, Any], text: 
 
 async def test_credentials_that_no_header_may_have_are_refused() -> None:
     class Broken:
-        async def headers(self, method: str, url: str, body: bytes) -> dict[str, str]:
+        async def headers(self, request: vizwatch.Outgoing, /) -> dict[str, str]:
             return {"X-Auth-Token": "canary\r\nX-Other: y"}
 
     async with vizwatch.Client(ENDPOINT, PROJECT, auth=Broken()) as client:
-        with pytest.raises(vizwatch.ConfigError, match="header X-Auth-Token that is not printable") as caught:
+        with pytest.raises(vizwatch.ConfigError, match="header that is not printable") as caught:
             await client.get_job(197)
     assert "canary" not in str(caught.value)
 
 
 async def test_credentials_that_never_come_end_with_the_call() -> None:
     class Hanging:
-        async def headers(self, method: str, url: str, body: bytes) -> dict[str, str]:
+        async def headers(self, request: vizwatch.Outgoing, /) -> dict[str, str]:
             await elapse(3600)
             return {}
 

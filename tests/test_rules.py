@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 import vizwatch
 from vizwatch import Job, JobPage, JobStatus
 from vizwatch._rules import retrying
-from vizwatch._rules.cadence import ABSENCES_TO_CONFIRM, APPEARS_WITHIN, Absence, Cadence
+from vizwatch._rules.cadence import ABSENCES_TO_CONFIRM, SETTLES_WITHIN, Cadence, Doubt
 from vizwatch._rules.listing import Listing, Seen
 from vizwatch._rules.retrying import Fate
 from vizwatch._rules.transitions import Tracker
+from vizwatch._values.errors import CallError
 from vizwatch._values.exchange import Operation
 from vizwatch._values.statuses import TERMINAL
 
@@ -41,10 +42,11 @@ def listed(
     ascending: bool | None = True,
     empty: int | None = None,
     ignores_page: bool = False,
+    first: int = 1,
 ) -> tuple[list[int], int]:
     """The ids that a listing gives of a server like this, and how many pages it asks for."""
     size = min(per_page, cap)
-    listing = Listing(Seen(ascending), per_page)
+    listing = Listing(Seen(ascending), per_page, first)
     given_: list[int] = []
     asked = 0
     while not listing.ended:
@@ -106,6 +108,22 @@ def test_a_total_that_is_wrong_loses_nothing(count: int, per_page: int, total: i
 def test_a_listing_costs_as_many_requests_as_it_has_pages(count: int, pages: int) -> None:
     """One more only where the last page is full: a total that counts the page alone would hide the rest."""
     assert listed(range(count), per_page=1000, cap=1000, total=count) == (list(range(count)), pages)
+
+
+@pytest.mark.parametrize("cap", [10, 100])
+def test_a_server_that_caps_the_page_and_counts_the_page_alone_hides_nothing(cap: int) -> None:
+    """Where the cap is one that a document names: such a page is never taken for the last one."""
+    assert listed(range(1100), per_page=1000, cap=cap, total=cap)[0] == list(range(1100))
+
+
+@given(st.integers(0, 60), st.integers(1, 30), st.integers(1, 30), st.integers(2, 4), st.booleans())
+def test_a_listing_from_a_later_page_gives_all_from_there(
+    count: int, per_page: int, cap: int, first: int, has_total: bool
+) -> None:
+    given_, _ = listed(
+        range(count), per_page=per_page, cap=cap, total=count if has_total else None, first=first
+    )
+    assert given_ == list(range(count))[(first - 1) * min(per_page, cap) :]
 
 
 @given(
@@ -187,7 +205,9 @@ def test_transitions_chain_have_no_echo_and_end_at_the_first_terminal_status(
 def test_a_job_that_leaves_a_terminal_status_has_begun_another_run() -> None:
     tracker = Tracker("p", 197, TERMINAL, follow_restarts=True)
     seen = [tracker.saw(Job(197, JobStatus(code)), NOW) for code in (8, 12, 1, 8, 10, 3, 8)]
-    assert [t.run for t in seen if t] == [1, 1, 2, 2, 2, 2, 3]
+    assert [(t.run, t.gap) for t in seen if t] == [
+        (1, False), (1, False), (2, False), (2, False), (2, False), (3, True), (4, False),
+    ]  # fmt: skip
 
 
 def test_deletion_is_the_last_transition_and_keeps_the_job() -> None:
@@ -200,16 +220,15 @@ def test_deletion_is_the_last_transition_and_keeps_the_job() -> None:
     assert tracker.ended
 
 
-def test_the_same_reads_give_the_same_ids() -> None:
-    """So that a watch taken up again by another process can be told from a new change."""
-
-    def ids() -> list[str]:
+def test_each_change_of_a_watch_has_an_id_of_its_own_that_depends_on_the_statuses_alone() -> None:
+    def ids(pause: int) -> list[str]:
         tracker = Tracker("p", 197, TERMINAL)
-        seen = [tracker.saw(Job(197, JobStatus(code)), NOW) for code in (1, 1, 7, 8, 15, 8)]
+        reads = [code for code in (1, 7, 8, 15, 8) for _ in range(pause)]
+        seen = [tracker.saw(Job(197, JobStatus(code)), NOW) for code in reads]
         return [t.id for t in seen if t]
 
-    assert ids() == ids()
-    assert len(set(ids())) == 5
+    assert ids(1) == ids(3)
+    assert len(set(ids(1))) == 5
 
 
 # --- cadence --------------------------------------------------------------------------------------------
@@ -254,44 +273,57 @@ def test_what_the_service_asks_for_is_the_least_pause_within_reason(
 
 
 def test_a_job_that_was_seen_is_gone_after_three_misses_in_a_row() -> None:
-    absence = Absence()
-    absence.found()
+    doubt = Doubt()
+    doubt.found()
     verdicts = []
     for found in (False, False, True, False, False, False):
         if found:
-            absence.found()
+            doubt.found()
         else:
-            verdicts.append(absence.missed(0.0))
+            verdicts.append(doubt.missed(0.0))
     assert verdicts == [False, False, False, False, True]
-    assert absence.pause(15.0) == 15.0
+    assert doubt.pause(15.0) == 15.0
 
 
 def test_a_job_never_seen_is_looked_for_three_times_a_second_apart() -> None:
-    absence = Absence()
-    assert absence.pause(15.0) == 1.0
-    assert [absence.missed(0.0) for _ in range(ABSENCES_TO_CONFIRM)] == [False, False, True]
+    doubt = Doubt()
+    assert doubt.pause(15.0) == 1.0
+    assert [doubt.missed(0.0) for _ in range(ABSENCES_TO_CONFIRM)] == [False, False, True]
 
 
 def test_a_job_just_created_is_waited_for() -> None:
-    absence = Absence(created_at=100.0)
-    assert not any(absence.missed(100.0 + second) for second in range(int(APPEARS_WITHIN)))
-    assert absence.missed(100.0 + APPEARS_WITHIN)
+    doubt = Doubt(created_at=100.0)
+    assert not any(doubt.missed(100.0 + second) for second in range(int(SETTLES_WITHIN)))
+    assert doubt.missed(100.0 + SETTLES_WITHIN)
 
 
 # --- retrying -------------------------------------------------------------------------------------------
 
 
+def test_the_end_of_the_run_before_an_own_restart_is_not_the_jobs_end() -> None:
+    doubt = Doubt(restarted_at=100.0)
+    assert doubt.is_old(True, 100.0 + SETTLES_WITHIN - 1)
+    assert doubt.pause(15.0) == 1.0
+    assert not doubt.is_old(False, 101.0)
+    assert not doubt.is_old(True, 100.0 + SETTLES_WITHIN)
+    doubt.found()
+    assert not doubt.is_old(True, 102.0)
+    assert not Doubt().is_old(True, 0.0)
+
+
 def api(status: int, retry_after: float | None = None) -> vizwatch.ApiError:
-    kind = {429: vizwatch.RateLimitError, 404: vizwatch.NotFoundError, 409: vizwatch.ConflictError}
+    kind = {
+        401: vizwatch.AuthenticationError,
+        404: vizwatch.NotFoundError,
+        409: vizwatch.ConflictError,
+        429: vizwatch.RateLimitError,
+    }
     return kind.get(status, vizwatch.ServerError)(http_status=status, retry_after=retry_after)
 
 
-PERMANENT = vizwatch.ConnectError("TLS")
-PERMANENT.retryable = False
-
-FATES: list[tuple[vizwatch.VizwatchError, Fate]] = [
+FATES: list[tuple[CallError, Fate]] = [
     (vizwatch.ConnectError("x"), Fate.NOT_SENT),
-    (PERMANENT, Fate.REFUSED),
+    (vizwatch.ConnectError("TLS", retryable=False), Fate.REFUSED),
     (api(429), Fate.THROTTLED),
     (api(503), Fate.UNAVAILABLE),
     (api(503, 1.0), Fate.UNAVAILABLE_UNTIL),
@@ -301,57 +333,70 @@ FATES: list[tuple[vizwatch.VizwatchError, Fate]] = [
     (vizwatch.TransportError("x"), Fate.UNKNOWN),
     (vizwatch.RequestTimeoutError("x"), Fate.UNKNOWN),
     (vizwatch.DecodeError("x"), Fate.GARBLED),
+    (vizwatch.ProtocolError("x", http_status=200), Fate.GARBLED),
+    (vizwatch.ProtocolError("x", http_status=302), Fate.REDIRECTED),
+    (api(401), Fate.UNAUTHENTICATED),
 ]
 
 
 @pytest.mark.parametrize(("error", "fate"), FATES)
-def test_every_error_has_its_fate(error: vizwatch.VizwatchError, fate: Fate) -> None:
+def test_every_error_has_its_fate(error: CallError, fate: Fate) -> None:
     assert retrying.fate(error) is fate
+    permanent = {Fate.REFUSED, Fate.UNAUTHENTICATED}
+    assert retrying.is_permanent(error) == (fate in permanent)
+    unsent = retrying.fate(error, was_sent=False)
+    assert unsent is (fate if fate in permanent else Fate.NOT_SENT)
 
 
-#                   NOT_SENT 429 503 503+RA 5xx UNKNOWN garbled refused
+#                   NOT_SENT 429 503 503+RA 5xx UNKNOWN garbled redirect 401 refused
 POLICY = {
-    Operation.LIST:    "yes yes yes yes yes yes yes no",
-    Operation.GET:     "yes yes yes yes yes yes yes no",
-    Operation.UPDATE:  "yes yes yes yes yes yes no no",
-    Operation.STOP:    "yes yes yes yes no no no no",
-    Operation.DELETE:  "yes yes yes yes no no no no",
-    Operation.RESTART: "yes yes no yes no no no no",
-    Operation.CREATE:  "yes yes no no no no no no",
+    Operation.LIST:    "yes yes yes yes yes yes yes yes no no",
+    Operation.GET:     "yes yes yes yes yes yes yes yes no no",
+    Operation.TOKEN:   "yes yes yes yes yes yes yes yes no no",
+    Operation.UPDATE:  "yes yes yes yes yes yes no no no no",
+    Operation.STOP:    "yes yes yes yes no no no no no no",
+    Operation.DELETE:  "yes yes yes yes no no no no no no",
+    Operation.RESTART: "yes yes no yes no no no no no no",
+    Operation.CREATE:  "yes yes no no no no no no no no",
 }  # fmt: skip
 COLUMNS = [
-    Fate.NOT_SENT, Fate.THROTTLED, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL,
-    Fate.FAILED, Fate.UNKNOWN, Fate.GARBLED, Fate.REFUSED,
+    Fate.NOT_SENT, Fate.THROTTLED, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL, Fate.FAILED, Fate.UNKNOWN,
+    Fate.GARBLED, Fate.REDIRECTED, Fate.UNAUTHENTICATED, Fate.REFUSED,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("operation", Operation)
 def test_the_table_of_what_may_be_sent_again(operation: Operation) -> None:
     row = dict(zip(COLUMNS, POLICY[operation].split(), strict=True))
-    for error, fate in FATES:
-        assert retrying.may_resend(operation, error, attempts=1) == (row[fate] == "yes"), (operation, fate)
+    for fate in Fate:
+        assert retrying.may_resend(operation, [fate]) == (row[fate] == "yes"), (operation, fate)
 
 
-def test_an_answer_of_somebody_else_is_doubted_once() -> None:
-    error = vizwatch.ProtocolError("a login page")
-    assert retrying.may_resend(Operation.GET, error, attempts=1)
-    assert not retrying.may_resend(Operation.GET, error, attempts=2)
+@pytest.mark.parametrize("fate", [Fate.GARBLED, Fate.REDIRECTED])
+def test_an_answer_of_somebody_else_is_doubted_once(fate: Fate) -> None:
+    assert retrying.may_resend(Operation.GET, [Fate.FAILED, fate])
+    assert not retrying.may_resend(Operation.GET, [fate, Fate.FAILED, fate])
+    assert retrying.may_resend(Operation.GET, [fate, fate, Fate.FAILED])
 
 
 @pytest.mark.parametrize(
-    ("operation", "error", "unknown"),
+    ("operation", "fates", "unknown"),
     [
-        (Operation.CREATE, vizwatch.RequestTimeoutError("x"), True),
-        (Operation.DELETE, api(500), True),
-        (Operation.CREATE, vizwatch.ConnectError("x"), False),
-        (Operation.STOP, api(409), False),
-        (Operation.GET, vizwatch.RequestTimeoutError("x"), False),
+        (Operation.CREATE, [Fate.UNKNOWN], True),
+        (Operation.CREATE, [Fate.GARBLED], True),
+        (Operation.DELETE, [Fate.FAILED], True),
+        (Operation.STOP, [Fate.UNAVAILABLE, Fate.REFUSED], True),
+        (Operation.UPDATE, [Fate.UNKNOWN, Fate.NOT_SENT], True),
+        (Operation.CREATE, [Fate.NOT_SENT, Fate.THROTTLED], False),
+        (Operation.CREATE, [Fate.REDIRECTED], False),
+        (Operation.STOP, [Fate.REFUSED], False),
+        (Operation.GET, [Fate.UNKNOWN], False),
     ],
 )
-def test_a_write_without_a_clear_answer_may_have_happened(
-    operation: Operation, error: vizwatch.VizwatchError, unknown: bool
+def test_a_write_may_have_happened_if_any_attempt_left_that_open(
+    operation: Operation, fates: list[Fate], unknown: bool
 ) -> None:
-    assert retrying.outcome_is_unknown(operation, error) == unknown
+    assert retrying.outcome_is_unknown(operation, fates) == unknown
 
 
 @given(st.integers(1, 10_000), chances, st.none() | st.floats(0, 1e9))

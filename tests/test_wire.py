@@ -13,6 +13,12 @@ from hypothesis import strategies as st
 import vizwatch
 from vizwatch._rules import wire
 from vizwatch._values.exchange import Answer, Failure, Operation
+from vizwatch._values.text import printable
+
+
+def clean(text: str, limit: int) -> str:
+    return printable(text, limit)
+
 
 PROJECT = "04f679b17380d32a2f32c00335c4b5ba"
 JOBS = f"/v1/{PROJECT}/visualization-jobs"
@@ -51,6 +57,10 @@ def test_an_endpoint_is_scheme_host_and_port(given_: str, expected: str) -> None
         "https://exämple.com",
         "http://example.com",
         "http://127.0.0.1.example.com",
+        "https://a..b",
+        "https://.",
+        "https://a\\b",
+        "https://" + "a" * 64 + ".com",
         "https://" + "a" * 400,
         None,
         7,
@@ -249,7 +259,7 @@ def test_every_refusal_has_a_class_and_server_errors_are_never_permanent_by_acci
 def test_a_refusal_carries_what_the_reader_needs() -> None:
     answer = Answer(400, {"X-request-id": "r-1", "Retry-After": "7"}, b"")
     failure = Failure("ModelArts.0105", "This job can't be stop. job status: 10\x1b[2J")
-    error = wire.refusal(Operation.STOP, answer, failure)
+    error = wire.refusal(Operation.STOP, answer, failure, clean)
     assert isinstance(error, vizwatch.ConflictError)
     assert (error.http_status, error.error_code, error.request_id) == (400, "ModelArts.0105", "r-1")
     assert (error.retry_after, error.operation) == (7.0, "stop job")
@@ -260,7 +270,7 @@ def test_a_refusal_carries_what_the_reader_needs() -> None:
 
 
 def test_an_api_that_is_no_longer_offered_is_called_so() -> None:
-    error = wire.refusal(Operation.LIST, Answer(404, {}, b""), Failure("APIGW.0101", "no such API"))
+    error = wire.refusal(Operation.LIST, Answer(404, {}, b""), Failure("APIGW.0101", "no such API"), clean)
     assert "no longer" in str(error)
     assert isinstance(error, vizwatch.ConfigError)
 
@@ -305,7 +315,7 @@ def test_retry_after_is_never_negative_nor_endless(value: str, date: str) -> Non
         (302, b"", {"Location": "https://evil.example/?token=canary"}, True),
         (200, b"<html>login</html>", {}, True),
         (200, b"login", {"Content-Type": "text/HTML; charset=utf-8"}, True),
-        (404, b" \n<html>", {}, True),
+        (404, b" \n<html>", {}, False),
         (404, b'{"error_code":"x"}', {}, False),
         (502, b"<html>bad gateway</html>", {}, False),
         (200, b"{}", {"Content-Type": "text/plain"}, False),
@@ -326,13 +336,13 @@ def test_pages_and_redirects_are_not_this_api(
     ],
 )
 def test_a_redirect_names_the_host_alone(location: str, named: str) -> None:
-    text = str(wire.not_this_api(Operation.LIST, Answer(307, {"Location": location}, b"")))
+    text = str(wire.not_this_api(Operation.LIST, Answer(307, {"Location": location}, b""), clean))
     assert named in text
     assert "canary" not in text
 
 
 def test_a_page_is_shown_by_its_start_made_printable() -> None:
     answer = Answer(200, {"Content-Type": "text/html"}, b"<h1>Log in\x1b[2J</h1>" + b"x" * 10_000)
-    text = str(wire.not_this_api(Operation.GET, answer))
+    text = str(wire.not_this_api(Operation.GET, answer, clean))
     assert "<h1>Log in\\x1b[2J" in text
     assert len(text) < 500

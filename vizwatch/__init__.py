@@ -16,6 +16,7 @@ from vizwatch._values.errors import (
     AuthenticationError,
     BadRequestError,
     ClientClosedError,
+    ClockSkewError,
     ConfigError,
     ConflictError,
     ConnectError,
@@ -35,11 +36,13 @@ from vizwatch._values.errors import (
     WatchTimeoutError,
     WrongEndpointError,
 )
+from vizwatch._values.exchange import Outgoing
 from vizwatch._values.models import Job, JobPage, Schedule, Transition
 from vizwatch._values.settings import Settings
 from vizwatch._values.statuses import JobStatus
 from vizwatch._values.text import printable
-from vizwatch._world.auth import Auth, TokenAuth
+from vizwatch._world.auth import AkSkAuth, Auth, RenewableAuth, TokenAuth
+from vizwatch._world.iam import PasswordAuth
 from vizwatch.client import Client
 
 if TYPE_CHECKING:
@@ -48,12 +51,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AkSkAuth",
     "ApiError",
     "Auth",
     "AuthenticationError",
     "BadRequestError",
     "Client",
     "ClientClosedError",
+    "ClockSkewError",
     "ConfigError",
     "ConflictError",
     "ConnectError",
@@ -66,9 +71,12 @@ __all__ = [
     "JobStatus",
     "NotFoundError",
     "OutcomeUnknownError",
+    "Outgoing",
+    "PasswordAuth",
     "PermissionDeniedError",
     "ProtocolError",
     "RateLimitError",
+    "RenewableAuth",
     "RequestTimeoutError",
     "Schedule",
     "ServerError",

@@ -16,7 +16,7 @@ import anyio
 from vizwatch._flows.paging import JobPager
 from vizwatch._flows.watching import Watch
 from vizwatch._rules import codec, wire
-from vizwatch._rules.cadence import Absence, Cadence
+from vizwatch._rules.cadence import Cadence, Doubt
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values import checks
 from vizwatch._values.errors import (
@@ -40,7 +40,7 @@ T = TypeVar("T")
 Seconds = float | dt.timedelta
 Statuses = JobStatus | int | Collection[JobStatus | int]
 
-_CREATED_REMEMBERED: Final = 1024
+_REMEMBERED: Final = 1024
 
 
 class Client:
@@ -85,14 +85,15 @@ class Client:
         self.project_id = checks.identifier("project_id", project_id)
         self.workspace_id = None if workspace_id is None else checks.identifier("workspace_id", workspace_id)
         self._auth = TokenAuth(auth) if isinstance(auth, str) else auth
-        if not isinstance(self._auth, Auth):
+        if isinstance(self._auth, type) or not isinstance(self._auth, Auth):
             raise ConfigError(f"auth must be a token or an Auth such as TokenAuth, not {type(auth).__name__}")
         self._http = session
         self._session: Session | None = None
         self._closed = False
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self._random = random.Random()
-        self._created: OrderedDict[int, float] = OrderedDict()
+        self._created = _Recent()
+        self._restarted = _Recent()
 
     @classmethod
     def from_env(
@@ -210,7 +211,7 @@ class Client:
             lambda: self._read(number, attempts=1),
             Tracker(self.project_id, number, ends, checks.switch("follow_restarts", follow_restarts)),
             cadence,
-            Absence(self._created.get(number)),
+            Doubt(self._created.get(number), self._restarted.get(number)),
             timeout=None if timeout is None else checks.seconds("timeout", timeout, low=0.001),
             request_time=settings.attempt_timeout,
             chance=self._random.random,
@@ -284,9 +285,7 @@ class Client:
             workspace_id=self.workspace_id,
         )
         job = await self._call(request, codec.decode_job)
-        self._created[job.job_id] = anyio.current_time()
-        if len(self._created) > _CREATED_REMEMBERED:
-            self._created.popitem(last=False)
+        self._created.note(job.job_id)
         return job
 
     async def update_job(self, job_id: int | str, job_desc: str) -> None:
@@ -304,22 +303,27 @@ class Client:
 
     async def restart_job(self, job_id: int | str) -> None:
         """Asks the service to run the job again, under the same id. Raises as :meth:`stop_job`."""
-        await self._call(wire.restart_job(self.project_id, checks.job_id(job_id)), codec.decode_done)
+        number = checks.job_id(job_id)
+        await self._call(wire.restart_job(self.project_id, number), codec.decode_done)
+        self._restarted.note(number)
 
     async def delete_job(self, job_id: int | str) -> None:
         """Asks the service to delete the job; it is gone some time later. Raises as :meth:`stop_job`."""
         await self._call(wire.delete_job(self.project_id, checks.job_id(job_id)), codec.decode_done)
 
     async def _read(self, job_id: int, attempts: int | None = None) -> Job:
-        job = await self._call(wire.get_job(self.project_id, job_id), codec.decode_job, attempts)
-        if job.job_id != job_id:
-            raise ProtocolError(f"get job: asked for job {job_id}, and job {job.job_id} was answered")
-        return job
+        def decode(body: bytes) -> Job | Failure:
+            job = codec.decode_job(body)
+            if isinstance(job, Job) and job.job_id != job_id:
+                raise ProtocolError(f"get job: asked for job {job_id}, and job {job.job_id} was answered")
+            return job
+
+        return await self._call(wire.get_job(self.project_id, job_id), decode, attempts)
 
     async def _call(
         self, request: Request, decode: Callable[[bytes], T | Failure], attempts: int | None = None
     ) -> T:
-        return await self._opened().call(request, decode, attempts=attempts)
+        return await self._opened().call(request, lambda answer: decode(answer.body), attempts=attempts)
 
     def _opened(self) -> Session:
         if self._closed:
@@ -354,6 +358,22 @@ class Client:
 
     def __repr__(self) -> str:
         return f"Client({self.endpoint!r}, {self.project_id!r})"
+
+
+class _Recent:
+    """When this client last wrote to which job, for the latest jobs, by the event loop's clock."""
+
+    def __init__(self) -> None:
+        self._times: OrderedDict[int, float] = OrderedDict()
+
+    def note(self, job_id: int) -> None:
+        self._times[job_id] = anyio.current_time()
+        self._times.move_to_end(job_id)
+        if len(self._times) > _REMEMBERED:
+            self._times.popitem(last=False)
+
+    def get(self, job_id: int) -> float | None:
+        return self._times.get(job_id)
 
 
 def _raise_if_ended(transition: Transition) -> None:

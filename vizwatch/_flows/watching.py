@@ -6,26 +6,21 @@ import datetime as dt
 import math
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import anyio
 import attrs
 
-from vizwatch._rules.cadence import Absence, Cadence
+from vizwatch._rules import retrying
+from vizwatch._rules.cadence import Cadence, Doubt
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.errors import (
-    ApiError,
+    CallError,
     ConfigError,
     NotFoundError,
-    ProtocolError,
-    RateLimitError,
-    ServerError,
-    TransportError,
     WatchTimeoutError,
 )
 from vizwatch._values.models import Job, Transition
-
-_CLOSE_WITHIN: Final = 2.0
 
 
 @attrs.define(eq=False)
@@ -48,7 +43,7 @@ class Watch:
     _read: Callable[[], Awaitable[Job]]
     _tracker: Tracker
     _cadence: Cadence
-    _absence: Absence
+    _doubt: Doubt
     _timeout: float | None
     _request_time: float
     """How long one read may take, in seconds."""
@@ -59,7 +54,6 @@ class Watch:
     _look_at: float = attrs.field(default=-math.inf, init=False)
     _read_at: float | None = attrs.field(default=None, init=False)
     _step: anyio.CancelScope | None = attrs.field(default=None, init=False)
-    _step_left: anyio.Event | None = attrs.field(default=None, init=False)
     _closed: bool = attrs.field(default=False, init=False)
 
     @property
@@ -94,8 +88,6 @@ class Watch:
                 transition = await self._next(clock)
         finally:
             self._step = None
-            if self._step_left is not None:
-                self._step_left.set()
         if transition is not None:
             return transition
         if self._closed or self._tracker.ended:
@@ -124,24 +116,29 @@ class Watch:
             job = await self._read()
         except NotFoundError as error:
             return self._missed(error, clock)
-        except (ApiError, TransportError, ProtocolError) as error:
-            if _is_permanent(error):
+        except CallError as error:
+            if retrying.is_permanent(error):
+                self._closed = True
                 raise
-            asked = error.retry_after if isinstance(error, ApiError) else None
-            self._look_at = anyio.current_time() + self._cadence.after_failure(self._chance(), asked)
+            pause = self._cadence.after_failure(self._chance(), error.retry_after)
+            self._look_at = anyio.current_time() + pause
             return None
         now = self._read_at = anyio.current_time()
-        self._absence.found()
+        if self._doubt.is_old(job.status in self._tracker.terminal, now):
+            self._look_at = now + self._doubt.pause(self._cadence.after_read(now, self._chance()))
+            return None
+        self._doubt.found()
         self._look_at = now + self._cadence.after_read(now, self._chance())
         return self._tracker.saw(job, clock.at(now))
 
     def _missed(self, error: NotFoundError, clock: _Clock) -> Transition | None:
         now = anyio.current_time()
-        if not self._absence.missed(now):
-            self._look_at = now + self._absence.pause(self._cadence.after_read(now, self._chance()))
+        if not self._doubt.missed(now):
+            self._look_at = now + self._doubt.pause(self._cadence.after_read(now, self._chance()))
             return None
         transition = self._tracker.gone(clock.at(now))
         if transition is None:
+            self._closed = True
             raise error
         return transition
 
@@ -157,9 +154,6 @@ class Watch:
         self._closed = True
         if self._step is not None:
             self._step.cancel()
-            self._step_left = anyio.Event()
-            with anyio.move_on_after(_CLOSE_WITHIN, shield=True):
-                await self._step_left.wait()
 
     async def __aenter__(self) -> Self:
         return self
@@ -171,12 +165,6 @@ class Watch:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-
-def _is_permanent(error: ApiError | TransportError | ProtocolError) -> bool:
-    """Whether no later read can come to anything else."""
-    refused = isinstance(error, ApiError) and not isinstance(error, ServerError | RateLimitError)
-    return refused or not error.retryable
 
 
 @attrs.frozen

@@ -48,36 +48,47 @@ class Cadence:
 
 
 ABSENCES_TO_CONFIRM: Final = 3
+SETTLES_WITHIN: Final = 60.0
 _FIRST_DOUBT: Final = 1.0
-APPEARS_WITHIN: Final = 60.0
 
 
 @attrs.define
-class Absence:
-    """Whether a job that the service does not find is really gone.
+class Doubt:
+    """Whether what a read says of a job can be believed: the service answers from replicas that lag.
 
-    A job that was seen is gone once three reads in a row, an interval apart, did not find it: a lagging
-    replica misses a job now and then. One that was never seen is looked for three times as well, but a second
-    apart, since that is mostly a mistyped id; one just created is waited for, up to a minute.
+    A job that was seen is gone once three reads in a row, an interval apart, did not find it. One that was
+    never seen is looked for three times as well, but a second apart, since that is mostly a mistyped id; one
+    that this client has just created is waited for, up to a minute. For as long, the end of a job that this
+    client has just restarted is taken for the end of the run before.
     """
 
     created_at: float | None = None
     """When this client created the job, if it did."""
+    restarted_at: float | None = None
+    """When this client restarted the job, if it did."""
     _misses: int = attrs.field(default=0, init=False)
     _was_seen: bool = attrs.field(default=False, init=False)
 
     def found(self) -> None:
-        """The job was there."""
+        """The job was there, and what was said of it is believed."""
         self._misses = 0
         self._was_seen = True
 
     def missed(self, now: float) -> bool:
         """The job was not found; tells whether it is gone."""
         self._misses += 1
-        if not self._was_seen and self.created_at is not None and now - self.created_at < APPEARS_WITHIN:
+        if not self._was_seen and _is_recent(self.created_at, now):
             return False
         return self._misses >= ABSENCES_TO_CONFIRM
+
+    def is_old(self, is_terminal: bool, now: float) -> bool:  # noqa: FBT001 - of the status that was read
+        """Whether a status is that of the run before an own restart."""
+        return is_terminal and not self._was_seen and _is_recent(self.restarted_at, now)
 
     def pause(self, interval: float) -> float:
         """How long to wait before looking again, given the pause after a good read."""
         return interval if self._was_seen else min(interval, _FIRST_DOUBT)
+
+
+def _is_recent(since: float | None, now: float) -> bool:
+    return since is not None and now - since < SETTLES_WITHIN

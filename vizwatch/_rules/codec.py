@@ -8,6 +8,7 @@ what it cannot take. Both ways give the same values.
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterable, Iterator
 from itertools import starmap
@@ -21,12 +22,15 @@ from msgspec.structs import astuple
 
 from vizwatch._values.checks import MAX_JOB_ID
 from vizwatch._values.errors import DecodeError
-from vizwatch._values.exchange import Failure
+from vizwatch._values.exchange import Answer, Failure, Token
 from vizwatch._values.models import Job, JobPage, Schedule
+from vizwatch._values.secrets import secret
 from vizwatch._values.statuses import JobStatus
 from vizwatch._values.text import printable
 
 T = TypeVar("T")
+
+_SHORT_LIFE: Final = 3600.0
 
 
 def decode_page(body: bytes, page: int) -> JobPage | Failure:
@@ -64,6 +68,24 @@ def decode_done(body: bytes) -> Failure | None:
     if not body.strip():
         return None
     return _failure_in(_document(body), payload=None)
+
+
+def decode_token(answer: Answer) -> Token | Failure:
+    """The answer of the token call: the token in a header, its times in the body."""
+    value = answer.headers.get("X-Subject-Token", "")
+    if not value:
+        raise DecodeError("the answer has no header X-Subject-Token")
+    times = _document(answer.body).get("token")
+    return Token(secret("X-Subject-Token", value), _lifetime(times if isinstance(times, dict) else {}))
+
+
+def _lifetime(times: dict[str, Any]) -> float:
+    """By the server's own two times, so that no clock of ours matters; short where they are missing."""
+    try:
+        begins, ends = (dt.datetime.fromisoformat(times[name]) for name in ("issued_at", "expires_at"))
+        return max((ends - begins).total_seconds(), 0.0)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return _SHORT_LIFE
 
 
 def decode_failure(body: bytes) -> Failure:

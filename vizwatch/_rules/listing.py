@@ -13,6 +13,7 @@ import attrs
 from vizwatch._values.models import Job, JobPage
 
 _BARREN_PAGES_TO_END: Final = 2
+_DOCUMENTED_CAPS: Final = frozenset({10, 100})  # a default, and one document's limit of `per_page`
 _REMEMBERED: Final = 10_000
 
 
@@ -85,11 +86,11 @@ class Listing:
     """How many jobs were given so far."""
     ended: bool = attrs.field(default=False, init=False)
     _barren: int = attrs.field(default=0, init=False)
-    _before: int = attrs.field(init=False)
+    _from_the_start: bool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         # A listing that starts at a later page has not seen the jobs before it, which the total counts.
-        self._before = (self.page - 1) * self.per_page
+        self._from_the_start = self.page == 1
 
     def take(self, page: JobPage) -> JobPage:
         """The page with only its new jobs."""
@@ -103,7 +104,8 @@ class Listing:
         return attrs.evolve(page, jobs=tuple(new))
 
     def _is_last(self, came: int, total: int | None) -> bool:
-        known = self._before + self.count
         if self._barren:
-            return self._barren >= _BARREN_PAGES_TO_END or total is None or total <= known
-        return came < self.per_page and total == known
+            has_more = total is not None and (total > self.count if self._from_the_start else came > 0)
+            return self._barren >= _BARREN_PAGES_TO_END or not has_more
+        is_short = came < self.per_page and came not in _DOCUMENTED_CAPS
+        return is_short and self._from_the_start and total == self.count

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from vizwatch._values.errors import (
     ApiError,
+    AuthenticationError,
+    CallError,
     ConnectError,
     ProtocolError,
     RateLimitError,
     ServerError,
-    VizwatchError,
 )
 from vizwatch._values.exchange import Operation
 from vizwatch._values.settings import Settings
@@ -28,6 +29,8 @@ class Fate(enum.Enum):
     FAILED = "500, 502, 504 or 408"
     UNKNOWN = "sent, and no complete answer"
     GARBLED = "an answer that is not this API's"
+    REDIRECTED = "a redirect"
+    UNAUTHENTICATED = "401"
     REFUSED = "refused"
 
 
@@ -40,6 +43,7 @@ _READ: Final = frozenset(
         Fate.FAILED,
         Fate.UNKNOWN,
         Fate.GARBLED,
+        Fate.REDIRECTED,
     }
 )
 
@@ -47,22 +51,32 @@ _READ: Final = frozenset(
 RESEND: Final[Mapping[Operation, frozenset[Fate]]] = {
     Operation.LIST: _READ,
     Operation.GET: _READ,
-    Operation.UPDATE: _READ - {Fate.GARBLED},
+    Operation.UPDATE: _READ - {Fate.GARBLED, Fate.REDIRECTED},
+    Operation.TOKEN: _READ,
     Operation.STOP: frozenset({Fate.NOT_SENT, Fate.THROTTLED, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL}),
     Operation.DELETE: frozenset({Fate.NOT_SENT, Fate.THROTTLED, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL}),
     Operation.RESTART: frozenset({Fate.NOT_SENT, Fate.THROTTLED, Fate.UNAVAILABLE_UNTIL}),
     Operation.CREATE: frozenset({Fate.NOT_SENT, Fate.THROTTLED}),
 }
 
-_AMBIGUOUS: Final = frozenset({Fate.UNKNOWN, Fate.FAILED, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL})
+_AMBIGUOUS: Final = frozenset(
+    {Fate.UNKNOWN, Fate.FAILED, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL, Fate.GARBLED}
+)
+_DOUBTED_ONCE: Final = frozenset({Fate.GARBLED, Fate.REDIRECTED})
 
 
-def fate(error: VizwatchError) -> Fate:
-    """What became of the attempt that ended in `error`."""
+def fate(error: CallError, *, was_sent: bool = True) -> Fate:  # noqa: C901 - a table
+    """What became of the attempt that ended in `error`, which had or had not come as far as the network."""
     match error:
-        case ConnectError(retryable=False) | ProtocolError(retryable=False):
+        case CallError(retryable=False):
+            return Fate.REFUSED
+        case AuthenticationError():
+            return Fate.UNAUTHENTICATED
+        case ApiError() if not isinstance(error, ServerError | RateLimitError):
             return Fate.REFUSED
         case ConnectError():
+            return Fate.NOT_SENT
+        case _ if not was_sent:
             return Fate.NOT_SENT
         case RateLimitError():
             return Fate.THROTTLED
@@ -72,25 +86,28 @@ def fate(error: VizwatchError) -> Fate:
             return Fate.UNAVAILABLE_UNTIL
         case ServerError():
             return Fate.FAILED
-        case ApiError():
-            return Fate.REFUSED
+        case ProtocolError(http_status=int(status)) if 300 <= status < 400:
+            return Fate.REDIRECTED
         case ProtocolError():
             return Fate.GARBLED
         case _:
             return Fate.UNKNOWN
 
 
-def may_resend(operation: Operation, error: VizwatchError, attempts: int) -> bool:
-    """Whether the request may be sent again after `attempts` attempts, the last of which ended in `error`."""
-    what = fate(error)
-    if what is Fate.GARBLED and attempts > 1:
-        return False  # a login page stays one
-    return what in RESEND[operation]
+def may_resend(operation: Operation, fates: Sequence[Fate]) -> bool:
+    """Whether the request may be sent again after attempts that came to `fates`, the last one last."""
+    last = fates[-1]
+    return last in RESEND[operation] and not (last in _DOUBTED_ONCE and fates.count(last) > 1)
 
 
-def outcome_is_unknown(operation: Operation, error: VizwatchError) -> bool:
-    """Whether the request is a write that may have been carried out although it ended in `error`."""
-    return not operation.is_read and fate(error) in _AMBIGUOUS
+def outcome_is_unknown(operation: Operation, fates: Sequence[Fate]) -> bool:
+    """Whether it is a write that may have been carried out, by any of the attempts."""
+    return not operation.is_read and not _AMBIGUOUS.isdisjoint(fates)
+
+
+def is_permanent(error: CallError) -> bool:
+    """Whether no later request will come to anything else."""
+    return fate(error) in {Fate.REFUSED, Fate.UNAUTHENTICATED}
 
 
 def wait_before(retry: int, settings: Settings, chance: float, retry_after: float | None) -> float | None:

@@ -37,13 +37,19 @@ class Tracker:
         self.job, self._last_read = job, at
         if previous is not None and previous.status == job.status:
             return None
-        restarted = previous is not None and previous.status in self.terminal
-        if restarted and job.status not in self.terminal:
-            self._run += 1
         is_terminal = job.status in self.terminal
+        restarted = previous is not None and previous.status in self.terminal
+        if restarted:
+            self._run += 1
         self.ended = is_terminal and not self.follow_restarts
         return self._transition(
-            None if previous is None else previous.status, job.status, job, not_before, at, is_terminal
+            None if previous is None else previous.status,
+            job.status,
+            job,
+            not_before,
+            at,
+            is_terminal=is_terminal,
+            gap=restarted and is_terminal,  # from one end to another there was a run that no read saw
         )
 
     def gone(self, at: dt.datetime) -> Transition | None:
@@ -60,7 +66,9 @@ class Tracker:
         job: Job,
         not_before: dt.datetime | None,
         at: dt.datetime,
-        is_terminal: bool,  # noqa: FBT001 - one private call site each
+        *,
+        is_terminal: bool,
+        gap: bool = False,
     ) -> Transition:
         self._count += 1
         change = f"{_code(previous)}-{_code(current)}"
@@ -74,6 +82,7 @@ class Tracker:
             run=self._run,
             not_before=not_before,
             not_after=at,
+            gap=gap,
             is_terminal=is_terminal,
         )
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import email.utils
 import ipaddress
 import json
 import re
 import urllib.parse
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from vizwatch._values import checks
 from vizwatch._values.errors import (
     ApiError,
     AuthenticationError,
     BadRequestError,
+    ClockSkewError,
     ConflictError,
     NotFoundError,
     PermissionDeniedError,
@@ -24,8 +26,8 @@ from vizwatch._values.errors import (
     WrongEndpointError,
 )
 from vizwatch._values.exchange import Answer, Failure, Operation, Request
+from vizwatch._values.secrets import Secret, SecretBytes
 from vizwatch._values.statuses import JobStatus
-from vizwatch._values.text import printable
 
 SORT_KEYS: Final = ("job_id", "job_name", "job_desc", "create_time", "status")
 ORDERS: Final = ("asc", "desc")
@@ -34,7 +36,7 @@ MAX_PER_PAGE: Final = 1000
 MAX_MESSAGE: Final = 500
 
 
-def endpoint(value: object, *, allow_insecure: bool = False) -> str:
+def endpoint(value: object, *, name: str = "endpoint", allow_insecure: bool = False) -> str:
     """An endpoint's address, ``https://host[:port]``, without a trailing slash.
 
     Raises:
@@ -42,24 +44,31 @@ def endpoint(value: object, *, allow_insecure: bool = False) -> str:
     """
     allowed = "an address such as https://modelarts.eu-de.otc.t-systems.com"
     if not isinstance(value, str) or len(value) > 300 or not re.fullmatch(r"[!-~]+", value):
-        raise checks.refused("endpoint", "(not shown)" if isinstance(value, str) else value, allowed)
+        raise checks.refused(name, "(not shown)" if isinstance(value, str) else value, allowed)
     try:
         parts = urllib.parse.urlsplit(value)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise checks.refused("endpoint", value, allowed) from None
+        raise checks.refused(name, value, allowed) from None
     if parts.username is not None or parts.password is not None:
-        raise checks.refused("endpoint", "(not shown)", f"{allowed}, without user and password")
-    if parts.scheme not in {"http", "https"} or not host:
-        raise checks.refused("endpoint", value, allowed)
+        raise checks.refused(name, "(not shown)", f"{allowed}, without user and password")
+    if parts.scheme not in {"http", "https"} or not host or not _is_host(host):
+        raise checks.refused(name, value, allowed)
     if parts.path not in {"", "/"} or parts.query or parts.fragment or "?" in value or "#" in value:
-        raise checks.refused("endpoint", value, f"{allowed}, without path, query and fragment")
+        raise checks.refused(name, value, f"{allowed}, without path, query and fragment")
     if parts.scheme == "http" and not allow_insecure and not _is_loopback(host):
         raise checks.refused(
-            "endpoint", value, "https, since http carries the token in the clear (or set allow_insecure)"
+            name, value, "https, since http carries the token in the clear (or set allow_insecure)"
         )
     authority = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{authority}" + (f":{port}" if port is not None else "")
+
+
+def _is_host(host: str) -> bool:
+    if ":" in host:
+        return True  # an IPv6 address, which urlsplit has checked
+    labels = host.removesuffix(".").split(".")
+    return len(host) <= 253 and all(re.fullmatch(r"[0-9a-z_-]{1,63}", label) for label in labels)
 
 
 def _is_loopback(host: str) -> bool:
@@ -88,7 +97,8 @@ def list_jobs(
         "workspace_id": workspace_id,
     }
     query.update({name: value for name, value in optional.items() if value is not None})
-    encoded = urllib.parse.urlencode(query, quote_via=urllib.parse.quote, safe="")
+    # Sorted, since a signature is over the sorted query, and the gateway checks it over the one sent.
+    encoded = urllib.parse.urlencode(sorted(query.items()), quote_via=urllib.parse.quote, safe="")
     return Request(Operation.LIST, "GET", _jobs_path(project_id), encoded)
 
 
@@ -154,6 +164,23 @@ def delete_job(project_id: str, job_id: int) -> Request:
     return Request(Operation.DELETE, "DELETE", f"{_jobs_path(project_id)}/{job_id:d}")
 
 
+def get_token(
+    username: str, password: Secret, domain_name: str, *, project_name: str | None, project_id: str | None
+) -> Request:
+    """``POST /v3/auth/tokens``: a token that is scoped to one project. Source: the publishers' IAM pages."""
+    user = {"name": username, "password": password, "domain": {"name": domain_name}}
+    project = {"name": project_name} if project_id is None else {"id": project_id}
+    body = {
+        "auth": {
+            "identity": {"methods": ["password"], "password": {"user": user}},
+            "scope": {"project": project},
+        }
+    }
+    return Request(
+        Operation.TOKEN, "POST", "/v3/auth/tokens", body=SecretBytes(_json(body)), secrets=(password,)
+    )
+
+
 def _jobs_path(project_id: str) -> str:
     return f"/v1/{project_id}/visualization-jobs"
 
@@ -212,14 +239,22 @@ def classify(http_status: int, error_code: str | None) -> type[ApiError]:
     return exact or _BY_STATUS.get(http_status) or (ServerError if http_status >= 500 else BadRequestError)
 
 
-def refusal(operation: Operation, answer: Answer, failure: Failure) -> ApiError:
+class Clean(Protocol):
+    """Makes text of the server's fit to show: without secrets, printable, and cut to a length."""
+
+    def __call__(self, text: str, limit: int, /) -> str:
+        """The text, made fit."""
+        ...
+
+
+def refusal(operation: Operation, answer: Answer, failure: Failure, clean: Clean) -> ApiError:
     """The error that an answer stands for, with everything the reader needs next."""
     request_id = answer.headers.get("X-request-id") or failure.request_id
     error = classify(answer.status, failure.error_code)(
-        printable(failure.message, MAX_MESSAGE),
+        clean(failure.message, MAX_MESSAGE),
         http_status=answer.status,
-        error_code=failure.error_code,
-        request_id=None if request_id is None else printable(request_id, 64),
+        error_code=failure.error_code and clean(failure.error_code, 64),
+        request_id=request_id and clean(request_id, 64),
         retry_after=retry_after(answer.headers),
         operation=operation.value,
     )
@@ -231,36 +266,70 @@ def refusal(operation: Operation, answer: Answer, failure: Failure) -> ApiError:
 def is_foreign(answer: Answer) -> bool:
     """Whether an answer is somebody else's: a redirect, or a web page where this API would send JSON.
 
-    A gateway's page is taken as an error by its HTTP status, but for 404: from a page it does not say that a
-    job is gone.
+    A gateway's page with an HTTP status of failure is taken by that status.
     """
     if 300 <= answer.status < 400:
         return True
     is_page = answer.body.lstrip()[:1] == b"<" or "html" in answer.headers.get("Content-Type", "").lower()
-    return is_page and (answer.is_success or answer.status == 404)
+    return is_page and answer.is_success
 
 
-def not_this_api(operation: Operation, answer: Answer) -> ProtocolError:
+def not_this_api(operation: Operation, answer: Answer, clean: Clean) -> ProtocolError:
     """The error for a foreign answer; of a redirect's target it names the host alone."""
     if 300 <= answer.status < 400:
-        host = _host(answer.headers.get("Location", ""))
+        host = clean(_host(answer.headers.get("Location", "")), 100)
         return ProtocolError(
             f"{operation.value}: HTTP {answer.status}: redirected to {host}, which is not followed. "
-            "Give the right address as endpoint."
+            "Give the right address as endpoint.",
+            http_status=answer.status,
         )
-    start = printable(answer.body[:1000].decode("utf-8", "replace"))
-    kind = printable(answer.headers.get("Content-Type", "no type"), 40)
+    start = clean(answer.body.decode("utf-8", "replace"), 200) or "an empty body"
+    kind = clean(answer.headers.get("Content-Type", "no type"), 40)
     return ProtocolError(
         f"{operation.value}: HTTP {answer.status}: not this API's JSON but {kind}: {start}. "
-        "Check the endpoint, and whether a proxy or a login page stands before it."
+        "Check the endpoint, and whether a proxy or a login page stands before it.",
+        http_status=answer.status,
     )
 
 
 def _host(location: str) -> str:
     try:
-        return printable(urllib.parse.urlsplit(location).hostname or "the same host", 100)
+        return urllib.parse.urlsplit(location).hostname or "the same host"
     except ValueError:
         return "an address that cannot be read"
+
+
+_ALLOWED_SKEW: Final = 15 * 60
+
+
+def clock_skew(signed_at: str, answer: Answer) -> float | None:
+    """How many seconds this machine's clock is ahead of the service's, where that explains a refusal.
+
+    Args:
+        signed_at: The `X-Sdk-Date` that was refused.
+        answer: Whose `Date` says what time it is there.
+    """
+    try:
+        here = dt.datetime.strptime(signed_at, "%Y%m%dT%H%M%SZ").replace(tzinfo=dt.UTC)
+        skew = (here - email.utils.parsedate_to_datetime(answer.headers.get("Date", ""))).total_seconds()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return skew if abs(skew) > _ALLOWED_SKEW else None
+
+
+def skewed(error: ApiError, skew: float) -> ClockSkewError:
+    """The refusal of a signature whose time is off, in place of the service's own."""
+    ahead = "ahead of" if skew > 0 else "behind"
+    told = ClockSkewError(
+        error.message,
+        http_status=error.http_status,
+        error_code=error.error_code,
+        request_id=error.request_id,
+        operation=error.operation,
+    )
+    off = f"{abs(skew):.0f} s {ahead} the service's"
+    told.hint = f"This machine's clock is {off}, and {_ALLOWED_SKEW} s are allowed: set the clock."
+    return told
 
 
 _FAR: Final = 1e9

@@ -18,9 +18,10 @@ _SHOWN: Final = 80
 
 
 def shown(value: object) -> str:
-    """``repr(value)``, cut to a length that is safe in one line of an error."""
+    """``repr(value)``, if it is short enough for one line of an error."""
     text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
+    # What is longer may be a token that was given in another's place.
+    return text if len(text) <= _SHOWN else f"one of {len(text)} characters"
 
 
 def refused(name: str, value: object, allowed: str) -> ConfigError:
@@ -63,6 +64,8 @@ def text(name: str, value: object, *, low: int = 0, high: int) -> str:
     """A string of ``low`` to ``high`` characters."""
     if not isinstance(value, str) or not low <= len(value) <= high:
         raise refused(name, value, f"a string of {low} to {high} characters")
+    if not value.isascii() and any("\ud800" <= one <= "\udfff" for one in value):
+        raise refused(name, value, "a string without lone surrogates")
     return value
 
 

@@ -13,6 +13,7 @@
     ├── ApiError                        the service refused
     │   ├── AuthenticationError  PermissionDeniedError  NotFoundError  ConflictError
     │   ├── BadRequestError  RateLimitError  ServerError
+    │   ├── ClockSkewError              (an AuthenticationError, and a ConfigError) this clock is wrong
     │   └── WrongEndpointError          (also a ConfigError) the endpoint or project is not the token's
     ├── WatchError
     │   ├── WatchTimeoutError           (a TimeoutError)
@@ -51,18 +52,22 @@ class ConfigError(VizwatchError, ValueError):
 
 
 class ClientClosedError(VizwatchError):
-    """The client was closed, or is not open yet; use it inside ``async with``."""
+    """The client was closed; make a new one."""
 
 
-class _CallError(VizwatchError):
-    """What one call to the service came to."""
+class CallError(VizwatchError):
+    """What one call to the service came to: the three kinds below."""
 
-    attempts: int = 1
-    """How many times the request was tried."""
-    elapsed: float | None = None
-    """How long the whole call took, in seconds."""
-    retryable: bool = True
-    """Whether the same request could come to something else: not with a certificate that is refused."""
+    def __init__(self, message: str = "", *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+        """Whether the same request could come to something else: not with a certificate that is refused."""
+        self.attempts = 1
+        """How many times the request was tried."""
+        self.elapsed: float | None = None
+        """How long the whole call took, in seconds."""
+        self.retry_after: float | None = None
+        """How long the service asks to wait, in seconds."""
 
     def _text(self) -> str:
         return super().__str__()
@@ -73,7 +78,7 @@ class _CallError(VizwatchError):
         return self._text()
 
 
-class TransportError(_CallError):
+class TransportError(CallError):
     """No complete answer came."""
 
 
@@ -89,8 +94,13 @@ class OutcomeUnknownError(TransportError):
     """A write was sent and no answer came: it may have happened. Read the job before sending it again."""
 
 
-class ProtocolError(_CallError):
+class ProtocolError(CallError):
     """An answer that is not this API's: a web page, a redirect, broken HTTP, too large, another job's."""
+
+    def __init__(self, message: str = "", *, http_status: int | None = None) -> None:
+        super().__init__(message)
+        self.http_status = http_status
+        """The HTTP status, where the answer had one that can be read."""
 
 
 class DecodeError(ProtocolError):
@@ -98,11 +108,12 @@ class DecodeError(ProtocolError):
 
     def __init__(self, message: str, *, path: str = "$") -> None:
         super().__init__(f"{message} - at {path}")
+        self.reason = message
         self.path = path
         """Where in the JSON, ``$.jobs[3].status`` for example."""
 
 
-class ApiError(_CallError):
+class ApiError(CallError):
     """The service refused the request."""
 
     def __init__(
@@ -142,6 +153,10 @@ class AuthenticationError(ApiError):
     """The service does not know who asks: no token, an expired or a broken one, a wrong signature."""
 
     hint = "Get a new token, scoped to this project."
+
+
+class ClockSkewError(AuthenticationError, ConfigError):
+    """A signature was refused because this machine's clock is more than 15 minutes off."""
 
 
 class PermissionDeniedError(ApiError):

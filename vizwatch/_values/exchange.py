@@ -8,9 +8,11 @@ from typing import Final
 
 import attrs
 
+from vizwatch._values.secrets import Secret
+
 
 class Operation(enum.Enum):
-    """The API's seven operations, by the name they have in errors."""
+    """The API's seven operations and the token call, by the names that they have in errors."""
 
     LIST = "list jobs"
     GET = "get job"
@@ -19,6 +21,7 @@ class Operation(enum.Enum):
     STOP = "stop job"
     RESTART = "restart job"
     DELETE = "delete job"
+    TOKEN = "get token"  # noqa: S105 - a name
 
     @property
     def is_read(self) -> bool:
@@ -26,7 +29,7 @@ class Operation(enum.Enum):
         return self in _READS
 
 
-_READS: Final = frozenset({Operation.LIST, Operation.GET})
+_READS: Final = frozenset({Operation.LIST, Operation.GET, Operation.TOKEN})
 
 
 @attrs.frozen
@@ -39,8 +42,10 @@ class Request:
     """From the endpoint's root, percent-encoded."""
     query: str = ""
     """Percent-encoded, without the question mark."""
-    body: bytes = b""
+    body: bytes = attrs.field(default=b"", repr=False)
     """JSON, or nothing."""
+    secrets: tuple[Secret, ...] = ()
+    """What of the body must not be shown, should an answer repeat it."""
 
     @property
     def target(self) -> str:
@@ -49,11 +54,23 @@ class Request:
 
 
 @attrs.frozen
+class Outgoing:
+    """A request as its credentials see it."""
+
+    method: str
+    """`GET`, `POST`, `PUT` or `DELETE`."""
+    url: str
+    """The whole address, percent-encoded, with its query."""
+    body: bytes = attrs.field(default=b"", repr=False)
+    """The body as it will be sent; empty where there is none."""
+
+
+@attrs.frozen
 class Answer:
     """One complete answer."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = attrs.field(repr=False)
     """Looked up without regard to case."""
     body: bytes = attrs.field(repr=False)
 
@@ -64,9 +81,21 @@ class Answer:
 
 
 @attrs.frozen
-class Failure:
-    """What an answer's body says of a failure; every part may be missing."""
+class Token:
+    """A token, as the IAM token call gives it."""
 
-    error_code: str | None = None
-    message: str = ""
-    request_id: str | None = None
+    value: Secret
+    lifetime: float
+    """How long it lives, in seconds from the answer on."""
+
+
+@attrs.frozen
+class Failure:
+    """What an answer's body says of a failure: as it came, and so perhaps with a secret in it.
+
+    Every part may be missing.
+    """
+
+    error_code: str | None = attrs.field(default=None, repr=False)
+    message: str = attrs.field(default="", repr=False)
+    request_id: str | None = attrs.field(default=None, repr=False)

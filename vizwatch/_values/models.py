@@ -96,14 +96,14 @@ class Transition:
     """
 
     id: str
-    """Stable: the same change, read again by a later process, has the same id."""
+    """Names the change: two watches that begin with the same status and see the same changes agree on it."""
     project_id: str
     job_id: int
     previous: JobStatus | None
     current: JobStatus | None
     job: Job
     run: int
-    """Which run of the job this belongs to, from 1; grows with each restart."""
+    """Which run of the job this belongs to, from 1 for the one found first; grows with each restart seen."""
     not_before: dt.datetime | None
     """When the old status was last read (UTC); ``None`` for the first status found."""
     not_after: dt.datetime

@@ -12,7 +12,7 @@ _UNSAFE: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 _SHORTEST_SECRET: Final = 6
 
 
-def printable(text: str, limit: int = 200) -> str:
+def printable(text: str, limit: float = 200) -> str:
     r"""Returns `text` in one line, cut to `limit` characters, with control characters written as escapes.
 
     A terminal obeys nothing in it: no colours, no moved cursor, no reversed reading direction.
@@ -23,7 +23,7 @@ def printable(text: str, limit: int = 200) -> str:
     'abc…'
     """
     if len(text) > limit:
-        text = text[: max(limit - 1, 0)] + "…"
+        text = text[: max(int(limit) - 1, 0)] + "…"
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escaped(one) if unicodedata.category(one) in _UNSAFE else one for one in text)

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import datetime as dt
 from collections.abc import Mapping
-from typing import Final, NoReturn, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
-from vizwatch._values.errors import ConfigError
-
-_MAX_TOKEN: Final = 65_536
-
-
-class Secret(str):
-    """A string that shows itself only to those who ask for it: not in tracebacks, reprs and pickles."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        """Three stars, whatever the secret."""
-        return "'***'"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a secret is not pickled: make the credentials anew where they are needed")
+from vizwatch._rules import signing
+from vizwatch._values.exchange import Outgoing
+from vizwatch._values.secrets import Secret, secret
 
 
 @runtime_checkable
@@ -31,13 +19,25 @@ class Auth(Protocol):
     One method, so that one's own way of getting a token is a few lines. It is called for each attempt.
     """
 
-    async def headers(self, method: str, url: str, body: bytes) -> Mapping[str, str]:
-        """The headers that authenticate this request: `X-Auth-Token`, or a signature over what is given.
+    async def headers(self, request: Outgoing, /) -> Mapping[str, str]:
+        """The headers that authenticate a request: `X-Auth-Token`, or a signature over what is given.
+
+        An `OSError` raised here, such as `TimeoutError`, counts as a request that could not be sent, and is
+        tried again; any other error ends the call.
+        """
+        ...
+
+
+@runtime_checkable
+class RenewableAuth(Auth, Protocol):
+    """Credentials that can be renewed when the service refuses them with HTTP 401."""
+
+    async def renew(self, refused: Mapping[str, str], /) -> bool:
+        """Gets other credentials than those refused; tells whether there are any, to send the request again.
 
         Args:
-            method: `GET`, `POST`, `PUT` or `DELETE`.
-            url: The whole address, percent-encoded, with its query.
-            body: The body as it will be sent; empty where there is none.
+            refused: What :meth:`headers` gave for the refused attempt. Many requests may be refused with the
+                same credentials at once, and together they need one renewal.
         """
         ...
 
@@ -53,18 +53,55 @@ class TokenAuth:
     """
 
     def __init__(self, token: str) -> None:
-        if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token) or len(token) > _MAX_TOKEN:
-            reason = "it ends in a newline or a space" if _is_padded(token) else "this one is not"
-            raise ConfigError(f"token must be 1 to {_MAX_TOKEN} printable ASCII characters; {reason}")
-        self._headers = {"X-Auth-Token": Secret(token)}
+        self._headers = {"X-Auth-Token": secret("token", token)}
 
-    async def headers(self, method: str, url: str, body: bytes) -> Mapping[str, str]:  # noqa: ARG002
-        """The token; it does not depend on the request."""
+    async def headers(self, request: Outgoing, /) -> Mapping[str, str]:  # noqa: ARG002
+        """The token, whatever the request."""
         return self._headers
 
     def __repr__(self) -> str:
         return "TokenAuth('***')"
 
 
-def _is_padded(token: object) -> bool:
-    return isinstance(token, str) and token != token.strip()
+class AkSkAuth:
+    """An access key, with which each attempt is signed anew (SDK-HMAC-SHA256).
+
+    The gateway refuses signatures whose time is more than 15 minutes off, so this machine's clock matters.
+
+    Args:
+        access_key: The key's id.
+        secret_key: The key itself; it is never sent.
+        security_token: Of a temporary key.
+
+    Raises:
+        ConfigError: One of them is empty, or has characters that no header may have.
+    """
+
+    def __init__(self, access_key: str, secret_key: str, security_token: str | None = None) -> None:
+        self._access_key = secret("access_key", access_key)
+        self._secret_key = secret("secret_key", secret_key)
+        temporary = security_token is not None
+        self._headers = {"X-Security-Token": secret("security_token", security_token)} if temporary else {}
+
+    async def headers(self, request: Outgoing, /) -> Mapping[str, str]:
+        """The signature of this request, and the headers that it covers."""
+        target = urlsplit(request.url)
+        signed = {
+            "Host": target.netloc,
+            "X-Sdk-Date": signing.timestamp(dt.datetime.now(dt.UTC)),
+            "X-Project-Id": target.path.split("/")[2],
+            **self._headers,
+        }
+        signature = signing.authorization(
+            request.method,
+            target.path,
+            target.query,
+            signed,
+            request.body,
+            access_key=self._access_key,
+            secret_key=self._secret_key,
+        )
+        return {**signed, "Authorization": Secret(signature)}
+
+    def __repr__(self) -> str:
+        return "AkSkAuth('***', '***')"

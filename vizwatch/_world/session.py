@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
+import math
 import random
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
+import anyio
 import attrs
-import stamina
 from aiolimiter import AsyncLimiter
 
 from vizwatch._rules import codec, retrying, wire
+from vizwatch._rules.retrying import Fate
 from vizwatch._values.errors import (
-    ApiError,
+    AuthenticationError,
+    CallError,
     ClientClosedError,
     ConfigError,
     ConnectError,
     DecodeError,
     OutcomeUnknownError,
-    ProtocolError,
-    TransportError,
     VizwatchError,
 )
-from vizwatch._values.exchange import Answer, Failure, Operation, Request
+from vizwatch._values.exchange import Answer, Failure, Outgoing, Request
+from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
-from vizwatch._values.text import redacted
-from vizwatch._world.auth import Auth, Secret
+from vizwatch._values.text import printable, redacted
+from vizwatch._world.auth import Auth, RenewableAuth
 from vizwatch._world.transport import Transport
 
 if TYPE_CHECKING:
@@ -36,10 +36,29 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# stamina logs each retry as a warning, which Python prints bare where logging is not set up.
-logging.getLogger("stamina").addHandler(logging.NullHandler())
-
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": "vizwatch"}
+
+
+@attrs.define
+class _Call:
+    """One call, through all its attempts."""
+
+    request: Request
+    started: float
+    deadline: float
+    allowed: int
+    """How many attempts there may be."""
+    fates: list[Fate] = attrs.field(factory=list)
+    """What became of the attempts so far."""
+    under_way: bool = False
+    """Whether an attempt is with the transport."""
+    renewed: bool = False
+    """Whether the credentials were renewed for it already."""
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it is a write that may have been carried out, by any of its attempts."""
+        return retrying.outcome_is_unknown(self.request.operation, self.fates)
 
 
 class Session:
@@ -62,140 +81,150 @@ class Session:
         self._random = random.Random()
         rate = settings.requests_per_second
         self._limiter = AsyncLimiter(max(rate, 1.0), max(rate, 1.0) / rate) if rate else None
-        self._closed = False
+        self._calls: set[anyio.CancelScope] = set()
 
     async def call(
-        self, request: Request, decode: Callable[[bytes], T | Failure], *, attempts: int | None = None
+        self, request: Request, decode: Callable[[Answer], T | Failure], *, attempts: int | None = None
     ) -> T:
         """Sends the request, again where that is safe and promises something, and decodes its answer.
 
         Args:
             request: What to send.
-            decode: From an answer's body to its value, or to the failure that it states.
+            decode: From an answer to its value, or to the failure that it states.
             attempts: Instead of `Settings.attempts`.
 
         Raises:
             ApiError: The service refused.
             TransportError: No complete answer came.
-            OutcomeUnknownError: As much, of a write, which may have happened.
+            OutcomeUnknownError: A write may have happened.
             ProtocolError: The answer is not this API's.
             ClientClosedError: The client was closed meanwhile.
         """
         if asyncio.get_running_loop() is not self._loop:
             raise ConfigError("the client was opened in another event loop: open one in each loop")
-        settings = self.settings
-        started = self._loop.time()
+        settings, now = self.settings, self._loop.time()
         budget = settings.call_timeout if request.operation.is_read else settings.write_timeout
-        call = _Call(request, started + budget, settings.attempts if attempts is None else attempts)
-        try:
-            return await self._attempt(call, decode)
-        except (ApiError, TransportError, ProtocolError) as error:
-            failure = error
-        if call.allowed > 1 and retrying.may_resend(request.operation, failure, call.attempts):
+        call = _Call(request, now, now + budget, settings.attempts if attempts is None else attempts)
+        with anyio.CancelScope() as scope:
+            self._calls.add(scope)
             try:
-                return await self._retry(call, decode, failure)
-            except (ApiError, TransportError, ProtocolError) as error:
-                failure = error
-        raise self._final(call, failure, self._loop.time() - started)
+                return await self._answered(call, decode)
+            finally:
+                self._calls.discard(scope)
+        # Only closing cancels the scope.
+        if not request.operation.is_read and (call.under_way or call.is_doubtful):
+            self._raise_unknown(call, "the client was closed while it was under way")
+        raise ClientClosedError("the client was closed while this call was under way")
 
-    async def _retry(self, call: _Call, decode: Callable[[bytes], T | Failure], first: VizwatchError) -> T:
-        # stamina is entered with the first failure in hand: without one it would cost more than the call.
-        async for attempt in stamina.retry_context(on=self._pause(call), attempts=call.allowed, timeout=None):
-            with attempt:
-                if attempt.num == 1:
-                    raise first
+    async def _answered(self, call: _Call, decode: Callable[[Answer], T | Failure]) -> T:
+        while True:
+            try:
                 return await self._attempt(call, decode)
-        raise first
+            except CallError as error:
+                failure = error
+            call.fates.append(retrying.fate(failure, was_sent=call.under_way))
+            call.under_way = False
+            pause = self._pause(call, failure)
+            if pause is None:
+                self._raise(call, failure)
+            await anyio.sleep(pause)
 
-    def _pause(self, call: _Call) -> Callable[[Exception], bool | float]:
-        def pause(error: Exception) -> bool | float:
-            if self._closed or not isinstance(error, VizwatchError):
-                return False
-            if not retrying.may_resend(call.request.operation, error, call.attempts):
-                return False
-            asked = error.retry_after if isinstance(error, ApiError) else None
-            wait = retrying.wait_before(call.attempts, self.settings, self._random.random(), asked)
-            return False if wait is None or self._loop.time() + wait >= call.deadline else wait
+    def _pause(self, call: _Call, failure: CallError) -> float | None:
+        """How long to wait before the next attempt; ``None`` where there is none."""
+        if call.fates[-1] is Fate.UNAUTHENTICATED and call.renewed and call.fates.count(call.fates[-1]) == 1:
+            return 0.0
+        tries = len(call.fates)
+        if tries >= call.allowed or not retrying.may_resend(call.request.operation, call.fates):
+            return None
+        pause = retrying.wait_before(tries, self.settings, self._random.random(), failure.retry_after)
+        return None if pause is None or self._loop.time() + pause >= call.deadline else pause
 
-        return pause
-
-    async def _attempt(self, call: _Call, decode: Callable[[bytes], T | Failure]) -> T:
-        call.attempts += 1
+    async def _attempt(self, call: _Call, decode: Callable[[Answer], T | Failure]) -> T:
         request = call.request
-        try:
-            async with asyncio.timeout_at(call.deadline):
-                if self._limiter is not None:
-                    await self._limiter.acquire()
-                credentials = await self._credentials(request)
-        except TimeoutError:
-            raise ConnectError("not sent: waiting for credentials and request budget took too long") from None
+        outgoing = Outgoing(request.method, self._transport.endpoint + request.target, request.body)
+        credentials = await self._in_time(call, self._admitted(outgoing))
         headers = {**_HEADERS, **credentials}
         if request.body:
             headers["Content-Type"] = "application/json"
         within = min(self.settings.attempt_timeout, call.deadline - self._loop.time())
+        call.under_way = True
         answer = await self._transport.send(
             request.method, request.target, headers, request.body, within=within
         )
-        return _judged(request.operation, answer, decode, credentials.values())
+        try:
+            return _judged(request, answer, decode, credentials)
+        except AuthenticationError as error:
+            refusal = error
+        # Refused for its credentials, a request is not carried out: even a create may be sent again.
+        call.under_way = False
+        if not call.renewed and isinstance(self._auth, RenewableAuth):
+            call.renewed = await self._in_time(call, self._auth.renew(credentials))
+        raise refusal
 
-    async def _credentials(self, request: Request) -> dict[str, str]:
-        url = self._transport.endpoint + request.target
-        given = await self._auth.headers(request.method, url, request.body)
-        for name, value in given.items():
-            if not isinstance(value, str) or not value.isprintable() or not value.isascii():
-                raise ConfigError(f"auth gave a header {name} that is not printable ASCII: check the token")
+    async def _in_time(self, call: _Call, waited_for: Coroutine[Any, Any, T]) -> T:
+        try:
+            async with asyncio.timeout_at(call.deadline) as deadline:
+                return await waited_for
+        except OSError as error:
+            late = deadline.expired()
+            reason = "it took too long" if late else f"they failed with {type(error).__name__}"
+        raise ConnectError(f"not sent: waiting for credentials and request budget: {reason}")
+
+    async def _admitted(self, outgoing: Outgoing) -> dict[str, str]:
+        """The credentials' headers, once the request budget allows to send them."""
+        if self._limiter is not None:
+            await self._limiter.acquire()
+        given = dict(await self._auth.headers(outgoing))
+        for text in (*given, *given.values()):
+            if not isinstance(text, str) or not text.isascii() or not text.isprintable():
+                raise ConfigError("auth gave a header that is not printable ASCII: check the credentials")
         return {name: Secret(value) for name, value in given.items()}
 
-    def _final(
-        self, call: _Call, error: ApiError | TransportError | ProtocolError, elapsed: float
-    ) -> VizwatchError:
-        if self._closed:
-            return ClientClosedError("the client was closed while this call was under way")
-        operation = call.request.operation
-        error.attempts, error.elapsed = call.attempts, elapsed
-        if not retrying.outcome_is_unknown(operation, error):
-            return error
-        unknown = OutcomeUnknownError(
-            f"{operation.value}: it may have happened, so read the job before trying again: {error}"
-        )
-        unknown.__cause__ = error
-        return unknown
+    def _raise(self, call: _Call, failure: CallError) -> NoReturn:
+        failure.attempts, failure.elapsed = len(call.fates), self._loop.time() - call.started
+        if call.is_doubtful:
+            self._raise_unknown(call, str(failure), failure)
+        raise failure
+
+    def _raise_unknown(self, call: _Call, reason: str, cause: VizwatchError | None = None) -> NoReturn:
+        unsure = "it may have happened, so read the job before trying again"
+        unknown = OutcomeUnknownError(f"{call.request.operation.value}: {unsure}: {reason}")
+        unknown.attempts, unknown.elapsed = max(len(call.fates), 1), self._loop.time() - call.started
+        raise unknown from cause
 
     async def aclose(self) -> None:
-        """Ends the calls under way and closes the connections; idempotent."""
-        if not self._closed:
-            self._closed = True
-            await self._transport.aclose()
-
-
-@attrs.define
-class _Call:
-    """One call, through all its attempts."""
-
-    request: Request
-    deadline: float
-    allowed: int
-    """How many attempts there may be."""
-    attempts: int = 0
-    """How many there were."""
+        """Ends the calls under way, which raise, and closes the connections; idempotent."""
+        for scope in self._calls:
+            scope.cancel()
+        await self._transport.aclose()
 
 
 def _judged(
-    operation: Operation, answer: Answer, decode: Callable[[bytes], T | Failure], secrets: Iterable[str]
+    request: Request, answer: Answer, decode: Callable[[Answer], T | Failure], credentials: dict[str, str]
 ) -> T:
     """The value of a successful answer; any other answer is raised as what it means."""
-    if answer.is_success:
-        with contextlib.suppress(DecodeError):
-            value = decode(answer.body)
-            if not isinstance(value, Failure):
-                return value
-    body = redacted(answer.body.decode("latin-1"), secrets).encode("latin-1")
-    answer = attrs.evolve(answer, body=body)
+    secrets = [*credentials.values(), *request.secrets]
+
+    def clean(text: str, limit: float = math.inf) -> str:
+        # The secrets first: what is cut or escaped is not recognised.
+        return printable(redacted(text, secrets), limit)
+
     if wire.is_foreign(answer):
-        raise wire.not_this_api(operation, answer)
+        raise wire.not_this_api(request.operation, answer, clean)
     if answer.is_success:
-        stated = decode(answer.body)
-        failure = stated if isinstance(stated, Failure) else Failure()
+        try:
+            value = decode(answer)
+        except DecodeError as error:
+            raise DecodeError(clean(error.reason), path=clean(error.path)) from None
+        if not isinstance(value, Failure):
+            return value
+        failure = value
     else:
         failure = codec.decode_failure(answer.body)
-    raise wire.refusal(operation, answer, failure)
+    if answer.status == 404 and failure.error_code is None:
+        raise wire.not_this_api(request.operation, answer, clean)
+    refusal = wire.refusal(request.operation, answer, failure, clean)
+    skew = wire.clock_skew(credentials.get("X-Sdk-Date", ""), answer)
+    if skew is not None and isinstance(refusal, AuthenticationError):
+        raise wire.skewed(refusal, skew)
+    raise refusal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,12 +12,12 @@ import anyio
 from yarl import URL
 
 from vizwatch._values.errors import (
+    CallError,
     ConfigError,
     ConnectError,
     ProtocolError,
     RequestTimeoutError,
     TransportError,
-    VizwatchError,
 )
 from vizwatch._values.exchange import Answer
 from vizwatch._values.settings import Settings
@@ -55,6 +56,8 @@ class Transport:
     def __init__(
         self, endpoint: str, settings: Settings, session: aiohttp.ClientSession | None = None
     ) -> None:
+        if session is not None and not isinstance(session, aiohttp.ClientSession):
+            raise ConfigError(f"session must be an aiohttp.ClientSession, not {type(session).__name__}")
         self.endpoint = endpoint
         self._settings = settings
         self._owns_session = session is None
@@ -85,8 +88,6 @@ class Transport:
             TransportError: The connection broke before the answer was complete.
             ProtocolError: The answer is not HTTP, or larger than `Settings.max_body`.
         """
-        if self._session.closed:
-            raise ConfigError("the session given to this client is closed: close it after the client")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
         try:
@@ -97,6 +98,8 @@ class Transport:
                 f"{self.endpoint}: no connection was free within {within:g} s (Settings.pool_size)"
             ) from None
         try:
+            if self._session.closed:
+                raise ConfigError("the session given to this client is closed: close it after the client")
             return await self._exchange(method, target, headers, body, deadline - loop.time())
         except (aiohttp.ClientError, OSError, _DisconnectedError) as error:
             failure = self._failure(error, within)
@@ -118,7 +121,7 @@ class Transport:
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=True,
-            timeout=aiohttp.ClientTimeout(total=max(within, 0.001), connect=settings.connect_timeout),
+            timeout=_timeout(max(within, 0.001), settings.connect_timeout),
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
             middlewares=(_send_once,),
@@ -132,22 +135,19 @@ class Transport:
             size += len(chunk)
             if size > self._settings.max_body:
                 response.close()
-                failure = ProtocolError(
+                raise ProtocolError(
                     f"{self.endpoint}: the answer is larger than {self._settings.max_body} bytes "
-                    "(Settings.max_body)"
+                    "(Settings.max_body)",
+                    http_status=response.status,
                 )
-                failure.retryable = False
-                raise failure
             chunks.append(chunk)
         return b"".join(chunks)
 
-    def _failure(self, error: Exception, within: float) -> VizwatchError:
+    def _failure(self, error: Exception, within: float) -> CallError:
         place = self.endpoint
         match error:
-            case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-                refused = ConnectError(f"{place}: TLS failed: {_reason(error)}")
-                refused.retryable = False
-                return refused
+            case aiohttp.ClientConnectorCertificateError():
+                return ConnectError(f"{place}: TLS failed: {_reason(error)}", retryable=False)
             case aiohttp.ConnectionTimeoutError():
                 return ConnectError(f"{place}: no connection within {self._settings.connect_timeout:g} s")
             case aiohttp.ClientConnectorError():
@@ -155,7 +155,8 @@ class Transport:
             case TimeoutError():
                 return RequestTimeoutError(f"{place}: no complete answer within {within:g} s")
             case aiohttp.ClientResponseError():
-                return ProtocolError(f"{place}: the answer is not HTTP as it should be: {_reason(error)}")
+                # aiohttp's text quotes the line that it could not read, whatever stands in it.
+                return ProtocolError(f"{place}: the answer is not HTTP, or its headers are too long")
             case _:
                 return TransportError(f"{place}: the connection broke before the answer was complete")
 
@@ -166,6 +167,11 @@ class Transport:
                 await self._session.close()
 
 
+def _timeout(within: float, connect: float) -> aiohttp.ClientTimeout:
+    # The time to connect ends first: what it ends was not sent. Nothing is rounded up to whole seconds.
+    return aiohttp.ClientTimeout(total=within, connect=min(connect, 0.98 * within), ceil_threshold=math.inf)
+
+
 def _reason(error: BaseException) -> str:
     """What went wrong, of the parts of aiohttp's exceptions that never hold a header of the request."""
     match error:
@@ -173,7 +179,5 @@ def _reason(error: BaseException) -> str:
             return printable(str(error.certificate_error))
         case aiohttp.ClientConnectorError():
             return printable(error.os_error.strerror or type(error.os_error).__name__)
-        case aiohttp.ClientResponseError():
-            return printable(error.message)
         case _:
             return type(error).__name__

@@ -99,7 +99,8 @@ class Output:
 
 def job_fields(job: Job) -> dict[str, Any]:
     """The job as JSON: its own fields, and `status_name` and `created_at` beside them."""
-    fields: dict[str, Any] = attrs.asdict(job, value_serializer=_plain)
+    fields = attrs.asdict(job, recurse=False, value_serializer=_plain)
+    fields["schedule"] = [attrs.asdict(schedule) for schedule in job.schedule]
     return {**fields, "status_name": job.status.name, "created_at": _iso(job.created_at)}
 
 

@@ -9,8 +9,9 @@
             await client.wait(job_id, until={vizwatch.JobStatus.RUNNING}, timeout=60)
 
 It answers and refuses as the public documents say that the service does; where they are silent or
-contradict each other, an option decides. It shares no code with the client, so that neither can hide
-the other's mistakes. Its state lives in memory and ends with it.
+contradict each other, an option decides. It shares no code with the client, only the names of the statuses
+and which of them are terminal, so that neither can hide the other's mistakes. Its state lives in memory and
+ends with it.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ Life = tuple[tuple[float, JobStatus | None], ...]
 
 MAX_SECONDS: Final = 1e9
 _MAX_STEPS: Final = 1_000
+_MAX_REGIONS: Final = 32
 _SHOWN: Final = 80
 
 
@@ -93,6 +94,15 @@ def is_identifier(value: object) -> bool:
         and value.isascii()
         and value.replace("-", "").replace("_", "x").isalnum()
     )
+
+
+def regions(name: str, value: object) -> tuple[str, ...]:
+    """Regions' names, each once."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or not 0 < len(value) <= _MAX_REGIONS:
+        raise refused(name, value, f"1 to {_MAX_REGIONS} names of regions")
+    if not all(is_identifier(region) for region in value) or len(set(value)) < len(value):
+        raise refused(name, value, "names of 1 to 64 of the characters 0-9 A-Z a-z _ -, each once")
+    return tuple(value)
 
 
 def status(name: str, value: object) -> JobStatus:

@@ -35,6 +35,7 @@ class Emulator(Options):
     _world: World = attrs.field(init=False, repr=False)
     _server: Server | None = attrs.field(init=False, repr=False, default=None)
     _runner: web.AppRunner | None = attrs.field(init=False, repr=False, default=None)
+    _ports: dict[str, int] = attrs.field(init=False, repr=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self._world = World(self)
@@ -57,12 +58,20 @@ class Emulator(Options):
         )
         try:
             await self._runner.setup()
-            await web.TCPSite(self._runner, self.host, self.port).start()
+            await self._listen(self._runner, self._server)
         except BaseException:
             await self._stop()
             raise
         self._world.clock.start(asyncio.get_running_loop().time)
         return self
+
+    async def _listen(self, runner: web.AppRunner, server: Server) -> None:
+        for region in self.regions:
+            before = len(runner.addresses)
+            await web.TCPSite(runner, self.host, 0 if before else self.port).start()
+            ports = [address[1] for address in runner.addresses[before:]]
+            self._ports[region] = ports[0]
+            server.regions.update(dict.fromkeys(ports, region))
 
     async def __aexit__(
         self,
@@ -76,6 +85,7 @@ class Emulator(Options):
     async def _stop(self) -> None:
         server, runner = self._server, self._runner
         self._server = self._runner = None
+        self._ports.clear()
         if server is not None:
             await server.stop()
         if runner is not None:
@@ -84,10 +94,15 @@ class Emulator(Options):
     @property
     def endpoint(self) -> str:
         """Where it listens, ``http://127.0.0.1:40123`` for example: the service's endpoint, and IAM's."""
-        if self._runner is None or not self._runner.addresses:
+        return self.endpoints[self.regions[0]]
+
+    @property
+    def endpoints(self) -> dict[str, str]:
+        """Where each region listens; that of the first is `endpoint`."""
+        if self._runner is None or not self._ports:
             raise ConfigError("Emulator is not running; use it inside `async with`")
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self._runner.addresses[0][1]}"
+        return {region: f"http://{host}:{port}" for region, port in self._ports.items()}
 
     @property
     def now(self) -> float:

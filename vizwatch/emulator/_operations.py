@@ -12,6 +12,7 @@ import attrs
 from vizwatch.emulator import _arguments, _checks, _iam, _refusals
 from vizwatch.emulator._cloud import Row
 from vizwatch.emulator._faults import SERVICE
+from vizwatch.emulator._options import Options
 from vizwatch.emulator._refusals import Answer, Refusal
 from vizwatch.emulator._world import World
 
@@ -34,7 +35,10 @@ class Call:
     body: bytes = attrs.field(repr=False)
     project_id: str = ""
     job_id: str = ""
-    endpoint: str = ""
+    region: str
+    """The one whose endpoint was asked."""
+    endpoints: Mapping[str, str]
+    """Every region's, as the client can reach them."""
     lag: float = 0.0
     """How many seconds behind the truth a read is."""
 
@@ -65,16 +69,25 @@ def _authorize(world: World, call: Call) -> None:
     options = world.options
     if not _checks.is_identifier(call.project_id):
         raise _refusals.invalid("The project id is invalid.")
-    if "Authorization" not in call.headers:
+    if "Authorization" in call.headers:
+        _check_signature(options, call)
+    else:
         token = call.headers.get("X-Auth-Token", "")
         world.tokens.check(token, options.token, call.project_id, world.clock.now())
-        return
+    if world.homes.setdefault(call.project_id, call.region) != call.region:
+        raise _refusals.service(401, "0207", f"The token does not contain a project of {call.region}.")
+
+
+def _check_signature(options: Options, call: Call) -> None:
     signed = _iam.Signed(
         method=call.method, path=call.path, query=call.raw_query, headers=call.headers, body=call.body
     )
     # Signatures are dated by the wall clock, which steps of the cloud's clock do not move.
     wall = dt.datetime.fromtimestamp(time.time() + options.clock_skew, tz=dt.UTC)
     signed.check(options.access_key, options.secret_key, options.security_token, wall)
+    # Keys are no project's own: without the header they stand for the account's main project.
+    if call.headers.get("X-Project-Id", options.project_id) != call.project_id:
+        raise _refusals.other_project()
 
 
 def _list(world: World, call: Call) -> Answer:
@@ -164,63 +177,74 @@ def _token(world: World, call: Call) -> Answer:
     options, now = world.options, world.clock.now()
     body = _arguments.json_object(call.body, refuse=lambda text: _refusals.iam(400, "Bad Request", text))
     known = _iam.Credentials(user=options.user, password=options.password, domain=options.domain)
-    known.check(body)
-    project = _iam.scope_of(body, {options.project_name: options.project_id})
-    token = world.tokens.issue(None if project is None else project["id"], now)
+    method, expires = _identified(world, body, known)
+    project = _iam.scope_of(body, {options.project_name: options.project_id}, options.domain)
+    token = world.tokens.issue(None if project is None else project["id"], expires)
+    domain = {"id": _iam.id_of(options.domain), "name": options.domain}
     content: dict[str, Any] = {
-        "methods": ["password"],
+        "methods": [method],
         "issued_at": world.clock.iso(now),
-        "expires_at": world.clock.iso(now + options.token_ttl),
-        "user": {
-            "id": _iam.project_id_of(options.user),
-            "name": options.user,
-            "domain": _domain(options.domain),
-        },
+        "expires_at": world.clock.iso(expires),
+        "user": {"id": _iam.id_of(options.user), "name": options.user, "domain": domain},
     }
     if project is not None:
-        content["project"] = {**project, "domain": _domain(options.domain)}
+        region = _iam.region_of(project["name"], options.regions)
+        if region is not None:
+            world.homes.setdefault(project["id"], region)
+        content["project"] = {**project, "domain": domain}
         content["roles"] = [{"id": "0", "name": "te_admin"}]
-        content["catalog"] = _catalog(call.endpoint, project["id"])
+        content["catalog"] = _catalog(call.endpoints, project["id"])
     return Answer(status=201, body={"token": content}, headers={"X-Subject-Token": token})
+
+
+def _identified(world: World, body: Mapping[str, Any], known: _iam.Credentials) -> tuple[str, float]:
+    """The method by which a token is asked for, and when that one expires."""
+    now, options = world.clock.now(), world.options
+    given = _iam.given_token(body)
+    if given is None:
+        known.check(body)
+        return "password", now + options.token_ttl
+    # A token asked for with a token lives no longer than that one.
+    return "token", min(now + options.token_ttl, world.tokens.expiry(given, options.token, now))
 
 
 def _versions(_: World, call: Call) -> Answer:
     """What OpenStack's clients look for before they ask for a token."""
-    links = [{"rel": "self", "href": f"{call.endpoint}/v3/"}]
-    return Answer(body={"version": {"id": "v3.14", "status": "stable", "links": links, "media-types": []}})
+    links = [{"rel": "self", "href": f"{call.endpoints[call.region]}/v3/"}]
+    version = {"id": "v3.14", "status": "stable", "links": links, "media-types": []}
+    if call.path == "/":
+        return Answer(status=300, body={"versions": {"values": [version]}})
+    return Answer(body={"version": version})
 
 
 def _unknown(_world: World, _call: Call) -> Answer:
     raise _refusals.no_such_api()
 
 
-def _domain(name: str) -> dict[str, str]:
-    return {"id": _iam.project_id_of(name), "name": name}
-
-
-def _catalog(endpoint: str, project_id: str) -> list[dict[str, Any]]:
-    services = {
-        "identity": f"{endpoint}/v3",
-        "modelarts": f"{endpoint}/v1/{project_id}",
+def _catalog(endpoints: Mapping[str, str], project_id: str) -> list[dict[str, Any]]:
+    paths = {
+        "identity": "/v3",
+        "modelarts": f"/v1/{project_id}",
         # The name under which otcextensions looks for the service.
-        "modelartsv1": f"{endpoint}/v1/{project_id}",
+        "modelartsv1": f"/v1/{project_id}",
     }
     return [
         {
-            "id": _iam.project_id_of(name),
+            "id": _iam.id_of(name),
             "name": name,
             "type": name,
             "endpoints": [
                 {
-                    "id": _iam.project_id_of(url),
+                    "id": _iam.id_of(f"{region} {name}"),
                     "interface": "public",
-                    "region": "emulated",
-                    "region_id": "emulated",
-                    "url": url,
+                    "region": region,
+                    "region_id": region,
+                    "url": endpoint + path,
                 }
+                for region, endpoint in endpoints.items()
             ],
         }
-        for name, url in services.items()
+        for name, path in paths.items()
     ]
 
 

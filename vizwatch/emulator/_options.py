@@ -34,6 +34,10 @@ def _life(value: Any) -> Life:
     return _checks.life("life", value)
 
 
+def _regions(value: Any) -> tuple[str, ...]:
+    return _checks.regions("regions", value)
+
+
 @attrs.define(kw_only=True, eq=False)
 class Options:
     """How an emulator listens, what it holds and what it refuses. All times are seconds.
@@ -44,7 +48,13 @@ class Options:
     host: str = checked(_checks.text, "127.0.0.1", low=1, high=255)
     """The address to listen on. The admin routes ask for no token: keep to the loopback interface."""
     port: int = checked(_checks.whole, 0, low=0, high=65_535)
-    """The port to listen on; 0 lets the system choose one."""
+    """The port that the first region listens on; 0 lets the system choose one, as it does for the others."""
+    regions: tuple[str, ...] = attrs.field(default=("emulated",), converter=_regions)
+    """The regions, each with an endpoint of its own; one IAM, at every endpoint, serves them all.
+
+    A project belongs to the region that its name begins with (``eu-de``, ``eu-de_team``), as in both clouds,
+    or else to the one where it is first used; the endpoints of other regions refuse it (0207).
+    """
     jobs: int = checked(_checks.whole, 0, low=0, high=1_000_000)
     """How many jobs of the normal life the default project has at the start."""
     life: Life = attrs.field(default=LIFE, converter=_life)
@@ -60,7 +70,7 @@ class Options:
     """What all randomness of the cloud's state comes from; tokens are always unpredictable."""
 
     project_id: str = checked(_checks.identifier, "5f3c0d9a4b7e4f0c8a61d2e97b3c4f10")
-    """The default project; every other one springs up when first used with a valid token."""
+    """The default project, in the first region; others spring up when first used with a valid token."""
     project_name: str = checked(_checks.text, "vizwatch", low=1, high=64)
     """The name that the password call knows the default project by."""
     token: str = _secret(new_secret)
@@ -74,7 +84,7 @@ class Options:
     token_ttl: float = checked(_checks.number, 86_400.0, low=1)
     """How long a token of the password call is valid; 24 hours, by the documents."""
     access_key: str = _secret(new_secret)
-    """For AK/SK signatures, which are valid for every project."""
+    """For AK/SK signatures: with ``X-Project-Id`` for every project, without it for the default one."""
     secret_key: str = _secret(new_secret)
     """For AK/SK signatures."""
     security_token: str | None = checked(_checks.secret, None, secret=True)

@@ -63,6 +63,16 @@ def no_such_job(job_id: int) -> Refusal:
     return service(404, "0015", f"The resource does not exist. job id: {job_id}")
 
 
+def other_project() -> Refusal:
+    """The caller's project is not the one of the URL: a 404 that does not mean "deleted"."""
+    return service(404, "2786", "The project of the token is not the project of the URL.")
+
+
+def unauthenticated(reason: str) -> Refusal:
+    """The gateway's refusal of a signature."""
+    return gateway(401, "0301", f"Incorrect IAM authentication information: {reason}")
+
+
 def no_such_api() -> Refusal:
     """The endpoint offers nothing at this method and path."""
     return gateway(404, "0101", "The API does not exist or has not been published in the environment")

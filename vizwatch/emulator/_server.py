@@ -6,6 +6,7 @@ import asyncio
 import email.utils
 import functools
 import json
+import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -31,10 +32,12 @@ _ROUTES: Final = (
     ("POST", _JOB + "/stop", "stop"),
     ("POST", _JOB + "/restart", "restart"),
     ("POST", "/v3/auth/tokens", "token"),
+    ("GET", "/", "versions"),
     ("GET", "/v3", "versions"),
     ("GET", "/v3/", "versions"),
     ("*", "/{tail:.*}", "unknown"),
 )
+_PORT: Final = re.compile(r":[0-9]*$")
 
 
 class Server:
@@ -43,6 +46,8 @@ class Server:
     def __init__(self, world: World) -> None:
         self._world = world
         self._under_way: set[asyncio.Task[Any]] = set()
+        self.regions: dict[int, str] = {}
+        """The region of each port."""
 
     def add_routes(self, app: web.Application) -> None:
         """Serve the operations, and refuse every other path as the gateway does."""
@@ -97,6 +102,7 @@ class Server:
         if outcome is not None and not outcome.performed:
             return outcome.answer()
         stale = _first(effects, _faults.Stale)
+        region = self._region(request)
         call = Call(
             operation=operation,
             method=request.method,
@@ -107,13 +113,25 @@ class Server:
             body=body,
             project_id=request.match_info.get("project_id", ""),
             job_id=request.match_info.get("job_id", ""),
-            endpoint=f"http://{request.headers.get('Host', '')}",
+            region=region,
+            endpoints=self._endpoints(request.headers.get("Host", ""), region),
             lag=0.0 if stale is None else stale.seconds,
         )
         self._unsettle(call, effects)
         answer = perform(self._world, call)
         await _wait(effects, performed=True)
         return answer if outcome is None else outcome.answer()
+
+    def _region(self, request: web.Request) -> str:
+        # The transport is gone when the client is.
+        port = 0 if request.transport is None else request.transport.get_extra_info("sockname")[1]
+        return self.regions.get(port, self._world.options.regions[0])
+
+    def _endpoints(self, host: str, region: str) -> dict[str, str]:
+        """Where the client finds each region: by the name that it used itself."""
+        name = _PORT.sub("", host)
+        others = {other: f"http://{name}:{port}" for port, other in self.regions.items()}
+        return {**others, region: f"http://{host}"}
 
     def _unsettle(self, call: Call, effects: Sequence[_faults.Effect]) -> None:
         world, now = self._world, self._world.clock.now()

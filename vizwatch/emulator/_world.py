@@ -114,13 +114,16 @@ class World:
     rate_limit: RateLimit = attrs.field(init=False)
     faults: Faults = attrs.field(init=False, factory=Faults)
     requests: deque[Request] = attrs.field(init=False)
+    homes: dict[str, str] = attrs.field(init=False)
+    """The region of each project that has been used or named."""
 
     def __attrs_post_init__(self) -> None:
         options = self.options
         self.clock = Clock(options.speed)
-        self.tokens = Tokens(options.token_ttl)
+        self.tokens = Tokens()
         self.rate_limit = RateLimit(options.rate_limit, options.rate_window)
         self.requests = deque(maxlen=options.request_log)
+        self.homes = {options.project_id: options.regions[0]}
         self.reset()
 
     def expire_tokens(self) -> None:

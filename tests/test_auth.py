@@ -1,0 +1,322 @@
+"""Credentials: tokens got by password, signatures, and what a refusal of them costs."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import pickle
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from servers import RawServer, http
+from virtual import elapse
+
+import vizwatch
+from vizwatch import AkSkAuth, Client, PasswordAuth
+from vizwatch.emulator import Emulator
+
+pytestmark = pytest.mark.looptime
+
+DAY = 86_400.0
+
+
+def password_auth(cloud: Emulator, **options: Any) -> PasswordAuth:
+    given = {"username": "emulator", "password": cloud.password, "domain_name": "emulator"}
+    return PasswordAuth(cloud.endpoint, **{**given, "project_id": cloud.project_id, **options})
+
+
+@asynccontextmanager
+async def client_of(cloud: Emulator, auth: vizwatch.Auth, **options: Any) -> AsyncIterator[Client]:
+    async with Client(cloud.endpoint, cloud.project_id, auth=auth, **options) as client:
+        yield client
+
+
+def token_calls(cloud: Emulator) -> int:
+    return sum(request.path == "/v3/auth/tokens" for request in cloud.requests)
+
+
+def jobs_statuses(cloud: Emulator) -> list[int | None]:
+    return [request.status for request in cloud.requests if request.path != "/v3/auth/tokens"]
+
+
+# --- tokens by password ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v3", "/v3/"])
+async def test_one_token_serves_all_requests(cloud: Emulator, suffix: str) -> None:
+    auth = PasswordAuth(
+        cloud.endpoint + suffix,
+        username="emulator",
+        password=cloud.password,
+        domain_name="emulator",
+        project_name="vizwatch",
+    )
+    async with client_of(cloud, auth) as client:
+        await asyncio.gather(*(client.list_jobs().collect() for _ in range(20)))
+    assert token_calls(cloud) == 1
+    assert jobs_statuses(cloud) == [200] * 20
+
+
+async def test_a_token_is_renewed_at_four_fifths_of_its_life(cloud: Emulator) -> None:
+    auth = password_auth(cloud)
+    (job_id,) = cloud.add_jobs(1, status=8)
+    async with client_of(cloud, auth) as client:
+        await client.get_job(job_id)
+        await elapse(0.74 * DAY)
+        await client.get_job(job_id)
+        assert token_calls(cloud) == 1
+        await elapse(0.12 * DAY)
+        await client.get_job(job_id)
+        assert token_calls(cloud) == 2
+    assert jobs_statuses(cloud) == [200] * 3
+
+
+async def test_a_month_of_rotations_is_seen_by_nobody(cloud: Emulator) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    async with client_of(cloud, password_auth(cloud)) as client:
+        with pytest.raises(vizwatch.WatchTimeoutError):
+            async for _ in client.watch(job_id, interval=4 * 3600, timeout=30 * DAY):
+                pass
+    assert set(jobs_statuses(cloud)) == {200}
+    assert 30 <= token_calls(cloud) <= 30 / 0.75 + 2
+
+
+async def test_a_refused_token_is_renewed_once_and_the_request_sent_again(cloud: Emulator) -> None:
+    """A create too: refused for its credentials it was not carried out."""
+    async with client_of(cloud, password_auth(cloud)) as client:
+        await client.create_job("one", "/obs/name/")
+        cloud.fault("token_expiry")
+        job = await client.create_job("two", "/obs/name/")
+        assert [one.job_name for one in await client.list_jobs().collect()] == ["one", "two"]
+    assert job.job_id
+    assert jobs_statuses(cloud) == [200, 401, 200, 200]
+    assert token_calls(cloud) == 2
+
+
+async def test_many_refused_together_cost_one_call(cloud: Emulator) -> None:
+    ids = cloud.add_jobs(300, status=8)
+    async with client_of(cloud, password_auth(cloud)) as client:
+        await client.get_job(ids[0])
+        cloud.fault("token_expiry")
+        await asyncio.gather(*(client.get_job(job_id) for job_id in ids))
+    assert token_calls(cloud) == 2
+
+
+async def test_a_token_that_is_refused_again_is_the_end_and_no_storm(cloud: Emulator) -> None:
+    ids = cloud.add_jobs(50, status=8)
+    async with client_of(cloud, password_auth(cloud)) as client:
+        await client.get_job(ids[0])
+        cloud.fault("status", status=401, code="ModelArts.0203", match={"operation": "details"})
+
+        async def watched(job_id: int) -> None:
+            async for _ in client.watch(job_id):
+                pass
+
+        outcomes = await asyncio.gather(*map(watched, ids), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {vizwatch.AuthenticationError}
+    assert token_calls(cloud) <= 2
+    assert len(jobs_statuses(cloud)) <= 1 + 2 * len(ids)
+
+
+async def test_whoever_leads_may_be_cancelled_and_another_leads(cloud: Emulator) -> None:
+    cloud.fault("latency", seconds=5, match={"operation": "token"}, count=1)
+    async with client_of(cloud, password_auth(cloud)) as client:
+        calls = [asyncio.create_task(client.list_jobs().collect()) for _ in range(5)]
+        await elapse(1)
+        calls[0].cancel()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(outcomes[0], asyncio.CancelledError)
+    assert outcomes[1:] == [[]] * 4
+    assert token_calls(cloud) == 2
+
+
+async def test_an_old_token_that_lives_is_used_while_the_identity_service_is_down(cloud: Emulator) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    async with client_of(cloud, password_auth(cloud)) as client:
+        await client.get_job(job_id)
+        cloud.fault("status", status=503, match={"operation": "token"})
+        await elapse(0.9 * DAY)
+        for _ in range(100):
+            await client.get_job(job_id)
+        assert token_calls(cloud) == 1 + 4  # one renewal was tried, with its four attempts
+        cloud.clear_faults()
+        await elapse(61)
+        await client.get_job(job_id)
+        assert token_calls(cloud) == 6
+    assert set(jobs_statuses(cloud)) == {200}
+
+
+async def test_a_failing_identity_service_is_asked_by_one_for_all(cloud: Emulator) -> None:
+    cloud.fault("status", status=503, match={"operation": "token"})
+    async with client_of(cloud, password_auth(cloud)) as client:
+        calls = [client._read(1, attempts=1) for _ in range(200)]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {vizwatch.ServerError}
+    assert token_calls(cloud) == 4
+    assert jobs_statuses(cloud) == []
+
+
+async def test_a_wrong_password_is_sent_once_and_never_again(cloud: Emulator) -> None:
+    async with client_of(cloud, password_auth(cloud, password="wrong-canary")) as client:
+        calls = [client.list_jobs().collect() for _ in range(20)]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        await elapse(10 * DAY)
+        with pytest.raises(vizwatch.AuthenticationError, match="get token: HTTP 401") as caught:
+            await client.get_job(1)
+    assert {type(outcome) for outcome in outcomes} == {vizwatch.AuthenticationError}
+    assert token_calls(cloud) == 1
+    assert "canary" not in str(caught.value)
+
+
+async def test_a_token_may_be_64_kib_long() -> None:
+    times = {"issued_at": "2026-01-01T00:00:00.000000Z", "expires_at": "2026-01-02T00:00:00.000000Z"}
+    long = "t" * 60_000
+    answer = http({"token": times}, status="201 Created", headers=(f"X-Subject-Token: {long}",))
+    async with RawServer(answer, http({"job_id": 197, "status": 8})) as server:
+        auth = PasswordAuth(
+            server.endpoint, username="u", password="canary-password", domain_name="d", project_id="p1"
+        )
+        async with Client(server.endpoint, "p1", auth=auth) as client:
+            assert (await client.get_job(197)).job_id == 197
+    assert f"x-auth-token: {long}".encode() in server.requests[1].lower()
+    assert b'"password":"canary-password"' in server.requests[0]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        http({"token": {}}, status="201 Created"),
+        http({"error": {"message": "canary-password is wrong", "code": 401}}, status="401 Unauthorized"),
+        http(raw=b"<html>canary-password", headers=("Content-Type: text/html",)),
+        http({}, status="201 Created", headers=("X-Subject-Token: a b",)),
+    ],
+    ids=["no token", "echo", "page", "space"],
+)
+async def test_a_broken_token_call_is_an_error_that_shows_no_secret(reply: bytes) -> None:
+    async with RawServer(reply) as server:
+        auth = PasswordAuth(
+            server.endpoint, username="u", password="canary-password", domain_name="d", project_id="p1"
+        )
+        async with Client(server.endpoint, "p1", auth=auth) as client:
+            with pytest.raises(vizwatch.VizwatchError) as caught:
+                await client.get_job(197)
+    assert "canary" not in f"{caught.value!r} {caught.value} {vars(caught.value)}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"iam_endpoint": "http://iam.example.com"}, "iam_endpoint must be https"),
+        ({"iam_endpoint": "https://iam.example.com/v2"}, "iam_endpoint must be .*without path"),
+        ({"iam_endpoint": None}, "iam_endpoint must be"),
+        ({"username": ""}, "username must be"),
+        ({"password": " "}, "password must not be empty"),
+        ({"domain_name": 7}, "domain_name must be"),
+        ({"project_id": None}, "one of project_name and project_id must be given"),
+        ({"project_name": "x"}, "one of project_name and project_id must be given"),
+        ({"project_id": "a/b"}, "project_id must be"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments: dict[str, Any], text: str) -> None:
+    given: dict[str, Any] = {
+        "iam_endpoint": "https://iam.example.com",
+        "username": "u",
+        "password": "p",
+        "domain_name": "d",
+        "project_id": "p",
+    }
+    with pytest.raises(vizwatch.ConfigError, match=text):
+        PasswordAuth(**{**given, **arguments})
+
+
+# --- signatures -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def keyed() -> AsyncIterator[Emulator]:
+    """A cloud with a key of ours."""
+    async with Emulator(access_key="access", secret_key="secret") as cloud:
+        yield cloud
+
+
+async def test_a_key_signs_every_operation(keyed: Emulator) -> None:
+    async with client_of(keyed, AkSkAuth("access", "secret")) as client:
+        job = await client.create_job("tb", "/obs/name/", job_desc="ü ~*+%2F")
+        await client.update_job(job.job_id, "other: ß")
+        found = await client.list_jobs(search_content="t", sort_by="job_name", order="desc").collect()
+        assert [one.job_desc for one in found] == ["other: ß"]
+        await client.wait(job.job_id, until=8, timeout=60)
+        await client.stop_job(job.job_id)
+        await client.wait(job.job_id, timeout=60)
+        await client.restart_job(job.job_id)
+        await client.delete_job(job.job_id)
+    assert set(jobs_statuses(keyed)) == {200}
+    assert token_calls(keyed) == 0
+
+
+async def test_a_wrong_key_is_refused_and_shown_to_nobody(keyed: Emulator) -> None:
+    async with client_of(keyed, AkSkAuth("access", "canary-secret")) as client:
+        with pytest.raises(vizwatch.AuthenticationError, match=r"APIGW\.0301") as caught:
+            await client.get_job(1)
+    assert "canary" not in str(caught.value)
+    assert "Signature=" not in str(caught.value)
+
+
+async def test_each_attempt_is_signed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(dt.datetime):
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> Clock:
+            return cls.fromtimestamp(1_767_225_600 + asyncio.get_running_loop().time(), tz)
+
+    monkeypatch.setattr("vizwatch._world.auth.dt", SimpleNamespace(datetime=Clock, UTC=dt.UTC))
+    busy = http({}, status="503 Busy", headers=("Retry-After: 2",))
+    async with RawServer(busy, busy, http({"job_id": 1, "status": 8})) as server:
+        async with Client(server.endpoint, "p1", auth=AkSkAuth("key", "secret", "temporary")) as client:
+            await client.get_job(1)
+    dates = [re.findall(rb"X-Sdk-Date: (\w+)", request)[0] for request in server.requests]
+    signatures = [re.findall(rb"Signature=(\w+)", request)[0] for request in server.requests]
+    assert len(set(dates)) == len(set(signatures)) == 3
+    assert all(b"X-Security-Token: temporary" in request for request in server.requests)
+    assert all(b"X-Project-Id: p1" in request for request in server.requests)
+
+
+@pytest.mark.parametrize(("minutes", "where"), [(20, "ahead of"), (-20, "behind")])
+async def test_a_clock_that_is_off_is_named(minutes: int, where: str) -> None:
+    there = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=minutes)
+    date = f"Date: {there:%a, %d %b %Y %H:%M:%S} GMT"
+    body = {"error_code": "APIGW.0301", "error_msg": "signature expired"}
+    async with RawServer(http(body, status="401 Unauthorized", headers=(date,))) as server:
+        async with Client(server.endpoint, "p1", auth=AkSkAuth("key", "secret")) as client:
+            with pytest.raises(
+                vizwatch.ClockSkewError, match=f"clock is 1[12]\\d\\d s {where} the service's"
+            ):
+                await client.get_job(1)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["access_key", "secret_key", "security_token"])
+@pytest.mark.parametrize("value", ["", " ", "canary\n", "canary key", "ü", None, 7])
+def test_a_broken_key_is_named_and_not_shown(name: str, value: Any) -> None:
+    if (name, value) == ("security_token", None):
+        return
+    given = {"access_key": "a", "secret_key": "s", name: value}
+    with pytest.raises(vizwatch.ConfigError, match=f"{name} must be") as caught:
+        AkSkAuth(**given)
+    assert "canary" not in str(caught.value)
+
+
+def test_no_credentials_show_or_pickle_their_secrets() -> None:
+    for auth in (
+        vizwatch.TokenAuth("canary-token"),
+        AkSkAuth("canary-key", "canary-secret", "canary-security"),
+        PasswordAuth(
+            "https://iam.example.com", username="u", password="canary-pw", domain_name="d", project_id="p"
+        ),
+    ):
+        assert "canary" not in f"{auth!r} {auth} {vars(auth)}"
+        with pytest.raises(TypeError):
+            pickle.dumps(auth)

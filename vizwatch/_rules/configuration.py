@@ -1,0 +1,466 @@
+"""Which endpoint, project and credentials to use: the first found of all places that may say so.
+
+In this order: arguments, and the section of the credentials file that an argument chose; `VIZWATCH_*`;
+`HUAWEICLOUD_SDK_*`; the credentials file's `[basic]`; `OS_*`, which may name a cloud of clouds.yaml.
+
+Endpoint, project and credentials are each taken from one place: an access key is never completed from the
+next one. What is not needed is not looked at, so a blank variable or a broken file further down is no error.
+
+Where credentials may go:
+
+- An endpoint outside both clouds has to be given in the same place as the credentials, or in an earlier one.
+- If the place of the credentials says their cloud, by region, endpoint or IAM address, they do not go to the
+  other one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Protocol
+
+import attrs
+
+from vizwatch._values import checks, regions
+from vizwatch._values.errors import ConfigError
+from vizwatch._values.secrets import Secret, secret
+
+_ARGUMENTS: Final = {
+    name: (name,)
+    for name in (
+        *("endpoint", "region", "project_id", "workspace_id"),
+        *("token", "access_key", "secret_key", "security_token"),
+    )
+}
+_VIZWATCH: Final = {
+    "endpoint": ("VIZWATCH_ENDPOINT",),
+    "region": ("VIZWATCH_REGION",),
+    "project_id": ("VIZWATCH_PROJECT_ID",),
+    "token": ("VIZWATCH_TOKEN",),
+}
+_HUAWEICLOUD: Final = {
+    "project_id": ("HUAWEICLOUD_SDK_PROJECT_ID",),
+    "access_key": ("HUAWEICLOUD_SDK_AK",),
+    "secret_key": ("HUAWEICLOUD_SDK_SK",),
+    "security_token": ("HUAWEICLOUD_SDK_SECURITY_TOKEN",),
+}
+_FILE: Final = {
+    "project_id": ("project_id",),
+    "access_key": ("ak",),
+    "secret_key": ("sk",),
+    "security_token": ("security_token",),
+    "iam_endpoint": ("iam_endpoint",),
+}
+_OPENSTACK: Final = {
+    "region": ("OS_REGION_NAME",),
+    "project_id": ("OS_PROJECT_ID",),
+    "project_name": ("OS_PROJECT_NAME",),
+    "token": ("OS_TOKEN", "OS_AUTH_TOKEN"),
+    "iam_endpoint": ("OS_AUTH_URL",),
+    "username": ("OS_USERNAME",),
+    "password": ("OS_PASSWORD",),
+    "domain_name": ("OS_USER_DOMAIN_NAME", "OS_DOMAIN_NAME"),
+    "cloud": ("OS_CLOUD",),
+}
+
+_KINDS: Final = (
+    ("token",),
+    ("access_key", "secret_key", "security_token"),
+    ("password", "username"),
+    ("cloud",),
+)
+_CREDENTIALS: Final = tuple(field for kind in _KINDS for field in kind)
+_HEADERS: Final = frozenset({"token", "access_key", "secret_key", "security_token"})
+
+
+@attrs.frozen
+class Found:
+    """A value and where it was found. Secrets are :class:`Secret`, which shows as ``***``."""
+
+    value: str
+    source: str
+    """`argument endpoint`, `VIZWATCH_TOKEN`, or `~/.huaweicloud/credentials [basic] ak`, for example."""
+
+
+@attrs.frozen
+class Token:
+    """A token that somebody else got."""
+
+    token: Found
+
+
+@attrs.frozen
+class AccessKey:
+    """AK and SK; with a security token where they are temporary."""
+
+    access_key: Found
+    secret_key: Found
+    security_token: Found | None = None
+
+
+@attrs.frozen
+class Password:
+    """A user of the identity service; tokens are scoped to the configuration's own project."""
+
+    iam_endpoint: Found
+    username: Found
+    password: Found
+    domain_name: Found
+
+
+@attrs.frozen
+class Cloud:
+    """The name of a cloud in clouds.yaml, which openstacksdk reads."""
+
+    cloud: Found
+
+
+Credentials = Token | AccessKey | Password | Cloud
+
+
+@attrs.frozen(kw_only=True)
+class Configuration:
+    """What was found, each value with its source."""
+
+    endpoint: Found
+    project_id: Found
+    workspace_id: Found | None
+    credentials: Credentials
+    unused: tuple[str, ...]
+    """The sources of other credentials, that those found go before."""
+    notes: tuple[str, ...]
+    """What is accepted, but not as it should be."""
+
+
+@attrs.frozen(kw_only=True)
+class CredentialsFile:
+    """What the vendor's credentials file says, or what is wrong with it; empty where there is none."""
+
+    name: str = "~/.huaweicloud/credentials"
+    sections: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict, repr=False)
+    problem: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Address(Protocol):
+    """The check of an address: gives `https://host[:port]`, or raises :class:`ConfigError`."""
+
+    def __call__(self, value: object, *, name: str) -> str: ...
+
+
+def resolve(
+    arguments: Mapping[str, object],
+    environment: Mapping[str, str],
+    file: CredentialsFile,
+    *,
+    profile: object = None,
+    address: Address,
+) -> Configuration:
+    """The configuration that arguments, environment and credentials file give together.
+
+    Args:
+        arguments: By name; ``None`` counts as not given.
+        environment: All variables.
+        file: The credentials file.
+        profile: Its section. Chosen by an argument, it goes before the environment; else `basic` goes after.
+        address: How an address is checked.
+
+    Raises:
+        ConfigError: Something is missing, wrong or contradictory: all that is, with source and remedy.
+    """
+    places = _places(arguments, environment, file, profile)
+    problems: list[str] = []
+    home = where = project_id = workspace_id = credentials = None
+    with _noted(problems):
+        home = _home(places)
+    with _noted(problems):
+        where = _where(places, home, address)
+    with _noted(problems):
+        project_id = _project_id(places)
+    with _noted(problems):
+        workspace_id = _workspace_id(places[0])
+    if home is not None:
+        with _noted(problems):
+            credentials = _credentials(places[home], where, address)
+    if problems or home is None or where is None or project_id is None or credentials is None:
+        raise ConfigError(_listed(problems))
+    _check_destination(where, places, home)
+    return Configuration(
+        endpoint=where.endpoint,
+        project_id=project_id,
+        workspace_id=workspace_id,
+        credentials=credentials,
+        unused=tuple(
+            place.sources[field] for place in places[home + 1 :] for field in place.having(_CREDENTIALS)
+        ),
+        notes=file.notes,
+    )
+
+
+# --- the places -----------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class _Place:
+    """One place that may say something: what it does say, and what each thing is called there."""
+
+    raw: Mapping[str, object] = attrs.field(repr=False)
+    sources: Mapping[str, str]
+    problem: str | None = None
+
+    def having(self, fields: Sequence[str]) -> list[str]:
+        return [field for field in fields if field in self.raw]
+
+    def take(self, field: str) -> Found:
+        source = self.sources[field]
+        return Found(_clean(field, source, self.raw[field]), source)
+
+    def take_any(self, field: str) -> Found | None:
+        return self.take(field) if field in self.raw else None
+
+
+def _place(
+    keys: Mapping[str, tuple[str, ...]],
+    given: Mapping[str, object],
+    prefix: str = "",
+    problem: str | None = None,
+) -> _Place:
+    raw: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    for field, names in keys.items():
+        key = next((name for name in names if given.get(name) is not None), None)
+        sources[field] = prefix + (key or names[0])
+        if key is not None:
+            raw[field] = given[key]
+    return _Place(raw, sources, problem)
+
+
+def _places(
+    arguments: Mapping[str, object], environment: Mapping[str, str], file: CredentialsFile, profile: object
+) -> list[_Place]:
+    chain = [
+        _place(_ARGUMENTS, arguments, "argument "),
+        _place(_VIZWATCH, environment),
+        _place(_HUAWEICLOUD, environment),
+        _place(_OPENSTACK, environment),
+    ]
+    if profile is None:
+        section = "basic"
+    else:
+        section = _clean("profile", "argument profile", profile)
+        if file.problem or section not in file.sections:
+            known = ", ".join(checks.shown(name) for name in file.sections) or "none"
+            missing = f"{file.name} has no section {checks.shown(section)}; its sections: {known}"
+            raise ConfigError(f"argument profile: {file.problem or missing}")
+    values = file.sections.get(section, {})
+    prefix = f"{file.name} [{section}] "
+    chain.insert(3 if profile is None else 1, _place(_FILE, values, prefix, file.problem))
+    return chain
+
+
+def _first(places: Sequence[_Place], fields: Sequence[str]) -> int | None:
+    """The number of the first place that says any of these things."""
+    for number, place in enumerate(places):
+        if place.problem and any(field in place.sources for field in fields):
+            raise ConfigError(place.problem)
+        if place.having(fields):
+            return number
+    return None
+
+
+def _clean(field: str, source: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{source} must be a string, not {type(value).__name__}")
+    if not value.strip():
+        raise ConfigError(f"{source} is set, but blank: give it a value, or unset it")
+    if field in _HEADERS:
+        return secret(source, value)
+    if any(unicodedata.category(one) in {"Cc", "Cs"} for one in value):
+        raise ConfigError(f"{source} has a control character, perhaps a newline at its end: set it without")
+    if field == "password":
+        return Secret(value)
+    if value != value.strip():
+        raise ConfigError(f"{source} begins or ends with white space: set it without")
+    return value
+
+
+# --- what they say --------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class _Where:
+    endpoint: Found
+    place: int
+    region: regions.Region | None
+
+
+def _home(places: Sequence[_Place]) -> int:
+    """The number of the place that the credentials come from."""
+    home = _first(places, _CREDENTIALS)
+    if home is None:
+        raise ConfigError(
+            "VIZWATCH_TOKEN is not set, and there are no other credentials: set it; or "
+            "HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK; or OS_AUTH_URL, OS_USERNAME, OS_PASSWORD and "
+            "OS_USER_DOMAIN_NAME; or OS_CLOUD"
+        )
+    return home
+
+
+def _where(places: Sequence[_Place], home: int | None, address: Address) -> _Where:
+    number = _first(places, ("endpoint", "region"))
+    if number is None:
+        return _where_iam_is(places, home)
+    place = places[number]
+    named = place.take_any("region")
+    region = regions.region(named.source, named.value) if named else None
+    endpoint = place.take_any("endpoint")
+    if endpoint is None and named and region:
+        return _Where(Found(region.endpoint, named.source), number, region)
+    endpoint = _checked_address(place.take("endpoint"), address)
+    at = regions.at(endpoint.value)
+    if at and named and region != at:
+        raise ConfigError(
+            f"{endpoint.source} is in {at.name}, and {named.source} is {named.value}: unset one of them"
+        )
+    return _Where(endpoint, number, at or region)
+
+
+def _where_iam_is(places: Sequence[_Place], home: int | None) -> _Where:
+    """The region of the identity service that the credentials belong to: many set nothing else."""
+    iam = places[home].take_any("iam_endpoint") if home is not None else None
+    region = regions.at(iam.value) if iam else None
+    if home is None or iam is None or region is None:
+        raise ConfigError(
+            "VIZWATCH_ENDPOINT is not set, and nothing else says where: set it to https://host[:port], or "
+            "VIZWATCH_REGION to a region such as eu-de"
+        )
+    return _Where(Found(region.endpoint, iam.source), home, region)
+
+
+def _checked_address(found: Found, address: Address) -> Found:
+    if "://" not in found.value or any(one in found.value for one in "?#@"):
+        raise ConfigError(
+            f"{found.source} must be https://host[:port], without user, query and fragment; it is not shown, "
+            "since it may hold a secret"
+        )
+    return Found(address(found.value, name=found.source), found.source)
+
+
+def _project_id(places: Sequence[_Place]) -> Found:
+    number = _first(places, ("project_id",))
+    if number is None:
+        named = [place.sources["project_name"] for place in places if "project_name" in place.raw]
+        name = f" ({named[0]} gives its name alone)" if named else ""
+        raise ConfigError(
+            f"VIZWATCH_PROJECT_ID is not set, and nothing else gives the project's id{name}: set it to the "
+            "id that the console shows under My Credentials"
+        )
+    found = places[number].take("project_id")
+    if len(found.value) > 64:
+        raise ConfigError(f"{found.source} must be a project's id, not {len(found.value)} characters")
+    if regions.is_project_name(found.value):
+        raise ConfigError(
+            f"{found.source} must be the project's id, such as 04f679b17380d32a2f32c00335c4b5ba, and "
+            f"{checks.shown(found.value)} is a project's name: the console shows both under My Credentials"
+        )
+    checks.identifier(found.source, found.value)
+    return found
+
+
+def _workspace_id(arguments: _Place) -> Found | None:
+    found = arguments.take_any("workspace_id")
+    if found:
+        checks.identifier(found.source, found.value)
+    return found
+
+
+def _credentials(place: _Place, where: _Where | None, address: Address) -> Credentials:
+    kinds = [found for kind in _KINDS if (found := place.having(kind))]
+    secrets = [found[0] for found in kinds if found[0] != "username"]
+    if len(secrets) > 1:
+        several = " and ".join(place.sources[field] for field in secrets)
+        raise ConfigError(f"{several} are set together: keep one, and unset the rest")
+    match secrets:
+        case ["token"]:
+            return Token(place.take("token"))
+        case ["cloud"]:
+            return Cloud(place.take("cloud"))
+        case ["password"] | []:
+            _check_complete(place, ("username", "password", "domain_name"))
+            return Password(
+                _iam_endpoint(place, where, address),
+                place.take("username"),
+                place.take("password"),
+                place.take("domain_name"),
+            )
+        case _:
+            _check_complete(place, ("access_key", "secret_key"))
+            temporary = place.take_any("security_token")
+            return AccessKey(place.take("access_key"), place.take("secret_key"), temporary)
+
+
+def _check_complete(place: _Place, fields: Sequence[str]) -> None:
+    missing = [place.sources[field] for field in fields if field not in place.raw]
+    if missing:
+        given = " and ".join(place.sources[field] for field in place.having(_CREDENTIALS))
+        raise ConfigError(f"{given} set without {' and '.join(missing)}: they are used together")
+
+
+def _iam_endpoint(place: _Place, where: _Where | None, address: Address) -> Found:
+    found = place.take_any("iam_endpoint")
+    if found is not None:
+        origin = found.value.rstrip("/").removesuffix("/v3")
+        return _checked_address(Found(origin, found.source), address)
+    if where is not None and where.region is not None:
+        return Found(where.region.iam_endpoint, where.endpoint.source)
+    raise ConfigError(
+        f"{place.sources['iam_endpoint']} is not set: set it to the identity service's address, such as "
+        "https://iam.eu-de.otc.t-systems.com/v3"
+    )
+
+
+def _check_destination(where: _Where, places: Sequence[_Place], home: int) -> None:
+    """Credentials do not go where somebody else, who knew nothing of them, points."""
+    place, endpoint = places[home], where.endpoint
+    source = place.sources[place.having(_CREDENTIALS)[0]]
+    cloud = regions.cloud_of(endpoint.value)
+    if cloud is None:
+        if where.place > home:
+            raise ConfigError(
+                f"{endpoint.source} is in neither cloud, and would be sent {source}: give the endpoint as an "
+                "argument if that is meant"
+            )
+        return
+    for field in place.having(("endpoint", "region", "iam_endpoint")):
+        other = _cloud_named(field, place.take(field).value)
+        if other not in {None, cloud}:
+            raise ConfigError(
+                f"{source} is of {other}, says {place.sources[field]}, and {endpoint.source} is an address "
+                f"of {cloud}: give an endpoint and credentials of one cloud"
+            )
+
+
+def _cloud_named(field: str, value: str) -> str | None:
+    if field != "region":
+        return regions.cloud_of(value)
+    return regions.REGIONS[value].cloud if value in regions.REGIONS else None
+
+
+# --- all problems at once -------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        if str(error) not in problems:
+            problems.append(str(error))
+
+
+def _listed(problems: Sequence[str]) -> str:
+    if len(problems) == 1:
+        return problems[0]
+    numbered = "; ".join(f"({number}) {one}" for number, one in enumerate(problems, 1))
+    return f"{len(problems)} things are wrong with the configuration: {numbered}"

@@ -1,0 +1,104 @@
+"""Where configuration comes from: the process's environment, and the vendor's credentials file."""
+
+from __future__ import annotations
+
+import configparser
+import errno
+import functools
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from vizwatch._rules import configuration, wire
+from vizwatch._rules.configuration import Configuration, CredentialsFile
+from vizwatch._values.text import printable
+
+_VARIABLE: Final = "HUAWEICLOUD_SDK_CREDENTIALS_FILE"
+_MAX_FILE: Final = 2**20
+
+
+def find(
+    arguments: Mapping[str, object], *, profile: object = None, allow_insecure: bool = False
+) -> Configuration:
+    """The configuration that these arguments, the environment and the credentials file give.
+
+    Args:
+        arguments: `endpoint`, `region`, `project_id`, `workspace_id`, `token`, `access_key`, `secret_key` and
+            `security_token`; ``None`` counts as not given.
+        profile: The section of the credentials file, instead of `basic`.
+        allow_insecure: Whether `http` is allowed beyond loopback.
+
+    Raises:
+        ConfigError: Something is missing, wrong or contradictory.
+    """
+    return configuration.resolve(
+        arguments,
+        os.environ,
+        credentials_file(os.environ),
+        profile=profile,
+        address=functools.partial(wire.endpoint, allow_insecure=allow_insecure),
+    )
+
+
+def credentials_file(environment: Mapping[str, str]) -> CredentialsFile:
+    """The file that `HUAWEICLOUD_SDK_CREDENTIALS_FILE` names, or `~/.huaweicloud/credentials`.
+
+    What is wrong with it is told in its `problem`, never raised: it may not be needed.
+    """
+    named = environment.get(_VARIABLE)
+    home = environment.get("USERPROFILE" if sys.platform == "win32" else "HOME")
+    if named:
+        path, name = Path(named), printable(named)
+    elif named is None and home:
+        path, name = Path(home, ".huaweicloud", "credentials"), CredentialsFile().name
+    elif named is None:
+        return CredentialsFile()
+    else:
+        return CredentialsFile(problem=f"{_VARIABLE} is set, but blank: give it a path, or unset it")
+    try:
+        text, mode = _read(path)
+    except FileNotFoundError:
+        problem = f"{_VARIABLE} names {name}, which does not exist" if named else None
+        return CredentialsFile(name=name, problem=problem)
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        return CredentialsFile(name=name, problem=f"{name}, line {line}: it is not UTF-8")
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        return CredentialsFile(name=name, problem=f"{name} cannot be read: {reason}")
+    shared = os.name == "posix" and mode & (stat.S_IRGRP | stat.S_IROTH)
+    notes = (f"{name} can be read by others on this machine: chmod 600 it",) if shared else ()
+    return _parsed(name, text, notes)
+
+
+def _read(path: Path) -> tuple[str, int]:
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):  # a pipe would be waited for
+        raise OSError(errno.EINVAL, "it is not a file")
+    with path.open("rb") as file:
+        content = file.read(_MAX_FILE + 1)
+    if len(content) > _MAX_FILE:
+        raise OSError(errno.EFBIG, "it is larger than 1 MiB")
+    return content.decode("utf-8-sig"), mode
+
+
+def _parsed(name: str, text: str, notes: tuple[str, ...]) -> CredentialsFile:
+    """As the vendor's SDK reads it. Its parser's own errors would show the line, and the secret on it."""
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(text)
+    except configparser.MissingSectionHeaderError as error:
+        problem = f"line {error.lineno}: it stands before any section, such as [basic]"
+    except configparser.DuplicateSectionError as error:
+        problem = f"line {error.lineno}: a section stands there for the second time"
+    except configparser.DuplicateOptionError as error:
+        problem = f"line {error.lineno}: a key stands there for the second time"
+    except configparser.ParsingError as error:
+        problem = f"line {error.errors[0][0]}: it is no `key = value`"
+    else:
+        sections = {section: dict(parser[section]) for section in parser.sections()}
+        return CredentialsFile(name=name, sections=sections, notes=notes)
+    return CredentialsFile(name=name, problem=f"{name}, {problem}", notes=notes)
