@@ -7,6 +7,9 @@ import datetime as dt
 import inspect
 import math
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -17,8 +20,11 @@ from hypothesis import strategies as st
 import vizwatch
 from vizwatch import JobStatus
 from vizwatch._values import checks, statuses
+from vizwatch._values import errors as errors_module
 from vizwatch._values.secrets import Secret
 from vizwatch._values.text import printable, redacted
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_all_names_are_sorted_exist_and_are_documented() -> None:
@@ -26,10 +32,18 @@ def test_all_names_are_sorted_exist_and_are_documented() -> None:
     assert all(inspect.getdoc(getattr(vizwatch, name)) for name in vizwatch.__all__)
 
 
+def test_every_name_is_imported_from_its_home_when_first_named() -> None:
+    assert set(vizwatch._HOME_OF) | {"emulator"} == set(vizwatch.__all__) == set(dir(vizwatch))
+    script = "import sys, vizwatch; assert 'aiohttp' not in sys.modules; vizwatch.Client; vizwatch.emulator"
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=ROOT)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        vizwatch.nothing  # noqa: B018 - that it cannot be named is the point
+
+
 def test_every_public_error_is_exported() -> None:
     errors = {
         name
-        for name, value in vars(vizwatch._values.errors).items()
+        for name, value in vars(errors_module).items()
         if inspect.isclass(value) and issubclass(value, BaseException) and not name.startswith("_")
     }
     assert errors - {"CallError"} <= set(vizwatch.__all__)

@@ -7,46 +7,48 @@
             print(transition.previous, "->", transition.current)
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
-from vizwatch._flows.paging import JobPager
-from vizwatch._flows.watching import Watch
-from vizwatch._values.errors import (
-    ApiError,
-    AuthenticationError,
-    BadRequestError,
-    ClientClosedError,
-    ClockSkewError,
-    ConfigError,
-    ConflictError,
-    ConnectError,
-    DecodeError,
-    JobEndedError,
-    JobGoneError,
-    NotFoundError,
-    OutcomeUnknownError,
-    PermissionDeniedError,
-    ProtocolError,
-    RateLimitError,
-    RequestTimeoutError,
-    ServerError,
-    TransportError,
-    VizwatchError,
-    WatchError,
-    WatchTimeoutError,
-    WrongEndpointError,
-)
-from vizwatch._values.exchange import Outgoing
-from vizwatch._values.models import Job, JobPage, Schedule, Transition
-from vizwatch._values.settings import Settings
-from vizwatch._values.statuses import JobStatus
-from vizwatch._values.text import printable
-from vizwatch._world.auth import AkSkAuth, Auth, RenewableAuth, TokenAuth
-from vizwatch._world.iam import PasswordAuth
-from vizwatch.client import Client
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from vizwatch import emulator
+    from vizwatch._flows.paging import JobPager
+    from vizwatch._flows.watching import Watch
+    from vizwatch._values.errors import (
+        ApiError,
+        AuthenticationError,
+        BadRequestError,
+        ClientClosedError,
+        ClockSkewError,
+        ConfigError,
+        ConflictError,
+        ConnectError,
+        DecodeError,
+        JobEndedError,
+        JobGoneError,
+        NotFoundError,
+        OutcomeUnknownError,
+        PermissionDeniedError,
+        ProtocolError,
+        RateLimitError,
+        RequestTimeoutError,
+        ServerError,
+        TransportError,
+        VizwatchError,
+        WatchError,
+        WatchTimeoutError,
+        WrongEndpointError,
+    )
+    from vizwatch._values.exchange import Outgoing
+    from vizwatch._values.models import Job, JobPage, Schedule, Transition
+    from vizwatch._values.settings import Settings
+    from vizwatch._values.statuses import JobStatus
+    from vizwatch._values.text import printable
+    from vizwatch._world.auth import AkSkAuth, Auth, RenewableAuth, TokenAuth
+    from vizwatch._world.iam import PasswordAuth
+    from vizwatch.client import Client
 
 __version__ = "0.1.0"
 
@@ -93,11 +95,56 @@ __all__ = [
     "printable",
 ]
 
+# Imported when first named: the pytest plugin is loaded in every run of a user's environment, and a command's
+# `--help` needs no HTTP client.
+_HOMES: Final = {
+    "vizwatch._flows.paging": ("JobPager",),
+    "vizwatch._flows.watching": ("Watch",),
+    "vizwatch._values.errors": (
+        "ApiError",
+        "AuthenticationError",
+        "BadRequestError",
+        "ClientClosedError",
+        "ClockSkewError",
+        "ConfigError",
+        "ConflictError",
+        "ConnectError",
+        "DecodeError",
+        "JobEndedError",
+        "JobGoneError",
+        "NotFoundError",
+        "OutcomeUnknownError",
+        "PermissionDeniedError",
+        "ProtocolError",
+        "RateLimitError",
+        "RequestTimeoutError",
+        "ServerError",
+        "TransportError",
+        "VizwatchError",
+        "WatchError",
+        "WatchTimeoutError",
+        "WrongEndpointError",
+    ),
+    "vizwatch._values.exchange": ("Outgoing",),
+    "vizwatch._values.models": ("Job", "JobPage", "Schedule", "Transition"),
+    "vizwatch._values.settings": ("Settings",),
+    "vizwatch._values.statuses": ("JobStatus",),
+    "vizwatch._values.text": ("printable",),
+    "vizwatch._world.auth": ("AkSkAuth", "Auth", "RenewableAuth", "TokenAuth"),
+    "vizwatch._world.iam": ("PasswordAuth",),
+    "vizwatch.client": ("Client",),
+}
+_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
+
 
 def __getattr__(name: str) -> Any:
-    """Imports :mod:`vizwatch.emulator` when it is first named: a client alone does not need a web server."""
     if name == "emulator":
-        import vizwatch.emulator as module  # noqa: PLC0415 - see above
+        return importlib.import_module("vizwatch.emulator")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOME_OF[name]), name)
+    return value
 
-        return module
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return __all__
