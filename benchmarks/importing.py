@@ -14,39 +14,49 @@ _ROOT: Final = Path(__file__).parent.parent
 _TIMED: Final = """
 import time
 cpu, wall = time.process_time(), time.perf_counter()
-import {module}
+{statement}
 print(time.process_time() - cpu, time.perf_counter() - wall)
 """
 
 
 def run(*, runs: int = 15) -> Report:
-    """The benchmark, after one import of each that is not counted and leaves bytecode behind."""
+    """The benchmark, after one import of each that is not counted and leaves bytecode behind.
+
+    The package imports a name when it is first named, so that what a user waits for is the second row.
+    """
     start = time.perf_counter()
-    taken = [[_imported("vizwatch"), _imported("aiohttp")] for _ in range(runs + 1)]
+    rows = [
+        _row("import vizwatch", "import aiohttp", runs),
+        _row("from vizwatch import Client", "import aiohttp", runs),
+    ]
+    return Report(
+        name="importing",
+        title="the first import in a process",
+        rows=rows,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _row(what: str, against: str, runs: int) -> Row:
+    taken = [[_imported(what), _imported(against)] for _ in range(runs + 1)]
     ours, theirs = zip(*taken[1:], strict=True)
     (our_cpu, our_wall), (their_cpu, their_wall) = (
         map(Sample, zip(*times, strict=True)) for times in (ours, theirs)
     )
-    row = Row(
-        what="import vizwatch",
-        against="import aiohttp",
+    return Row(
+        what=what,
+        against=against,
         unit="ms CPU",
         ours=our_cpu,
         theirs=their_cpu,
         budget=1.25,
         wall=(our_wall, their_wall),
     )
-    return Report(
-        name="importing",
-        title="the first import in a process",
-        rows=[row],
-        seconds=time.perf_counter() - start,
-    )
 
 
-def _imported(module: str) -> tuple[float, float]:
+def _imported(statement: str) -> tuple[float, float]:
     """Milliseconds of CPU, and by the clock."""
-    command = [sys.executable, "-c", _TIMED.format(module=module)]
+    command = [sys.executable, "-c", _TIMED.format(statement=statement)]
     printed = subprocess.run(command, cwd=_ROOT, check=True, capture_output=True, text=True).stdout
     cpu, wall = (float(seconds) * 1000 for seconds in printed.split())
     return cpu, wall
