@@ -21,7 +21,7 @@ def run(code: str) -> str:
 
 @pytest.mark.parametrize(
     ("name", "options", "rows"),
-    [("listing", "jobs=3000, runs=1", 10), ("importing", "runs=1", 1)],
+    [("listing", "jobs=3000, runs=1", 10), ("importing", "runs=1", 2)],
 )
 def test_tells_each_ratio_with_its_verdict_and_writes_it_down(
     tmp_path: Path, name: str, options: str, rows: int
