@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import pytest
 from conftest import ENDPOINT, PROJECT
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import vizwatch
@@ -105,7 +105,8 @@ def test_two_addresses_are_not_as_the_others() -> None:
         ("EU-DE", r"known region \(eu-de, "),
         ("", "known region"),
         ("\x1b[2J\u202e", r"not '\\x1b\[2J\\u202e'"),
-        (CANARY * 10, "not 110 characters"),
+        ("e" * 32, f"not '{'e' * 32}'"),
+        (CANARY * 3, "not 33 characters"),
     ],
 )
 def test_an_unknown_region_is_told_with_the_known_ones_the_closest_first(name: str, said: str) -> None:
@@ -122,6 +123,8 @@ def test_an_unknown_region_is_told_with_the_known_ones_the_closest_first(name: s
         ("https://iam.myhuaweicloud.com/v3", "Huawei Cloud"),
         ("https://IAM.EU-NL.otc.t-systems.com:443/v3", "Open Telekom Cloud"),
         ("https://modelarts.eu-de.otc.t-systems.com.example.com", None),
+        ("https://modelarts.cn-north-4.myhuaweicloud.com.example.com", None),
+        ("https://not-iam.cn-north-4.myhuaweicloud.com", None),
         ("https://example.com/modelarts.eu-de.otc.t-systems.com", None),
         ("https://bucket.obs.cn-north-4.myhuaweicloud.com", None),
         ("https://modelarts.a.b.myhuaweicloud.com", None),
@@ -209,6 +212,13 @@ def test_credentials_of_every_kind_carry_their_parts() -> None:
         Found(f"{CANARY} pass/wörd", "OS_PASSWORD"),
         Found("OTC-EU-DE-00000000001000000001", "OS_USER_DOMAIN_NAME"),
     )
+    keys: dict[str, Any] = {"access_key": "a", "secret_key": "s", "security_token": "t"}
+    assert resolved(VIZWATCH, **keys).credentials == AccessKey(
+        *(Found(value, f"argument {name}") for name, value in keys.items())
+    )
+    in_file = resolved({}, {"basic": SECTION | {"security_token": "t"}}, region="eu-de").credentials
+    assert isinstance(in_file, AccessKey)
+    assert in_file.security_token == Found("t", f"{FILE} [basic] security_token")
     by_cloud = resolved({"OS_CLOUD": "otc"}, endpoint=ENDPOINT, project_id=PROJECT)
     assert by_cloud.credentials == Cloud(Found("otc", "OS_CLOUD"))
     given = resolved(region="eu-de", project_id=PROJECT, token="t", workspace_id="7")
@@ -216,11 +226,24 @@ def test_credentials_of_every_kind_carry_their_parts() -> None:
     assert given.workspace_id == Found("7", "argument workspace_id")
 
 
-def test_a_password_goes_to_the_identity_service_of_the_region_where_none_is_named() -> None:
-    environment = {name: value for name, value in OPENRC.items() if name != "OS_AUTH_URL"}
-    found = resolved(environment | {"VIZWATCH_REGION": "eu-de"}, project_id=PROJECT)
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"VIZWATCH_REGION": "eu-de"},
+        {"VIZWATCH_ENDPOINT": CUSTOM, "VIZWATCH_REGION": "eu-de"},
+        {"VIZWATCH_ENDPOINT": ENDPOINT},
+    ],
+)
+def test_a_password_goes_to_the_identity_service_of_the_region_where_none_is_named(
+    where: dict[str, str],
+) -> None:
+    environment = OPENRC | {"OS_DOMAIN_NAME": OPENRC["OS_USER_DOMAIN_NAME"]}
+    for name in ("OS_AUTH_URL", "OS_USER_DOMAIN_NAME"):
+        del environment[name]
+    found = resolved(environment | where, project_id=PROJECT)
     assert isinstance(found.credentials, Password)
-    assert found.credentials.iam_endpoint == Found("https://iam.eu-de.otc.t-systems.com", "VIZWATCH_REGION")
+    assert found.credentials.domain_name.source == "OS_DOMAIN_NAME"
+    assert found.credentials.iam_endpoint == Found("https://iam.eu-de.otc.t-systems.com", list(where)[-1])
 
 
 def test_a_section_is_chosen_by_the_profile_and_then_goes_before_the_environment() -> None:
@@ -260,6 +283,10 @@ _PLACES: dict[str, tuple[str, str]] = {
     which=st.sets(st.sampled_from(list(_PLACES)), min_size=1),
     where=st.sets(st.sampled_from(["argument", "VIZWATCH", "OS"]), min_size=1),
 )
+@example({"file", "OS"}, {"file", "OS"}, {"OS"})
+@example({"HUAWEICLOUD", "file"}, {"HUAWEICLOUD", "file"}, {"VIZWATCH", "OS"})
+@example({"VIZWATCH", "HUAWEICLOUD"}, {"VIZWATCH", "HUAWEICLOUD"}, {"argument", "VIZWATCH"})
+@example({"argument", "VIZWATCH"}, {"argument", "VIZWATCH"}, {"argument", "OS"})
 def test_the_first_found_wins_for_each_of_credentials_project_and_endpoint(
     who: set[str], which: set[str], where: set[str]
 ) -> None:
@@ -376,21 +403,25 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         _without(HUAWEICLOUD, _SK) | {"region": "eu-de", "sections": {"basic": SECTION}},
         f"^{_AK} set without {_SK}",
     ),
+    "SK and security token alone": (
+        _without(HUAWEICLOUD, _AK) | {"region": "eu-de", "HUAWEICLOUD_SDK_SECURITY_TOKEN": CANARY},
+        f"^{_SK} and HUAWEICLOUD_SDK_SECURITY_TOKEN set without {_AK}: ",
+    ),
     "security token alone": (
         VIZWATCH | {"VIZWATCH_TOKEN": None, "HUAWEICLOUD_SDK_SECURITY_TOKEN": CANARY},
         f"^HUAWEICLOUD_SDK_SECURITY_TOKEN set without {_AK} and {_SK}",
     ),
     "user alone": (
         {"OS_USERNAME": "ada", "region": "eu-de", "project_id": PROJECT},
-        "^OS_USERNAME set without OS_PASSWORD and OS_USER_DOMAIN_NAME",
+        "^OS_USERNAME set without OS_PASSWORD and OS_USER_DOMAIN_NAME: ",
     ),
     "no identity service": (
         _without(OPENRC, "OS_AUTH_URL") | {"endpoint": CUSTOM, "project_id": PROJECT},
         "^OS_AUTH_URL is not set: set it to",
     ),
     "no such section": (
-        VIZWATCH | {"profile": "work", "sections": {"basic": SECTION}},
-        rf"^argument profile: {FILE} has no section 'work'; its sections: 'basic'$",
+        VIZWATCH | {"profile": "work", "sections": {"basic": SECTION, "other": {}}},
+        rf"^argument profile: {FILE} has no section 'work'; its sections: 'basic', 'other'$",
     ),
     "no file": (VIZWATCH | {"profile": "work"}, "^argument profile: .*; its sections: none$"),
     "profile in a broken file": (
@@ -428,6 +459,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         VIZWATCH | {"endpoint": HUAWEI},
         "^VIZWATCH_TOKEN is of Open Telekom Cloud, says VIZWATCH_REGION, and argument endpoint is .* Huawei",
     ),
+    "token to the other cloud, by its endpoint": (
+        {"endpoint": HUAWEI, "VIZWATCH_ENDPOINT": ENDPOINT, "VIZWATCH_TOKEN": CANARY, "project_id": PROJECT},
+        "^VIZWATCH_TOKEN is of Open Telekom Cloud, says VIZWATCH_ENDPOINT, and argument endpoint is",
+    ),
     "password to the other cloud": (
         OPENRC | {"VIZWATCH_REGION": "cn-north-4", "project_id": PROJECT},
         "^OS_PASSWORD is of Open Telekom Cloud, says OS_AUTH_URL, and VIZWATCH_REGION is",
@@ -449,6 +484,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         VIZWATCH | {"project_id": "../x"},
         r"^argument project_id must be .* not '\.\./x'",
     ),
+    "a longer id": (VIZWATCH | {"project_id": "p" * 65}, "^argument project_id must be .* not 65 characters"),
     "token for project": (VIZWATCH | {"VIZWATCH_PROJECT_ID": CANARY * 9}, "project's id, not 99 characters"),
     "workspace with a path": (VIZWATCH | {"workspace_id": "a/b"}, "^argument workspace_id must be"),
     # Endpoints: U1, U2.
@@ -510,6 +546,7 @@ def test_what_is_wrong_is_told_with_its_source_and_no_secret(name: str) -> None:
         {"endpoint": "http://example.com", "allow_insecure": True, **VIZWATCH},
         {**OPENRC, "OS_AUTH_URL": "http://127.0.0.1:5000/v3/", "project_id": PROJECT, "endpoint": CUSTOM},
         {**VIZWATCH, "VIZWATCH_PROJECT_ID": "my_project-1"},
+        {**VIZWATCH, "VIZWATCH_PROJECT_ID": "p" * 64},
     ],
 )
 def test_what_is_asked_for_plainly_is_allowed(case: dict[str, Any]) -> None:
@@ -541,8 +578,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in os.environ:
         if name.startswith(("VIZWATCH_", "HUAWEICLOUD_", "OS_")):
             monkeypatch.delenv(name)
-    for name in ("HOME", "USERPROFILE"):
-        monkeypatch.setenv(name, str(tmp_path))
+    windows = os.name == "nt"
+    monkeypatch.setenv("HOME", "elsewhere" if windows else str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path) if windows else "elsewhere")
     (tmp_path / ".huaweicloud").mkdir()
     return tmp_path
 

@@ -292,7 +292,8 @@ def _clean(field: str, source: str, value: object) -> str:
 class _Where:
     endpoint: Found
     place: int
-    region: regions.Region | None
+    iam_endpoint: Found | None
+    """The identity service of the region, where that is known."""
 
 
 def _home(places: Sequence[_Place]) -> int:
@@ -316,14 +317,21 @@ def _where(places: Sequence[_Place], home: int | None, address: Address) -> _Whe
     region = regions.region(named.source, named.value) if named else None
     endpoint = place.take_any("endpoint")
     if endpoint is None and named and region:
-        return _Where(Found(region.endpoint, named.source), number, region)
+        return _of_region(region, named.source, number)
     endpoint = _checked_address(place.take("endpoint"), address)
     at = regions.at(endpoint.value)
     if at and named and region != at:
         raise ConfigError(
             f"{endpoint.source} is in {at.name}, and {named.source} is {named.value}: unset one of them"
         )
-    return _Where(endpoint, number, at or region)
+    iam_endpoint = Found(region.iam_endpoint, named.source) if named and region else None
+    if at:
+        iam_endpoint = Found(at.iam_endpoint, endpoint.source)
+    return _Where(endpoint, number, iam_endpoint)
+
+
+def _of_region(region: regions.Region, source: str, number: int) -> _Where:
+    return _Where(Found(region.endpoint, source), number, Found(region.iam_endpoint, source))
 
 
 def _where_iam_is(places: Sequence[_Place], home: int | None) -> _Where:
@@ -335,7 +343,7 @@ def _where_iam_is(places: Sequence[_Place], home: int | None) -> _Where:
             "VIZWATCH_ENDPOINT is not set, and nothing else says where: set it to https://host[:port], or "
             "VIZWATCH_REGION to a region such as eu-de"
         )
-    return _Where(Found(region.endpoint, iam.source), home, region)
+    return _of_region(region, iam.source, home)
 
 
 def _checked_address(found: Found, address: Address) -> Found:
@@ -412,8 +420,8 @@ def _iam_endpoint(place: _Place, where: _Where | None, address: Address) -> Foun
     if found is not None:
         origin = found.value.rstrip("/").removesuffix("/v3")
         return _checked_address(Found(origin, found.source), address)
-    if where is not None and where.region is not None:
-        return Found(where.region.iam_endpoint, where.endpoint.source)
+    if where is not None and where.iam_endpoint is not None:
+        return where.iam_endpoint
     raise ConfigError(
         f"{place.sources['iam_endpoint']} is not set: set it to the identity service's address, such as "
         "https://iam.eu-de.otc.t-systems.com/v3"

@@ -6,7 +6,6 @@ Source: the regions of the vendor's SDK, and the endpoints page of Open Telekom 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -87,8 +86,10 @@ def cloud_of(address: str) -> str | None:
     >>> cloud_of("https://iam.myhuaweicloud.com/v3"), cloud_of("https://modelarts.eu-de.example.com")
     ('Huawei Cloud', None)
     """
-    parts = re.fullmatch(r"(?:modelarts|iam)\.(?:[a-z0-9-]+\.)?(my[a-z]+\.[a-z]+|otc\..+)", _host(address))
-    return _CLOUDS.get(parts[1]) if parts else None
+    service, _, rest = _host(address).partition(".")
+    if service not in {"modelarts", "iam"}:
+        return None
+    return _CLOUDS.get(rest) or _CLOUDS.get(rest.partition(".")[2])
 
 
 def is_project_name(value: str) -> bool:
