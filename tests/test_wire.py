@@ -71,6 +71,13 @@ def test_any_other_endpoint_is_refused(value: object) -> None:
         wire.endpoint(value)
 
 
+@pytest.mark.parametrize("value", ["canary-token", "canary token", "https://canary\n", "canary" * 100])
+def test_what_is_no_address_may_be_a_secret_and_is_not_shown(value: str) -> None:
+    with pytest.raises(vizwatch.ConfigError, match=r"iam_endpoint must be .*https://iam\.") as caught:
+        wire.endpoint(value, name="iam_endpoint")
+    assert "canary" not in str(caught.value)
+
+
 def test_an_endpoint_with_a_password_is_refused_without_showing_it() -> None:
     with pytest.raises(vizwatch.ConfigError) as caught:
         wire.endpoint("https://user:canary@example.com")

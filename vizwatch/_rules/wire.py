@@ -42,9 +42,13 @@ def endpoint(value: object, *, name: str = "endpoint", allow_insecure: bool = Fa
     Raises:
         ConfigError: It has a path, query or user, or is ``http`` to a host that is not loopback.
     """
-    allowed = "an address such as https://modelarts.eu-de.otc.t-systems.com"
-    if not isinstance(value, str) or len(value) > 300 or not re.fullmatch(r"[!-~]+", value):
-        raise checks.refused(name, "(not shown)" if isinstance(value, str) else value, allowed)
+    service = "modelarts" if name == "endpoint" else "iam"
+    allowed = f"an address such as https://{service}.eu-de.otc.t-systems.com"
+    if not isinstance(value, str):
+        raise checks.refused(name, value, allowed)
+    if len(value) > 300 or not re.fullmatch(r"[a-z]+://[!-~]+", value, re.IGNORECASE):
+        # It may be a secret that was given in the address's place.
+        raise checks.refused(name, "(not shown)", allowed)
     try:
         parts = urllib.parse.urlsplit(value)
         host, port = parts.hostname, parts.port
