@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import anyio
@@ -383,6 +384,40 @@ async def test_a_client_is_closed_in_a_cancelled_scope_too(cloud: Emulator) -> N
     assert scope.cancelled_caught
     assert client._session is not None
     assert client._session._transport._session.closed
+
+
+@pytest.mark.parametrize("what", ["get", "list", "watch", "create"])
+async def test_a_call_may_be_cancelled_at_any_step(cloud: Emulator, here: vizwatch.Client, what: str) -> None:
+    """After any number of steps of the event loop no slot and no call is left, and the client works on."""
+    (job_id,) = cloud.add_jobs(1, status=8)
+    session = here._opened()
+
+    async def work() -> None:
+        match what:
+            case "get":
+                await here.get_job(job_id)
+            case "list":
+                await here.list_jobs().collect()
+            case "watch":
+                await anext(here.watch(job_id))
+            case _:
+                await here.create_job("tb", "/obs/name/")
+
+    ended = 0
+    for steps in range(200):
+        task = asyncio.create_task(work())
+        for _ in range(steps):
+            await asyncio.sleep(0)  # a step, and no time
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert session._transport._slots._value == here.settings.pool_size
+        assert not session._calls
+        ended += not task.cancelled()
+        if ended > 3:
+            break
+    assert ended > 3
+    assert (await here.get_job(job_id)).job_id == job_id
 
 
 async def test_cancelling_a_call_frees_its_connection(cloud: Emulator) -> None:
