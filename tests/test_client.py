@@ -420,6 +420,22 @@ async def test_a_call_may_be_cancelled_at_any_step(cloud: Emulator, here: vizwat
     assert (await here.get_job(job_id)).job_id == job_id
 
 
+async def test_a_client_whose_closing_is_cancelled_is_closed_all_the_same(cloud: Emulator) -> None:
+    for steps in range(12):
+        client = vizwatch.Client(cloud.endpoint, cloud.project_id, auth=cloud.token)
+        await client.__aenter__()
+        await client.list_jobs().collect()
+        closing = asyncio.create_task(client.aclose())
+        for _ in range(steps):
+            await asyncio.sleep(0)  # a step, and no time
+        closing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await closing
+        await client.aclose()
+        assert client._session is not None
+        assert client._session._transport._session.closed
+
+
 async def test_cancelling_a_call_frees_its_connection(cloud: Emulator) -> None:
     settings = vizwatch.Settings(pool_size=1)
     (job_id,) = cloud.add_jobs(1)

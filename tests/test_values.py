@@ -136,6 +136,9 @@ def test_settings_are_frozen() -> None:
 
 def test_a_shown_value_is_bounded() -> None:
     assert len(checks.shown("x" * 100_000)) < 150
+    assert checks.shown(10**5000) == "a number of 16610 bits"
+    with pytest.raises(vizwatch.ConfigError, match="status must be a JobStatus"):
+        checks.status("status", 10**5000)
 
 
 @pytest.mark.parametrize("value", ["\ud800", "a\udfffb"])

@@ -244,6 +244,15 @@ async def test_a_refusal_that_will_not_change_ends_a_watch_at_once(
     assert len(cloud.requests) == 1
 
 
+@pytest.mark.parametrize("status", [409, 410, 425, 499])
+async def test_a_refusal_that_is_not_the_services_own_ends_nothing(
+    cloud: Emulator, here: Client, status: int
+) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [300, 10]])
+    cloud.fault("body", status=status, text="gateway", content_type="text/plain", after=1, ttl=200)
+    assert await statuses(here.watch(job_id)) == [8, 10]
+
+
 async def test_what_the_service_asks_for_is_waited(cloud: Emulator, here: Client) -> None:
     (job_id,) = cloud.add_jobs(1, status=10)
     cloud.fault("status", status=429, retry_after=50, count=1)

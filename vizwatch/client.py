@@ -28,6 +28,7 @@ from vizwatch._values.errors import (
 )
 from vizwatch._values.exchange import Failure, Request
 from vizwatch._values.models import Job, JobPage, Transition
+from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
 from vizwatch._values.statuses import TERMINAL, JobStatus
 from vizwatch._world.auth import Auth, TokenAuth
@@ -77,6 +78,8 @@ class Client:
         session: aiohttp.ClientSession | None = None,
         allow_insecure: bool = False,
     ) -> None:
+        if isinstance(auth, str):
+            auth = Secret(auth)  # before anything can fail, and show this frame
         self.settings = Settings() if settings is None else settings
         if not isinstance(self.settings, Settings):
             raise checks.refused("settings", settings, "a Settings")

@@ -106,20 +106,23 @@ class _Schedules(tuple[Schedule, ...]):
     __slots__ = ()
 
 
+_Long = Annotated[int, msgspec.Meta(ge=-MAX_JOB_ID, le=MAX_JOB_ID)]
+
+
 class _Row(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """The documented fields, in the order of :class:`Job`'s."""
 
     job_id: Annotated[int, msgspec.Meta(ge=0, le=MAX_JOB_ID)]
     status: JobStatus
     job_name: str | None = None
-    create_time: int | None = None
-    duration: int | None = None
+    create_time: _Long | None = None
+    duration: _Long | None = None
     job_desc: str | None = None
     job_type: str | None = None
     service_url: str | None = None
     train_url: str | None = None
     resource_id: str | None = None
-    remaining_duration: int | None = None
+    remaining_duration: _Long | None = None
     schedule: _Schedules = _Schedules()
 
 

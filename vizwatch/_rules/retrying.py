@@ -9,7 +9,9 @@ from typing import Final
 from vizwatch._values.errors import (
     ApiError,
     AuthenticationError,
+    BadRequestError,
     CallError,
+    ConflictError,
     ConnectError,
     ProtocolError,
     RateLimitError,
@@ -106,8 +108,9 @@ def outcome_is_unknown(operation: Operation, fates: Sequence[Fate]) -> bool:
 
 
 def is_permanent(error: CallError) -> bool:
-    """Whether no later request will come to anything else."""
-    return fate(error) in {Fate.REFUSED, Fate.UNAUTHENTICATED}
+    """Whether no later request will come to anything else; a refusal without a code is not the service's."""
+    unexplained = isinstance(error, BadRequestError | ConflictError) and error.error_code is None
+    return fate(error) in {Fate.REFUSED, Fate.UNAUTHENTICATED} and not unexplained
 
 
 def wait_before(retry: int, settings: Settings, chance: float, retry_after: float | None) -> float | None:

@@ -15,10 +15,13 @@ from vizwatch._values.statuses import JobStatus
 
 MAX_JOB_ID: Final = 2**63 - 1
 _SHOWN: Final = 80
+_SHOWN_BITS: Final = 128
 
 
 def shown(value: object) -> str:
     """``repr(value)``, if it is short enough for one line of an error."""
+    if isinstance(value, int) and value.bit_length() > _SHOWN_BITS:
+        return f"a number of {value.bit_length()} bits"
     text = repr(value)
     # What is longer may be a token that was given in another's place.
     return text if len(text) <= _SHOWN else f"one of {len(text)} characters"
@@ -95,7 +98,7 @@ def job_id(value: object) -> int:
 
 def status(name: str, value: object) -> JobStatus:
     """A status, given as :class:`JobStatus` or as its number."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_JOB_ID:
         raise refused(name, value, "a JobStatus or its number")
     return JobStatus(int(value))
 

@@ -53,7 +53,8 @@ class TokenAuth:
     """
 
     def __init__(self, token: str) -> None:
-        self._headers = {"X-Auth-Token": secret("token", token)}
+        token = secret("token", Secret(token) if isinstance(token, str) else token)
+        self._headers = {"X-Auth-Token": token}
 
     async def headers(self, request: Outgoing, /) -> Mapping[str, str]:  # noqa: ARG002
         """The token, whatever the request."""

@@ -164,7 +164,8 @@ class Transport:
         """Closes the pool, unless it is the caller's; also in a cancelled scope, and within bounded time."""
         if self._owns_session:
             with anyio.move_on_after(_CLOSE_WITHIN, shield=True):
-                await self._session.close()
+                # Shielded from cancellation by asyncio's own means too: an interrupted close leaks sockets.
+                await asyncio.shield(self._session.close())
 
 
 def _timeout(within: float, connect: float) -> aiohttp.ClientTimeout:
