@@ -209,7 +209,7 @@ async def test_an_unknown_job_is_not_found_by_any_operation(path: str, api: Api)
     assert refusal(await api("DELETE", "/77"))[:2] == (404, "ModelArts.0015")
 
 
-@pytest.mark.parametrize("job_id", ["abc", "7x", "-1", "1" * 20, "%D9%A1"])
+@pytest.mark.parametrize("job_id", ["abc", "7x", "-1", "1" * 20, "%D9%A1", "%7B", "1%2F2"])
 async def test_a_job_id_that_is_no_number_is_refused(job_id: str, api: Api) -> None:
     assert refusal(await api("GET", f"/{job_id}"))[:2] == (400, "ModelArts.0104")
 
@@ -527,9 +527,137 @@ async def test_a_scope_needs_an_id_or_a_name(api: Api, cloud: Emulator) -> None:
     assert (await api.at("POST", "/v3/auth/tokens", json=call)).status == 400
 
 
+async def test_a_scopes_domain_may_be_left_out_but_not_be_wrong(api: Api, cloud: Emulator) -> None:
+    for domain, status in (({"name": cloud.domain}, 201), ({"name": "x"}, 401), ({"id": 7}, 401), (7, 400)):
+        call = password_call(cloud, scope={"project": {"name": "eu-de", "domain": domain}})
+        assert (await api.at("POST", "/v3/auth/tokens", json=call)).status == status
+
+
+async def test_ids_stand_for_the_names_of_user_and_domain(api: Api, cloud: Emulator) -> None:
+    user = (await api.at("POST", "/v3/auth/tokens", json=password_call(cloud))).body["token"]["user"]
+
+    async def ask(**given: Any) -> int:
+        identity = {
+            "methods": ["password"],
+            "password": {"user": {"password": cloud.password, **given}},
+        }
+        return (await api.at("POST", "/v3/auth/tokens", json={"auth": {"identity": identity}})).status
+
+    assert await ask(id=user["id"]) == 201
+    assert await ask(name=user["name"], domain={"id": user["domain"]["id"]}) == 201
+    assert await ask(id="other") == 401
+    assert await ask(id=["x"]) == 401
+    assert await ask(name=user["name"], domain={"id": "other"}) == 401
+    assert await ask(name=user["name"]) == 400
+
+
+def token_call(token: Any, project_id: str) -> dict[str, Any]:
+    identity = {"methods": ["token"], "token": {"id": token}}
+    return {"auth": {"identity": identity, "scope": {"project": {"id": project_id}}}}
+
+
+async def test_a_token_is_exchanged_for_one_of_another_project_that_lives_no_longer(
+    api: Api, cloud: Emulator
+) -> None:
+    scope = {"project": {"name": cloud.project_name}}
+    first = await api.at("POST", "/v3/auth/tokens", json=password_call(cloud, scope=scope))
+    await elapse(3600)
+    call = token_call(first.headers["X-Subject-Token"], "other")
+    second = await api.at("POST", "/v3/auth/tokens", json=call)
+    assert (second.status, second.body["token"]["methods"]) == (201, ["token"])
+    assert second.body["token"]["expires_at"] == first.body["token"]["expires_at"]
+    other = attrs.evolve(api, token=second.headers["X-Subject-Token"], project_id="other")
+    assert (await other("GET")).status == 200
+    await elapse(86_400 - 3600)
+    assert refusal(await other("GET"))[:2] == (401, "ModelArts.0202")
+    assert (await api.at("POST", "/v3/auth/tokens", json=call)).status == 401
+
+
+async def test_the_general_token_is_exchanged_for_one_of_the_usual_life(api: Api, cloud: Emulator) -> None:
+    answer = await api.at("POST", "/v3/auth/tokens", json=token_call(cloud.token, "other"))
+    issued, expires = (
+        dt.datetime.fromisoformat(answer.body["token"][key]) for key in ("issued_at", "expires_at")
+    )
+    assert expires - issued == dt.timedelta(hours=24)
+
+
+@pytest.mark.parametrize(
+    ("token", "status"), [("guess", 401), ("", 401), ("\ud800", 401), (7, 400), (None, 400)]
+)
+async def test_what_is_no_token_is_exchanged_for_none(token: Any, status: int, api: Api) -> None:
+    answer = await api.at("POST", "/v3/auth/tokens", json=token_call(token, "other"))
+    assert (answer.status, answer.body["error"]["code"]) == (status, status)
+
+
 async def test_openstacks_clients_find_the_identity_version(api: Api, cloud: Emulator) -> None:
     version = (await api.at("GET", "/v3")).body["version"]
     assert version["links"] == [{"rel": "self", "href": f"{cloud.endpoint}/v3/"}]
+    choices = await api.at("GET", "/")
+    assert (choices.status, choices.body) == (300, {"versions": {"values": [version]}})
+
+
+async def test_the_catalog_has_each_regions_endpoints_by_the_name_that_the_client_used(
+    session: aiohttp.ClientSession,
+) -> None:
+    async with Emulator(regions=["eu-de", "eu-nl"]) as cloud:
+        assert list(cloud.endpoints) == ["eu-de", "eu-nl"]
+        assert cloud.endpoint == cloud.endpoints["eu-de"] != cloud.endpoints["eu-nl"]
+        call = password_call(cloud, scope={"project": {"id": "p"}})
+        for asked, endpoint in cloud.endpoints.items():
+            answer = await Api(cloud, session).at(
+                "POST",
+                f"{endpoint}/v3/auth/tokens",
+                json=call,
+                headers={"Host": endpoint.removeprefix("http://").replace("127.0.0.1", "cloud")},
+            )
+            catalog = {
+                (service["type"], one["region_id"]): one["url"]
+                for service in answer.body["token"]["catalog"]
+                for one in service["endpoints"]
+            }
+            assert catalog == {
+                (name, region): url.replace("127.0.0.1", "cloud") + path
+                for region, url in cloud.endpoints.items()
+                for name, path in (("identity", "/v3"), ("modelarts", "/v1/p"), ("modelartsv1", "/v1/p"))
+            }, asked
+
+
+async def test_a_project_belongs_to_the_region_that_its_name_begins_with(
+    session: aiohttp.ClientSession,
+) -> None:
+    async with Emulator(regions=("eu-de", "eu-nl")) as cloud:
+        api = Api(cloud, session)
+        for name, home in (("eu-nl", "eu-nl"), ("eu-nl_team", "eu-nl"), ("eu-de_team", "eu-de")):
+            call = password_call(cloud, scope={"project": {"name": name}})
+            answer = await api.at("POST", "/v3/auth/tokens", json=call)
+            project_id = answer.body["token"]["project"]["id"]
+            for region, endpoint in cloud.endpoints.items():
+                jobs = await api.at(
+                    "GET",
+                    f"{endpoint}/v1/{project_id}/visualization-jobs",
+                    headers={"X-Auth-Token": answer.headers["X-Subject-Token"]},
+                )
+                if region == home:
+                    assert jobs.status == 200
+                else:
+                    assert refusal(jobs)[:2] == (401, "ModelArts.0207")
+
+
+async def test_any_other_project_belongs_to_the_region_that_uses_it_first(
+    session: aiohttp.ClientSession,
+) -> None:
+    async with Emulator(regions=("eu-de", "eu-nl")) as cloud:
+        api = Api(cloud, session)
+
+        async def status(region: str, project_id: str, token: str) -> int:
+            url = f"{cloud.endpoints[region]}/v1/{project_id}/visualization-jobs"
+            return (await api.at("GET", url, headers={"X-Auth-Token": token})).status
+
+        assert await status("eu-de", "p", "guess") == 401, "which is no use of it"
+        assert await status("eu-nl", "p", cloud.token) == 200
+        assert await status("eu-de", "p", cloud.token) == 401
+        assert await status("eu-nl", cloud.project_id, cloud.token) == 401
+        assert await status("eu-de", cloud.project_id, cloud.token) == 200
 
 
 def signed(cloud: Emulator, path: str, query: str, date: str, **headers: str) -> dict[str, str]:
@@ -809,6 +937,11 @@ async def test_what_is_made_before_the_start_is_there_after_it(session: aiohttp.
         ("rate_limit", 0),
         ("string_numbers", 1),
         ("refusal_status", 500),
+        ("regions", ()),
+        ("regions", "eu-de"),
+        ("regions", ["eu-de", "eu-de"]),
+        ("regions", ["eu de"]),
+        ("regions", [["eu-de"]]),
     ],
 )
 def test_an_option_out_of_its_range_is_refused(option: str, value: Any) -> None:

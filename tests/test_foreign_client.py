@@ -358,7 +358,10 @@ def test_a_region_refuses_the_project_of_another_one(connect: Connect, password:
 
 def ours(cloud: Cloud, use: Callable[[vizwatch.Client], Awaitable[Any]]) -> Any:
     async def run() -> Any:
-        async with vizwatch.Client(cloud.endpoint, cloud.project_id, auth=cloud.token) as client:
+        once = vizwatch.Settings(attempts=1)
+        async with vizwatch.Client(
+            cloud.endpoint, cloud.project_id, auth=cloud.token, settings=once
+        ) as client:
             return await use(client)
 
     return asyncio.run(run())

@@ -24,7 +24,6 @@ _AUTHORIZATION: Final = re.compile(
     + r" Access=(?P<access>[^,\s]+), SignedHeaders=(?P<signed>[^,\s]+), Signature=(?P<signature>\S+)"
 )
 _MAX_SKEW: Final = dt.timedelta(minutes=15)
-_CONTENT: Final = "x-sdk-content-sha256"
 _UNSIGNED: Final = "UNSIGNED-PAYLOAD"
 _IDS: Final = uuid.UUID("2c1b5a5e-6d0e-4e0c-9d53-0f3a7f1c9b6e")
 
@@ -223,7 +222,7 @@ class Signed:
         query = "&".join(f"{_quoted(key)}={_quoted(value)}" for key, value in pairs)
         headers = "".join(f"{name}:{self.headers.get(name, '').strip()}\n" for name in signed)
         body = hashlib.sha256(self.body).hexdigest()
-        if self.body and _CONTENT in signed and self.headers.get(_CONTENT) == _UNSIGNED:
+        if self.body and self.headers.get("X-Sdk-Content-Sha256") == _UNSIGNED:
             body = _UNSIGNED
         ended = path if path.endswith("/") else f"{path}/"
         return "\n".join((self.method, ended, query, headers, ";".join(signed), body))

@@ -21,8 +21,9 @@ from vizwatch.emulator._world import Request, World
 
 E = TypeVar("E", bound=_faults.Effect)
 
-_JOBS: Final = "/v1/{project_id}/visualization-jobs"
-_JOB: Final = _JOBS + "/{job_id}"
+# Spelt out, since aiohttp's own pattern leaves out braces.
+_JOBS: Final = "/v1/{project_id:[^/]+}/visualization-jobs"
+_JOB: Final = _JOBS + "/{job_id:[^/]+}"
 _ROUTES: Final = (
     ("GET", _JOBS, "list"),
     ("POST", _JOBS, "create"),
