@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import os
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -55,6 +56,19 @@ async def here(cloud: Emulator) -> AsyncIterator[vizwatch.Client]:
     """A client of the emulated cloud."""
     async with vizwatch.Client(cloud.endpoint, cloud.project_id, auth=cloud.token) as opened:
         yield opened
+
+
+@pytest.fixture(autouse=True)
+def _no_configuration_of_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Tests find none of the configuration of whoever runs them."""
+    for name in os.environ:
+        if name.startswith(("VIZWATCH_", "HUAWEICLOUD_", "OS_")):
+            monkeypatch.delenv(name)
+    home = str(tmp_path_factory.getbasetemp())
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setenv("USERPROFILE", home)
 
 
 @pytest.fixture

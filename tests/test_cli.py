@@ -195,6 +195,23 @@ def test_a_jobs_life_from_creation_to_deletion_by_commands(served: Cloud, vizwat
     assert vizwatch_command("show", job_id).code == 1
 
 
+@pytest.mark.parametrize(("verb", "status"), [("stop", 12), ("restart", 8), ("delete", 8)])
+def test_a_write_may_wait_and_then_shows_the_job(
+    served: Cloud, vizwatch_command: Any, verb: str, status: int
+) -> None:
+    job_id = str(served.add_job(status=status))
+    accepted = {"text": '{"is_success": true}', "match": {"path": f"*/{job_id}*", "method": "POST"}}
+    if verb == "delete":
+        accepted["match"] = {"path": f"*/{job_id}", "method": "DELETE"}
+        served.fault(
+            kind="status", status=404, code="ModelArts.0015", match={"method": "GET"}, after=1, count=3
+        )
+    served.fault(kind="body", count=1, **accepted)
+    (job,) = vizwatch_command(verb, job_id, "--wait", "30", "--json").objects
+    assert (job["job_id"], job["status"]) == (int(job_id), status)
+    assert vizwatch_command(verb, job_id, "--wait", "0").code == 2
+
+
 def test_watch_prints_each_change_as_one_json_object_at_once(served: Cloud) -> None:
     job_id = served.add_job(status=8, job_name="watched")
     with child("watch", str(job_id), "--interval", "1", "--json") as process:
@@ -258,7 +275,7 @@ def test_wait_tells_a_job_that_failed_from_one_that_was_to_fail(served: Cloud, v
             "list --status done",
             "--status must be a status's name or number, such as running or 8, not 'done'",
         ),
-        ("list --status 8,9", "--status takes one status"),
+        ("list --status 8,9,x", "--status must be a status's name or number"),
         ("list --order up", "order must be one of asc, desc"),
         ("list --endpoint http://example.com", "endpoint must be https"),
         ("list --project-id a/b", "project_id must be"),
@@ -324,7 +341,7 @@ def test_a_refusal_gives_one_line_without_the_token_and_code_1(
 
 def test_a_refusals_text_cannot_control_the_terminal(served: Cloud, vizwatch_command: Any) -> None:
     text = "no\x1b[2J\r\nway"
-    served.fault(kind="status", status=400, code="ModelArts.0104", message=text, count=1)
+    served.fault(kind="status", status=400, code="ModelArts.0102", message=text, count=1)
     done = vizwatch_command("list")
     assert done.code == 1
     assert done.err.count("\n") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import typing
 from typing import Any
 
 import anyio
@@ -321,11 +322,16 @@ def test_a_client_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     client = vizwatch.Client.from_env()
     assert (client.endpoint, client.project_id) == (ENDPOINT, PROJECT)
+    given = vizwatch.Client.from_env(region="eu-de", project_id="other", workspace_id="7")
+    assert given.endpoint == ENDPOINT
+    assert (given.project_id, given.workspace_id) == ("other", "7")
     for name in values:
         with monkeypatch.context() as patch:
             patch.setenv(name, "  ")
-            with pytest.raises(vizwatch.ConfigError, match=f"{name} is not set"):
+            with pytest.raises(vizwatch.ConfigError, match=f"^{name} is set, but blank"):
                 vizwatch.Client.from_env()
+    with pytest.raises(vizwatch.ConfigError, match="settings must be a Settings"):
+        vizwatch.Client.from_env(settings=typing.cast("vizwatch.Settings", {}))
 
 
 # --- opening and closing --------------------------------------------------------------------------------
@@ -382,15 +388,15 @@ async def test_a_client_is_closed_in_a_cancelled_scope_too(cloud: Emulator) -> N
             async for _ in client.watch(job_id):
                 scope.cancel()
     assert scope.cancelled_caught
-    assert client._session is not None
-    assert client._session._transport._session.closed
+    assert client._project._session is not None
+    assert client._project._session._transport._session.closed
 
 
 @pytest.mark.parametrize("what", ["get", "list", "watch", "create"])
 async def test_a_call_may_be_cancelled_at_any_step(cloud: Emulator, here: vizwatch.Client, what: str) -> None:
     """After any number of steps of the event loop no slot and no call is left, and the client works on."""
     (job_id,) = cloud.add_jobs(1, status=8)
-    session = here._opened()
+    session = here._project._opened()
 
     async def work() -> None:
         match what:
@@ -432,8 +438,8 @@ async def test_a_client_whose_closing_is_cancelled_is_closed_all_the_same(cloud:
         with contextlib.suppress(asyncio.CancelledError):
             await closing
         await client.aclose()
-        assert client._session is not None
-        assert client._session._transport._session.closed
+        assert client._project._session is not None
+        assert client._project._session._transport._session.closed
 
 
 async def test_cancelling_a_call_frees_its_connection(cloud: Emulator) -> None:

@@ -20,16 +20,9 @@ from hypothesis import strategies as st
 import vizwatch
 from vizwatch import ConfigError
 from vizwatch._rules import configuration, wire
-from vizwatch._rules.configuration import (
-    AccessKey,
-    Cloud,
-    Configuration,
-    CredentialsFile,
-    Found,
-    Password,
-    Token,
-)
+from vizwatch._rules.configuration import CredentialsFile
 from vizwatch._values import regions
+from vizwatch._values.configuration import AccessKey, Cloud, Configuration, Found, Password, Token
 from vizwatch._world import sources
 
 CANARY = "canary-5f2e"
@@ -59,6 +52,7 @@ def resolved(
     *,
     profile: object = None,
     problem: str | None = None,
+    has_clouds: bool = False,
     allow_insecure: bool = False,
     **arguments: Any,
 ) -> Configuration:
@@ -67,8 +61,17 @@ def resolved(
         environment or {},
         CredentialsFile(sections=sections or {}, problem=problem),
         profile=profile,
+        has_clouds=has_clouds,
         address=functools.partial(wire.endpoint, allow_insecure=allow_insecure),
     )
+
+
+def value(found: Found | None) -> str | None:
+    return None if found is None else found.value
+
+
+def source(found: Found | None) -> str | None:
+    return None if found is None else found.source
 
 
 # --- regions --------------------------------------------------------------------------------------------
@@ -195,7 +198,7 @@ def test_each_place_is_enough_and_each_value_says_where_it_is_from(
     first = getattr(found.credentials, attrs.fields(type(found.credentials))[0].name)
     if isinstance(found.credentials, Password):
         first = found.credentials.username
-    assert (found.endpoint.value, found.endpoint.source, found.project_id.source, first.source) == expected
+    assert (value(found.endpoint), source(found.endpoint), source(found.project_id), first.source) == expected
 
 
 def test_credentials_of_every_kind_carry_their_parts() -> None:
@@ -211,6 +214,7 @@ def test_credentials_of_every_kind_carry_their_parts() -> None:
         Found("ada", "OS_USERNAME"),
         Found(f"{CANARY} pass/wörd", "OS_PASSWORD"),
         Found("OTC-EU-DE-00000000001000000001", "OS_USER_DOMAIN_NAME"),
+        Found("eu-de_vision", "OS_PROJECT_NAME"),
     )
     keys: dict[str, Any] = {"access_key": "a", "secret_key": "s", "security_token": "t"}
     assert resolved(VIZWATCH, **keys).credentials == AccessKey(
@@ -252,7 +256,7 @@ def test_a_section_is_chosen_by_the_profile_and_then_goes_before_the_environment
     found = resolved(HUAWEICLOUD | {"VIZWATCH_REGION": "eu-de"}, sections, profile="other")
     assert isinstance(found.credentials, AccessKey)
     assert found.credentials.access_key == Found("other-ak", f"{FILE} [other] ak")
-    assert found.project_id.source == "HUAWEICLOUD_SDK_PROJECT_ID"
+    assert source(found.project_id) == "HUAWEICLOUD_SDK_PROJECT_ID"
     assert found.unused == ("HUAWEICLOUD_SDK_AK", "HUAWEICLOUD_SDK_SK")
     found = resolved(HUAWEICLOUD | {"VIZWATCH_REGION": "eu-de"}, sections)
     assert isinstance(found.credentials, AccessKey)
@@ -260,8 +264,30 @@ def test_a_section_is_chosen_by_the_profile_and_then_goes_before_the_environment
     assert found.unused == (f"{FILE} [basic] ak", f"{FILE} [basic] sk")
 
 
+def test_a_password_and_a_cloud_say_themselves_which_project_they_are_for() -> None:
+    found = resolved(OPENRC)
+    assert isinstance(found.credentials, Password)
+    assert found.project_id is None
+    assert found.credentials.project_name == Found("eu-de_vision", "OS_PROJECT_NAME")
+    found = resolved({"OS_CLOUD": "otc"})
+    assert (found.endpoint, found.project_id) == (None, None)
+    found = resolved({"OS_CLOUD": "otc", "VIZWATCH_REGION": "eu-de", "VIZWATCH_PROJECT_ID": PROJECT})
+    assert (value(found.endpoint), value(found.project_id)) == (ENDPOINT, PROJECT)
+
+
+def test_a_profile_names_a_section_or_a_cloud_of_clouds_yaml() -> None:
+    sections = {"basic": SECTION, "other": {"ak": "a", "sk": "s"}}
+    found = resolved(VIZWATCH, sections, profile="otc", has_clouds=True)
+    assert found.credentials == Cloud(Found("otc", "argument profile"))
+    assert found.unused == ("VIZWATCH_TOKEN",)
+    found = resolved(VIZWATCH, sections, profile="other", has_clouds=True)
+    assert isinstance(found.credentials, AccessKey)
+    found = resolved({}, problem="the file is broken", profile="otc", has_clouds=True)
+    assert found.credentials == Cloud(Found("otc", "argument profile"))
+
+
 def test_what_is_not_needed_is_not_looked_at() -> None:
-    environment = VIZWATCH | {"HUAWEICLOUD_SDK_AK": " ", "OS_REGION_NAME": "RegionOne", "OS_TOKEN": ""}
+    environment = VIZWATCH | {"HUAWEICLOUD_SDK_SK": " ", "OS_REGION_NAME": "RegionOne", "OS_TOKEN": ""}
     found = resolved(environment, problem=f"{FILE}, line 3: broken")
     assert found.credentials == Token(Found(CANARY, "VIZWATCH_TOKEN"))
     with pytest.raises(ConfigError, match=r"line 3: broken$"):
@@ -285,7 +311,8 @@ _PLACES: dict[str, tuple[str, str]] = {
 )
 @example({"file", "OS"}, {"file", "OS"}, {"OS"})
 @example({"HUAWEICLOUD", "file"}, {"HUAWEICLOUD", "file"}, {"VIZWATCH", "OS"})
-@example({"VIZWATCH", "HUAWEICLOUD"}, {"VIZWATCH", "HUAWEICLOUD"}, {"argument", "VIZWATCH"})
+@example({"argument", "HUAWEICLOUD", "OS"}, {"VIZWATCH", "HUAWEICLOUD"}, {"argument", "VIZWATCH"})
+@example({"VIZWATCH", "HUAWEICLOUD"}, {"HUAWEICLOUD"}, {"VIZWATCH"})
 @example({"argument", "VIZWATCH"}, {"argument", "VIZWATCH"}, {"argument", "OS"})
 def test_the_first_found_wins_for_each_of_credentials_project_and_endpoint(
     who: set[str], which: set[str], where: set[str]
@@ -306,6 +333,10 @@ def test_the_first_found_wins_for_each_of_credentials_project_and_endpoint(
         given_to.get(place, given_to["environment"])[variables[place]] = named[place]
 
     arguments: dict[str, Any] = dict(given_to["argument"])
+    if "argument" not in who and "HUAWEICLOUD" in who and who & {"VIZWATCH", "OS"}:
+        with pytest.raises(ConfigError, match="_TOKEN and HUAWEICLOUD_SDK_AK are set together: keep one"):
+            resolved(given_to["environment"], {"basic": given_to["file"]}, **arguments)
+        return
     found = resolved(given_to["environment"], {"basic": given_to["file"]}, **arguments)
 
     def first(places: set[str]) -> str:
@@ -314,9 +345,9 @@ def test_the_first_found_wins_for_each_of_credentials_project_and_endpoint(
     one = found.credentials
     assert isinstance(one, Token | AccessKey)
     assert (one.token if isinstance(one, Token) else one.access_key).value == f"{CANARY}-{first(who)}"
-    assert found.project_id.value == f"project-{first(which)}"
-    assert found.endpoint.value == regions.REGIONS[named[first(where)]].endpoint
-    assert found.endpoint.source.endswith(variables[first(where)])
+    assert value(found.project_id) == f"project-{first(which)}"
+    assert value(found.endpoint) == regions.REGIONS[named[first(where)]].endpoint
+    assert str(source(found.endpoint)).endswith(variables[first(where)])
     assert len(found.unused) == sum(2 if p in {"HUAWEICLOUD", "file"} else 1 for p in who - {first(who)})
 
 
@@ -388,7 +419,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "^VIZWATCH_ENDPOINT is not set",
     ),
     "no project": (_without(VIZWATCH, "VIZWATCH_PROJECT_ID"), "^VIZWATCH_PROJECT_ID is not set"),
-    "project's name alone": (OPENRC, r"gives the project's id \(OS_PROJECT_NAME gives its name alone\): set"),
+    "project's name alone": (
+        VIZWATCH | {"VIZWATCH_PROJECT_ID": None, "OS_PROJECT_NAME": "eu-de_vision"},
+        r"gives the project's id \(OS_PROJECT_NAME gives its name alone\): set",
+    ),
+    "AK/SK with a project's name": (
+        _without(HUAWEICLOUD, "HUAWEICLOUD_SDK_PROJECT_ID") | {"region": "eu-de", "OS_PROJECT_NAME": "eu-de"},
+        "^VIZWATCH_PROJECT_ID is not set",
+    ),
     "no credentials": (_without(VIZWATCH, "VIZWATCH_TOKEN"), "^VIZWATCH_TOKEN is not set"),
     "AK without SK": (
         _without(HUAWEICLOUD, _SK) | {"region": "eu-de"},
@@ -438,6 +476,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
             "secret_key": CANARY,
         },
         "^argument token and argument access_key are set together: keep one, and unset the rest$",
+    ),
+    "token and AK/SK in the environment": (
+        VIZWATCH | HUAWEICLOUD,
+        f"^VIZWATCH_TOKEN and {_AK} are set together: keep one, and unset the rest$",
+    ),
+    "AK/SK and a token of OS_*": (
+        HUAWEICLOUD | {"OS_TOKEN": CANARY, "region": "eu-de"},
+        f"^OS_TOKEN and {_AK} are set together",
     ),
     "token and password": (
         OPENRC | {"OS_TOKEN": CANARY, "project_id": PROJECT},
@@ -550,13 +596,13 @@ def test_what_is_wrong_is_told_with_its_source_and_no_secret(name: str) -> None:
     ],
 )
 def test_what_is_asked_for_plainly_is_allowed(case: dict[str, Any]) -> None:
-    assert _of(case).endpoint.value.startswith("http")
+    assert str(value(_of(case).endpoint)).startswith("http")
 
 
 def test_no_secret_is_shown_by_what_is_found() -> None:
     sections = {"basic": SECTION | {"security_token": CANARY}}
     for found in (
-        resolved(VIZWATCH | OPENRC | HUAWEICLOUD, sections),
+        resolved(VIZWATCH | OPENRC, sections),
         resolved(HUAWEICLOUD | {"HUAWEICLOUD_SDK_SECURITY_TOKEN": CANARY}, region="eu-de"),
         resolved(OPENRC, project_id=PROJECT),
         resolved({}, sections, region="eu-de"),
@@ -602,7 +648,7 @@ def test_the_file_is_read_as_the_vendors_sdk_reads_it(home: Path, monkeypatch: p
     assert isinstance(found.credentials, AccessKey)
     assert found.credentials.access_key == Found("file-ak", f"{FILE} [basic] ak")
     assert found.credentials.secret_key.value == "100%%sk%d"
-    assert (found.project_id.value, found.notes) == ("p", ())
+    assert (value(found.project_id), found.notes) == ("p", ())
     chosen = sources.find({"project_id": "q"}, profile="global").credentials
     assert isinstance(chosen, AccessKey)
     assert chosen.access_key == Found("g", f"{FILE} [global] ak")
@@ -618,7 +664,7 @@ def test_another_file_is_named_by_the_vendors_variable(home: Path, monkeypatch: 
 
 def test_arguments_go_through_to_the_rules(home: Path) -> None:
     arguments = {"endpoint": "http://example.com", "project_id": "p", "token": "t", "workspace_id": None}
-    assert sources.find(arguments, allow_insecure=True).endpoint.value == "http://example.com"
+    assert value(sources.find(arguments, allow_insecure=True).endpoint) == "http://example.com"
     with pytest.raises(ConfigError, match="must be https"):
         sources.find(arguments)
 
@@ -626,6 +672,24 @@ def test_arguments_go_through_to_the_rules(home: Path) -> None:
 def test_without_a_file_there_is_nothing_and_no_problem(home: Path) -> None:
     assert sources.credentials_file(os.environ) == CredentialsFile()
     assert sources.credentials_file({}) == CredentialsFile()
+
+
+@pytest.mark.parametrize(
+    "path", ["clouds.yaml", "clouds.yml", ".config/openstack/clouds.yaml", ".config/openstack/clouds.json"]
+)
+def test_a_profile_may_be_a_cloud_where_there_is_a_file_of_clouds(
+    home: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.chdir(home)
+    with pytest.raises(ConfigError, match=r"^argument profile: .* has no section 'otc'"):
+        sources.find({}, profile="otc")
+    (home / path).parent.mkdir(parents=True, exist_ok=True)
+    (home / path).write_text("{}")
+    assert sources.find({}, profile="otc").credentials == Cloud(Found("otc", "argument profile"))
+    monkeypatch.chdir("/")
+    (home / path).rename(home / "elsewhere.yaml")
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(home / "elsewhere.yaml"))
+    assert sources.find({}, profile="otc").credentials == Cloud(Found("otc", "argument profile"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
@@ -689,5 +753,5 @@ def test_what_is_found_makes_a_client(home: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, value)
     found = sources.find({})
     assert isinstance(found.credentials, Token)
-    client = vizwatch.Client(found.endpoint.value, found.project_id.value, auth=found.credentials.token.value)
+    client = vizwatch.Client(ENDPOINT, PROJECT, auth=found.credentials.token.value)
     assert CANARY not in repr(client)

@@ -7,7 +7,6 @@ import gzip
 import json
 import socket
 import ssl
-import traceback
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 import trustme
+from canaries import shown
 from servers import RawServer, http
 from virtual import elapse
 
@@ -36,13 +36,6 @@ async def client_of(server: RawServer | str, **options: Any) -> AsyncIterator[vi
     settings = vizwatch.Settings(**{"backoff_base": 0.01, "backoff_max": 0.01, **options.pop("settings", {})})
     async with vizwatch.Client(endpoint, PROJECT, auth=CANARY, settings=settings, **options) as client:
         yield client
-
-
-def shown(error: BaseException) -> str:
-    """All that a log or a debugger shows of an error: text, causes, and the package's local variables."""
-    below_the_test = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
-    report = traceback.TracebackException.from_exception(below_the_test, capture_locals=True)
-    return "".join(report.format(chain=True)) + repr(error) + str(error) + repr(vars(error))
 
 
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -164,7 +157,9 @@ async def test_a_broken_answer_is_an_error_of_ours_and_shows_no_secret(fault: st
 
 async def test_a_client_shows_no_secret() -> None:
     async with client_of("https://example.com") as client:
-        seen = repr(client) + repr(vars(client)) + str(client._auth) + repr(vars(client._auth))
+        project = client._project
+        seen = repr(client) + repr(vars(client)) + repr(project) + repr(vars(project))
+        seen += str(project._auth) + repr(vars(project._auth))
     assert CANARY not in seen
 
 
@@ -320,7 +315,7 @@ async def test_a_full_pool_is_waited_for_and_then_named() -> None:
         with pytest.raises(
             vizwatch.ConnectError, match=r"no connection was free within 10 s \(Settings.pool_size\)"
         ):
-            await client._opened()._transport.send("GET", JOBS, {}, b"", within=10)
+            await client._project._opened()._transport.send("GET", JOBS, {}, b"", within=10)
         with pytest.raises(vizwatch.WatchTimeoutError):
             await first
     assert server.seen.total() == 1

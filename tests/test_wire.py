@@ -89,16 +89,14 @@ def test_http_elsewhere_must_be_allowed() -> None:
 
 
 def test_a_list_request_has_the_documents_names() -> None:
-    request = wire.list_jobs(
-        PROJECT,
+    query = wire.query(
         status=vizwatch.JobStatus.WAITING,
         search_content="a b+c&d/ü",
         sort_by="status",
         order="desc",
         workspace_id="0",
-        per_page=10,
-        page=2,
     )
+    request = wire.list_jobs(PROJECT, query, page=2, per_page=10)
     assert (request.method, request.path, request.body) == ("GET", JOBS, b"")
     assert request.target == f"{JOBS}?{request.query}"
     assert dict(urllib.parse.parse_qsl(request.query, strict_parsing=True)) == {

@@ -41,12 +41,13 @@ if TYPE_CHECKING:
         WatchTimeoutError,
         WrongEndpointError,
     )
-    from vizwatch._values.exchange import Outgoing
+    from vizwatch._values.exchange import Outgoing, Scope
     from vizwatch._values.models import Job, JobPage, Schedule, Transition
     from vizwatch._values.settings import Settings
     from vizwatch._values.statuses import JobStatus
     from vizwatch._values.text import printable
-    from vizwatch._world.auth import AkSkAuth, Auth, RenewableAuth, TokenAuth
+    from vizwatch._world.auth import AkSkAuth, Auth, RenewableAuth, ScopedAuth, TokenAuth
+    from vizwatch._world.clouds import CloudsAuth
     from vizwatch._world.iam import PasswordAuth
     from vizwatch.client import Client
 
@@ -61,6 +62,7 @@ __all__ = [
     "Client",
     "ClientClosedError",
     "ClockSkewError",
+    "CloudsAuth",
     "ConfigError",
     "ConflictError",
     "ConnectError",
@@ -81,6 +83,8 @@ __all__ = [
     "RenewableAuth",
     "RequestTimeoutError",
     "Schedule",
+    "Scope",
+    "ScopedAuth",
     "ServerError",
     "Settings",
     "TokenAuth",
@@ -125,12 +129,13 @@ _HOMES: Final = {
         "WatchTimeoutError",
         "WrongEndpointError",
     ),
-    "vizwatch._values.exchange": ("Outgoing",),
+    "vizwatch._values.exchange": ("Outgoing", "Scope"),
     "vizwatch._values.models": ("Job", "JobPage", "Schedule", "Transition"),
     "vizwatch._values.settings": ("Settings",),
     "vizwatch._values.statuses": ("JobStatus",),
     "vizwatch._values.text": ("printable",),
-    "vizwatch._world.auth": ("AkSkAuth", "Auth", "RenewableAuth", "TokenAuth"),
+    "vizwatch._world.auth": ("AkSkAuth", "Auth", "RenewableAuth", "ScopedAuth", "TokenAuth"),
+    "vizwatch._world.clouds": ("CloudsAuth",),
     "vizwatch._world.iam": ("PasswordAuth",),
     "vizwatch.client": ("Client",),
 }

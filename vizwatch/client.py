@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-import os
 import random
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
 
 import anyio
 
-from vizwatch._flows.paging import JobPager
-from vizwatch._flows.watching import Watch
-from vizwatch._rules import codec, wire
+from vizwatch._flows.paging import Dialect, JobPager
+from vizwatch._flows.watching import Watch, arrival, wait_until
+from vizwatch._rules import codec, reconciling, wire
 from vizwatch._rules.cadence import Cadence, Doubt
+from vizwatch._rules.listing import Ask
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values import checks
-from vizwatch._values.errors import (
-    ClientClosedError,
-    ConfigError,
-    JobEndedError,
-    JobGoneError,
-    ProtocolError,
-)
-from vizwatch._values.exchange import Failure, Request
-from vizwatch._values.models import Job, JobPage, Transition
+from vizwatch._values.errors import ConfigError, OutcomeUnknownError, ProtocolError
+from vizwatch._values.exchange import Failure
+from vizwatch._values.models import Job, JobPage
 from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
 from vizwatch._values.statuses import TERMINAL, JobStatus
-from vizwatch._world.auth import Auth, TokenAuth
-from vizwatch._world.session import Session
+from vizwatch._world import sources
+from vizwatch._world.auth import Auth
+from vizwatch._world.project import Project
 
 if TYPE_CHECKING:
     import aiohttp
@@ -58,8 +54,10 @@ class Client:
     an answer that is not this API's, and :class:`ClientClosedError` once the client is closed.
 
     Args:
-        endpoint: `https://host[:port]`; `http` for loopback only, unless allowed.
-        project_id: The project's id, not its name.
+        endpoint: `https://host[:port]`; `http` for loopback only, unless allowed. ``None`` where the
+            credentials know it, as those of :class:`CloudsAuth` do.
+        project_id: The project's id, not its name. ``None`` where the credentials know it: those of
+            :class:`CloudsAuth` and :class:`PasswordAuth` do.
         auth: Credentials: an :class:`Auth`, or a token as a string.
         workspace_id: The workspace that lists show and creates go to; the service's default is `0`.
         settings: How to poll, retry and guard.
@@ -69,8 +67,8 @@ class Client:
 
     def __init__(
         self,
-        endpoint: str,
-        project_id: str,
+        endpoint: str | None,
+        project_id: str | None,
         *,
         auth: Auth | str,
         workspace_id: str | None = None,
@@ -80,53 +78,73 @@ class Client:
     ) -> None:
         if isinstance(auth, str):
             auth = Secret(auth)  # before anything can fail, and show this frame
-        self.settings = Settings() if settings is None else settings
-        if not isinstance(self.settings, Settings):
-            raise checks.refused("settings", settings, "a Settings")
-        insecure = self.settings.allow_insecure or checks.switch("allow_insecure", allow_insecure)
-        self.endpoint = wire.endpoint(endpoint, allow_insecure=insecure)
-        self.project_id = checks.identifier("project_id", project_id)
+        self.settings = _settings(settings)
+        self._project = Project(
+            endpoint, project_id, auth, self.settings, session, allow_insecure=allow_insecure
+        )
         self.workspace_id = None if workspace_id is None else checks.identifier("workspace_id", workspace_id)
-        self._auth = TokenAuth(auth) if isinstance(auth, str) else auth
-        if isinstance(self._auth, type) or not isinstance(self._auth, Auth):
-            raise ConfigError(f"auth must be a token or an Auth such as TokenAuth, not {type(auth).__name__}")
-        self._http = session
-        self._session: Session | None = None
-        self._closed = False
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self._random = random.Random()
+        self._dialect = Dialect()
         self._created = _Recent()
         self._restarted = _Recent()
 
     @classmethod
     def from_env(
         cls,
+        profile: str | None = None,
         *,
         endpoint: str | None = None,
+        region: str | None = None,
         project_id: str | None = None,
         workspace_id: str | None = None,
         settings: Settings | None = None,
     ) -> Self:
-        """A client with the credentials that the environment gives.
+        """A client with what the environment and its files say: the first found of each wins.
 
-        What is not given here comes from `VIZWATCH_ENDPOINT` and `VIZWATCH_PROJECT_ID`, and the token always
-        from `VIZWATCH_TOKEN`.
+        In this order: the arguments and the profile; `VIZWATCH_ENDPOINT` or `VIZWATCH_REGION`,
+        `VIZWATCH_PROJECT_ID` and `VIZWATCH_TOKEN`; `HUAWEICLOUD_SDK_AK`, `_SK`, `_SECURITY_TOKEN` and
+        `_PROJECT_ID`; `~/.huaweicloud/credentials`; `OS_*`, where `OS_CLOUD` names a cloud of clouds.yaml.
+
+        Args:
+            profile: A section of the credentials file, instead of `basic`, or a cloud of clouds.yaml.
+            endpoint: As above.
+            region: Whose endpoint to use, such as `eu-de`.
+            project_id: As above.
+            workspace_id: As above.
+            settings: As above.
 
         Raises:
-            ConfigError: One of them is missing or wrong; says which.
+            ConfigError: Something is missing, wrong or contradictory: all that is, with source and remedy.
         """
+        settings = _settings(settings)
+        found = sources.find(
+            {"endpoint": endpoint, "region": region, "project_id": project_id, "workspace_id": workspace_id},
+            profile=profile,
+            allow_insecure=settings.allow_insecure,
+        )
         return cls(
-            _environment("VIZWATCH_ENDPOINT") if endpoint is None else endpoint,
-            _environment("VIZWATCH_PROJECT_ID") if project_id is None else project_id,
-            auth=_environment("VIZWATCH_TOKEN"),
-            workspace_id=workspace_id,
+            found.endpoint and found.endpoint.value,
+            found.project_id and found.project_id.value,
+            auth=sources.auth(found, settings),
+            workspace_id=found.workspace_id and found.workspace_id.value,
             settings=settings,
         )
+
+    @property
+    def endpoint(self) -> str:
+        """The service's address."""
+        return self._project.endpoint
+
+    @property
+    def project_id(self) -> str:
+        """The project's id."""
+        return self._project.project_id
 
     def list_jobs(
         self,
         *,
-        status: JobStatus | int | None = None,
+        status: Statuses | None = None,
         search_content: str | None = None,
         sort_by: str = "job_id",
         order: str = "asc",
@@ -138,39 +156,44 @@ class Client:
         """The jobs of one workspace, read page by page while they are iterated.
 
         Args:
-            status: Only jobs in this status.
-            search_content: Only jobs whose name has this text; up to 64 characters (100 by one document).
+            status: Only jobs in this status, or in one of these: one listing for each, merged in the order
+                asked for, while they are read.
+            search_content: Only jobs whose name has this text, of up to 100 characters. A service that takes
+                64 alone is asked for the first 64, and the rest is looked for here.
             sort_by: `job_id`, `job_name`, `job_desc`, `create_time` or `status`. In any order but that of
                 `job_id`, each id is kept until the end.
             order: `asc` or `desc`.
             workspace_id: Instead of the client's.
-            per_page: How many jobs to ask for at once, 1 to 1000; by default 1000, or `limit` if smaller.
-            page: The page to begin with, from 1.
+            per_page: How many jobs to ask for at once, 1 to 1000; by default 1000, or `limit` if smaller, and
+                100 where the service refuses more.
+            page: The page to begin with, from 1; of one status only.
             limit: How many jobs to give at most.
         """
-        workspace_id = self.workspace_id if workspace_id is None else workspace_id
         if limit is not None:
             limit = checks.whole("limit", limit, low=0, high=2**63 - 1)
-        if per_page is None:
-            per_page = min(max(limit or 0, 1) if limit is not None else wire.MAX_PER_PAGE, wire.MAX_PER_PAGE)
-        query: dict[str, Any] = {
-            "status": None if status is None else checks.status("status", status),
-            "search_content": None
-            if search_content is None
-            else checks.text("search_content", search_content, high=100),
-            "sort_by": checks.choice("sort_by", sort_by, wire.SORT_KEYS),
-            "order": checks.choice("order", order, wire.ORDERS),
-            "workspace_id": None if workspace_id is None else checks.identifier("workspace_id", workspace_id),
-            "per_page": checks.whole("per_page", per_page, low=1, high=wire.MAX_PER_PAGE),
-        }
+        if per_page is not None:
+            per_page = checks.whole("per_page", per_page, low=1, high=wire.MAX_PER_PAGE)
+        queries = [
+            wire.query(
+                status=one,
+                search_content=search_content,
+                sort_by=sort_by,
+                order=order,
+                workspace_id=self.workspace_id if workspace_id is None else workspace_id,
+            )
+            for one in ([None] if status is None else sorted(checks.statuses("status", status)))
+        ]
+        ask = Ask(checks.whole("page", page, low=1, high=2**31), per_page, limit, search_content or "")
+        if ask.page > 1 and len(queries) > 1:
+            raise ConfigError(
+                "page must be 1 where several statuses are asked for: each has pages of its own"
+            )
 
-        async def fetch(number: int) -> JobPage:
-            request = wire.list_jobs(self.project_id, **query, page=number)
-            return await self._call(request, lambda body: codec.decode_page(body, number))
+        async def fetch(query: wire.Query, number: int, size: int) -> JobPage:
+            request = wire.list_jobs(self.project_id, query, page=number, per_page=size)
+            return await self._project.call(request, lambda body: codec.decode_page(body, number))
 
-        ascending = order == "asc" if sort_by == "job_id" else None
-        first = checks.whole("page", page, low=1, high=2**31)
-        return JobPager(fetch, per_page, first, limit, ascending)
+        return JobPager(fetch, queries, ask, self._dialect)
 
     async def get_job(self, job_id: int | str) -> Job:
         """The job's details. Raises :class:`NotFoundError` where there is no such job."""
@@ -198,23 +221,30 @@ class Client:
                 deletion, a deadline or closing ends the watch.
         """
         number = checks.job_id(job_id)
+        ends = TERMINAL if terminal is None else checks.statuses("terminal", terminal)
+        tracker = Tracker(self.project_id, number, ends, checks.switch("follow_restarts", follow_restarts))
+        doubt = Doubt(self._created.get(number), self._restarted.get(number))
+        return self._watch(tracker, doubt, interval, timeout)
+
+    def _watch(
+        self, tracker: Tracker, doubt: Doubt, interval: Seconds | None, timeout: Seconds | None
+    ) -> Watch:
         settings = self.settings
         if interval is not None:
             interval = checks.seconds("interval", interval, low=settings.poll_interval_min, high=86_400)
-        ends = TERMINAL if terminal is None else checks.statuses("terminal", terminal)
         cadence = Cadence(
             settings.poll_interval if interval is None else interval,
             settings.poll_jitter,
             settings.watch_backoff_base,
             settings.watch_backoff_max,
         )
-        self._opened()
+        self._project.check_open()
         watch = Watch(
             # One attempt a look: looking again is what a watch does anyway, at its own pace.
-            lambda: self._read(number, attempts=1),
-            Tracker(self.project_id, number, ends, checks.switch("follow_restarts", follow_restarts)),
+            lambda: self._read(tracker.job_id, attempts=1),
+            tracker,
             cadence,
-            Doubt(self._created.get(number), self._restarted.get(number)),
+            doubt,
             timeout=None if timeout is None else checks.seconds("timeout", timeout, low=0.001),
             request_time=settings.attempt_timeout,
             chance=self._random.random,
@@ -246,13 +276,8 @@ class Client:
             ClientClosedError: The client was closed meanwhile.
         """
         wanted = TERMINAL if until is None else checks.statuses("until", until)
-        ends = wanted | TERMINAL
-        async with self.watch(job_id, timeout=timeout, interval=interval, terminal=ends) as watch:
-            async for transition in watch:
-                if transition.current in wanted:
-                    return transition.job
-                _raise_if_ended(transition)
-        raise ClientClosedError("the client was closed while it waited for a job")
+        watch = self.watch(job_id, timeout=timeout, interval=interval, terminal=wanted | TERMINAL)
+        return await wait_until(watch, wanted)
 
     async def create_job(
         self,
@@ -275,7 +300,8 @@ class Client:
             auto_stop_hours: When the service stops the job by itself, 0 to 24 hours after its start.
 
         Raises:
-            OutcomeUnknownError: No answer came: the job may exist. Look for its name before creating another.
+            OutcomeUnknownError: No answer came: the job may exist. Give its `sent_at` to :meth:`find_created`
+                before creating another.
         """
         request = wire.create_job(
             self.project_id,
@@ -287,32 +313,123 @@ class Client:
             auto_stop_hours=auto_stop_hours,
             workspace_id=self.workspace_id,
         )
-        job = await self._call(request, codec.decode_job)
+        job = await self._project.call(request, codec.decode_job)
         self._created.note(job.job_id)
         return job
 
+    async def find_created(self, job_name: str, train_url: str, *, since: dt.datetime) -> list[Job]:
+        """The jobs that a create may have made whose outcome is unknown, newest first.
+
+        ::
+
+            except OutcomeUnknownError as error:
+                jobs = await client.find_created(job_name, train_url, since=error.sent_at)
+
+        None means that it did not happen, or that the listing does not show it yet; several, that others
+        create jobs of the same name and logs.
+
+        Args:
+            job_name: As given to :meth:`create_job`.
+            train_url: As given to :meth:`create_job`.
+            since: When the create was sent; jobs made up to 15 minutes earlier by the service's clock are
+                taken in, since clocks differ.
+        """
+        if not isinstance(since, dt.datetime) or since.tzinfo is None:
+            raise checks.refused("since", since, "a datetime with a time zone, such as the error's sent_at")
+        found: list[Job] = []
+        async for job in self.list_jobs(search_content=job_name, sort_by="create_time", order="desc"):
+            if reconciling.is_earlier(job, since):
+                break
+            if reconciling.is_candidate(job, job_name, train_url):
+                found.append(job)
+        return found
+
     async def update_job(self, job_id: int | str, job_desc: str) -> None:
         """Gives the job another description, of up to 256 characters. The last writer wins."""
-        await self._call(wire.update_job(self.project_id, checks.job_id(job_id), job_desc), codec.decode_done)
+        await self._project.call(
+            wire.update_job(self.project_id, checks.job_id(job_id), job_desc), codec.decode_done
+        )
 
-    async def stop_job(self, job_id: int | str) -> None:
-        """Asks the service to stop the job; it stops some time later.
+    @overload
+    async def stop_job(self, job_id: int | str, *, wait: None = None) -> None: ...
+    @overload
+    async def stop_job(self, job_id: int | str, *, wait: Seconds) -> Job: ...
+    async def stop_job(self, job_id: int | str, *, wait: Seconds | None = None) -> Job | None:
+        """Asks the service to stop the job, which stops some time later.
+
+        Args:
+            job_id: The job.
+            wait: How many seconds to wait until it has ended, and then give the job, whatever it ended as;
+                ``None`` to return at once.
 
         Raises:
             ConflictError: The job's status does not allow it: it has ended already, for example.
-            OutcomeUnknownError: No answer came: the job may be stopping.
+            OutcomeUnknownError: No answer came: the job may be stopping. With `wait`, only if it did not end.
+            WatchTimeoutError: It did not arrive within `wait`.
         """
-        await self._call(wire.stop_job(self.project_id, checks.job_id(job_id)), codec.decode_done)
-
-    async def restart_job(self, job_id: int | str) -> None:
-        """Asks the service to run the job again, under the same id. Raises as :meth:`stop_job`."""
         number = checks.job_id(job_id)
-        await self._call(wire.restart_job(self.project_id, number), codec.decode_done)
-        self._restarted.note(number)
 
-    async def delete_job(self, job_id: int | str) -> None:
-        """Asks the service to delete the job; it is gone some time later. Raises as :meth:`stop_job`."""
-        await self._call(wire.delete_job(self.project_id, checks.job_id(job_id)), codec.decode_done)
+        async def stop() -> None:
+            await self._project.call(wire.stop_job(self.project_id, number), codec.decode_done)
+            self._restarted.forget(number)  # an end seen from now on is this one
+
+        return await self._arrival(stop(), wait, lambda: self.wait(number, timeout=wait))
+
+    @overload
+    async def restart_job(self, job_id: int | str, *, wait: None = None) -> None: ...
+    @overload
+    async def restart_job(self, job_id: int | str, *, wait: Seconds) -> Job: ...
+    async def restart_job(self, job_id: int | str, *, wait: Seconds | None = None) -> Job | None:
+        """Asks the service to run the job again, under the same id.
+
+        With `wait`, gives the job once it is running; :class:`JobEndedError` says that it ended instead. The
+        rest is as in :meth:`stop_job`.
+        """
+        number = checks.job_id(job_id)
+
+        async def restart() -> None:
+            try:
+                await self._project.call(wire.restart_job(self.project_id, number), codec.decode_done)
+            except OutcomeUnknownError:
+                self._restarted.note(number)
+                raise
+            self._restarted.note(number)
+
+        return await self._arrival(
+            restart(), wait, lambda: self.wait(number, until=JobStatus.RUNNING, timeout=wait)
+        )
+
+    @overload
+    async def delete_job(self, job_id: int | str, *, wait: None = None) -> None: ...
+    @overload
+    async def delete_job(self, job_id: int | str, *, wait: Seconds) -> Job: ...
+    async def delete_job(self, job_id: int | str, *, wait: Seconds | None = None) -> Job | None:
+        """Asks the service to delete the job, which is gone some time later.
+
+        With `wait`, gives the job as it was last seen, once it is gone; :class:`JobEndedError` says that its
+        deletion failed. The rest is as in :meth:`stop_job`.
+        """
+        number = checks.job_id(job_id)
+        tracker = Tracker(self.project_id, number, {JobStatus.DELETE_FAILED})
+
+        async def delete() -> None:
+            if wait is not None:
+                tracker.saw(await self._read(number), dt.datetime.now(dt.UTC))
+            await self._project.call(wire.delete_job(self.project_id, number), codec.decode_done)
+
+        return await self._arrival(
+            delete(), wait, lambda: wait_until(self._watch(tracker, Doubt(deleted=True), None, wait), {None})
+        )
+
+    async def _arrival(
+        self, write: Coroutine[Any, Any, None], wait: Seconds | None, arrived: Callable[[], Awaitable[Job]]
+    ) -> Job | None:
+        if wait is None:
+            await write
+            return None
+        with contextlib.closing(write):
+            checks.seconds("wait", wait, low=0.001)
+            return await arrival(write, arrived)
 
     async def _read(self, job_id: int, attempts: int | None = None) -> Job:
         def decode(body: bytes) -> Job | Failure:
@@ -321,26 +438,10 @@ class Client:
                 raise ProtocolError(f"get job: asked for job {job_id}, and job {job.job_id} was answered")
             return job
 
-        return await self._call(wire.get_job(self.project_id, job_id), decode, attempts)
-
-    async def _call(
-        self, request: Request, decode: Callable[[bytes], T | Failure], attempts: int | None = None
-    ) -> T:
-        return await self._opened().call(request, lambda answer: decode(answer.body), attempts=attempts)
-
-    def _opened(self) -> Session:
-        if self._closed:
-            raise ClientClosedError("this client is closed: make a new one")
-        if self._session is None:
-            raise ConfigError("this client is not open yet: use it inside `async with Client(…) as client`")
-        return self._session
+        return await self._project.call(wire.get_job(self.project_id, job_id), decode, attempts)
 
     async def __aenter__(self) -> Self:
-        if self._closed:
-            raise ClientClosedError("this client is closed: make a new one")
-        if self._session is not None:
-            raise ConfigError("this client is open already: enter it once, and share it between tasks")
-        self._session = Session(self.endpoint, self._auth, self.settings, self._http)
+        await self._project.open()
         return self
 
     async def __aexit__(
@@ -353,14 +454,12 @@ class Client:
 
     async def aclose(self) -> None:
         """Ends live watches, whose iteration stops, and calls under way, which raise; idempotent."""
-        self._closed = True
         for watch in list(self._watches):
             await watch.aclose()
-        if self._session is not None:
-            await self._session.aclose()
+        await self._project.aclose()
 
     def __repr__(self) -> str:
-        return f"Client({self.endpoint!r}, {self.project_id!r})"
+        return f"Client({self._project!r})"
 
 
 class _Recent:
@@ -375,20 +474,14 @@ class _Recent:
         if len(self._times) > _REMEMBERED:
             self._times.popitem(last=False)
 
+    def forget(self, job_id: int) -> None:
+        self._times.pop(job_id, None)
+
     def get(self, job_id: int) -> float | None:
         return self._times.get(job_id)
 
 
-def _raise_if_ended(transition: Transition) -> None:
-    job = transition.job
-    if transition.current is None:
-        raise JobGoneError(f"job {job.job_id} was deleted; last seen {job.status.name}", job=job)
-    if transition.is_terminal:
-        raise JobEndedError(f"job {job.job_id} ended as {job.status.name}", job=job)
-
-
-def _environment(variable: str) -> str:
-    value = os.environ.get(variable, "")
-    if not value.strip():
-        raise ConfigError(f"{variable} is not set, or blank: set it, or give its value as an argument")
-    return value
+def _settings(given: Settings | None) -> Settings:
+    if given is not None and not isinstance(given, Settings):
+        raise checks.refused("settings", given, "a Settings")
+    return Settings() if given is None else given

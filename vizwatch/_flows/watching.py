@@ -1,12 +1,12 @@
-"""Watches: the transitions of one job as an asynchronous iterator."""
+"""Watches: the transitions of one job as an asynchronous iterator, and waiting for one of them."""
 
 from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 import attrs
@@ -16,11 +16,17 @@ from vizwatch._rules.cadence import Cadence, Doubt
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.errors import (
     CallError,
+    ClientClosedError,
     ConfigError,
+    JobEndedError,
+    JobGoneError,
     NotFoundError,
+    OutcomeUnknownError,
+    WatchError,
     WatchTimeoutError,
 )
 from vizwatch._values.models import Job, Transition
+from vizwatch._values.statuses import JobStatus
 
 
 @attrs.define(eq=False)
@@ -124,7 +130,7 @@ class Watch:
             self._look_at = anyio.current_time() + pause
             return None
         now = self._read_at = anyio.current_time()
-        if self._doubt.is_old(job.status in self._tracker.terminal, now):
+        if self._doubt.is_old(job.status.is_terminal, now):
             self._look_at = now + self._doubt.pause(self._cadence.after_read(now, self._chance()))
             return None
         self._doubt.found()
@@ -176,3 +182,36 @@ class _Clock:
 
     def at(self, now: float) -> dt.datetime:
         return self._wall + dt.timedelta(seconds=now - self._loop)
+
+
+async def wait_until(watch: Watch, wanted: Collection[JobStatus | None]) -> Job:
+    """The job, once its status is in `wanted`, where ``None`` stands for deleted."""
+    async with watch:
+        async for transition in watch:
+            job = transition.job
+            if transition.current in wanted:
+                return job
+            if transition.current is None:
+                raise JobGoneError(f"job {job.job_id} was deleted; last seen {job.status.name}", job=job)
+            if transition.is_terminal:
+                raise JobEndedError(f"job {job.job_id} ended as {job.status.name}", job=job)
+    raise ClientClosedError("the client was closed while it waited for a job")
+
+
+async def arrival(write: Coroutine[Any, Any, None], arrived: Callable[[], Awaitable[Job]]) -> Job:
+    """The job, once what a write asked for has come about; if no answer came, the job itself tells.
+
+    Raises:
+        OutcomeUnknownError: No answer came, and the job does not show that it was carried out.
+    """
+    unsure: OutcomeUnknownError | None = None
+    try:
+        await write
+    except OutcomeUnknownError as error:
+        unsure = error
+    try:
+        return await arrived()
+    except WatchError as error:
+        if unsure is None:
+            raise
+        raise unsure from error

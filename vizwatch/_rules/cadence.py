@@ -59,13 +59,16 @@ class Doubt:
     A job that was seen is gone once three reads in a row, an interval apart, did not find it. One that was
     never seen is looked for three times as well, but a second apart, since that is mostly a mistyped id; one
     that this client has just created is waited for, up to a minute. For as long, the end of a job that this
-    client has just restarted is taken for the end of the run before.
+    client has just restarted is taken for the end of the run before. One that this client has deleted is
+    expected to go, and confirmed within seconds.
     """
 
     created_at: float | None = None
     """When this client created the job, if it did."""
     restarted_at: float | None = None
     """When this client restarted the job, if it did."""
+    deleted: bool = False
+    """Whether this client deleted the job."""
     _misses: int = attrs.field(default=0, init=False)
     _was_seen: bool = attrs.field(default=False, init=False)
 
@@ -87,7 +90,8 @@ class Doubt:
 
     def pause(self, interval: float) -> float:
         """How long to wait before looking again, given the pause after a good read."""
-        return interval if self._was_seen else min(interval, _FIRST_DOUBT)
+        expected = self._was_seen and not (self.deleted and self._misses)
+        return interval if expected else min(interval, _FIRST_DOUBT)
 
 
 def _is_recent(since: float | None, now: float) -> bool:

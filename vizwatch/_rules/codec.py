@@ -75,8 +75,15 @@ def decode_token(answer: Answer) -> Token | Failure:
     value = answer.headers.get("X-Subject-Token", "")
     if not value:
         raise DecodeError("the answer has no header X-Subject-Token")
-    times = _document(answer.body).get("token")
-    return Token(secret("X-Subject-Token", value), _lifetime(times if isinstance(times, dict) else {}))
+    about = _document(answer.body).get("token")
+    about = about if isinstance(about, dict) else {}
+    project = about.get("project")
+    project_id = project.get("id") if isinstance(project, dict) else None
+    return Token(
+        secret("X-Subject-Token", value),
+        _lifetime(about),
+        project_id if isinstance(project_id, str) else None,
+    )
 
 
 def _lifetime(times: dict[str, Any]) -> float:
@@ -182,8 +189,8 @@ def _document(body: bytes) -> dict[str, Any]:
     except RecursionError:
         raise DecodeError("the JSON is nested too deeply") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        reason, _, path = str(error).rstrip("`").partition(" - at `")
-        raise DecodeError(printable(f"not this API's JSON: {reason}"), path=path or "$") from None
+        reason, _, path = str(error).partition(" - at `")
+        raise DecodeError(printable(f"not this API's JSON: {reason}"), path=path.rstrip("`") or "$") from None
 
 
 def _integer(value: object, _type: object = None) -> int:

@@ -5,6 +5,8 @@ In this order: arguments, and the section of the credentials file that an argume
 
 Endpoint, project and credentials are each taken from one place: an access key is never completed from the
 next one. What is not needed is not looked at, so a blank variable or a broken file further down is no error.
+But a token and an access key in the environment contradict each other, whichever variables they are in: one
+of them is a leftover, and which one cannot be known.
 
 Where credentials may go:
 
@@ -17,12 +19,21 @@ from __future__ import annotations
 
 import contextlib
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, Protocol, final
 
 import attrs
 
 from vizwatch._values import checks, regions
+from vizwatch._values.configuration import (
+    AccessKey,
+    Cloud,
+    Configuration,
+    Credentials,
+    Found,
+    Password,
+    Token,
+)
 from vizwatch._values.errors import ConfigError
 from vizwatch._values.secrets import Secret, secret
 
@@ -74,65 +85,6 @@ _CREDENTIALS: Final = tuple(field for kind in _KINDS for field in kind)
 _HEADERS: Final = frozenset({"token", "access_key", "secret_key", "security_token"})
 
 
-@attrs.frozen
-class Found:
-    """A value and where it was found. Secrets are :class:`Secret`, which shows as ``***``."""
-
-    value: str
-    source: str
-    """`argument endpoint`, `VIZWATCH_TOKEN`, or `~/.huaweicloud/credentials [basic] ak`, for example."""
-
-
-@attrs.frozen
-class Token:
-    """A token that somebody else got."""
-
-    token: Found
-
-
-@attrs.frozen
-class AccessKey:
-    """AK and SK; with a security token where they are temporary."""
-
-    access_key: Found
-    secret_key: Found
-    security_token: Found | None = None
-
-
-@attrs.frozen
-class Password:
-    """A user of the identity service; tokens are scoped to the configuration's own project."""
-
-    iam_endpoint: Found
-    username: Found
-    password: Found
-    domain_name: Found
-
-
-@attrs.frozen
-class Cloud:
-    """The name of a cloud in clouds.yaml, which openstacksdk reads."""
-
-    cloud: Found
-
-
-Credentials = Token | AccessKey | Password | Cloud
-
-
-@attrs.frozen(kw_only=True)
-class Configuration:
-    """What was found, each value with its source."""
-
-    endpoint: Found
-    project_id: Found
-    workspace_id: Found | None
-    credentials: Credentials
-    unused: tuple[str, ...]
-    """The sources of other credentials, that those found go before."""
-    notes: tuple[str, ...]
-    """What is accepted, but not as it should be."""
-
-
 @attrs.frozen(kw_only=True)
 class CredentialsFile:
     """What the vendor's credentials file says, or what is wrong with it; empty where there is none."""
@@ -155,6 +107,7 @@ def resolve(
     file: CredentialsFile,
     *,
     profile: object = None,
+    has_clouds: bool = False,
     address: Address,
 ) -> Configuration:
     """The configuration that arguments, environment and credentials file give together.
@@ -164,12 +117,13 @@ def resolve(
         environment: All variables.
         file: The credentials file.
         profile: Its section. Chosen by an argument, it goes before the environment; else `basic` goes after.
+        has_clouds: Whether there is a clouds.yaml, so that a profile may name a cloud there.
         address: How an address is checked.
 
     Raises:
         ConfigError: Something is missing, wrong or contradictory: all that is, with source and remedy.
     """
-    places = _places(arguments, environment, file, profile)
+    places = _places(arguments, environment, file, profile, has_clouds=has_clouds)
     problems: list[str] = []
     home = where = project_id = workspace_id = credentials = None
     with _noted(problems):
@@ -177,17 +131,18 @@ def resolve(
     with _noted(problems):
         where = _where(places, home, address)
     with _noted(problems):
-        project_id = _project_id(places)
+        project_id = _project_id(places, home)
     with _noted(problems):
         workspace_id = _workspace_id(places[0])
     if home is not None:
         with _noted(problems):
             credentials = _credentials(places[home], where, address)
-    if problems or home is None or where is None or project_id is None or credentials is None:
+    if problems or home is None or credentials is None:
         raise ConfigError(_listed(problems))
-    _check_destination(where, places, home)
+    if where is not None:
+        _check_destination(where, places, home)
     return Configuration(
-        endpoint=where.endpoint,
+        endpoint=where and where.endpoint,
         project_id=project_id,
         workspace_id=workspace_id,
         credentials=credentials,
@@ -208,6 +163,7 @@ class _Place:
     raw: Mapping[str, object] = attrs.field(repr=False)
     sources: Mapping[str, str]
     problem: str | None = None
+    is_environment: bool = False
 
     def having(self, fields: Sequence[str]) -> list[str]:
         return [field for field in fields if field in self.raw]
@@ -225,6 +181,8 @@ def _place(
     given: Mapping[str, object],
     prefix: str = "",
     problem: str | None = None,
+    *,
+    is_environment: bool = False,
 ) -> _Place:
     raw: dict[str, object] = {}
     sources: dict[str, str] = {}
@@ -233,30 +191,37 @@ def _place(
         sources[field] = prefix + (key or names[0])
         if key is not None:
             raw[field] = given[key]
-    return _Place(raw, sources, problem)
+    return _Place(raw, sources, problem, is_environment)
 
 
 def _places(
-    arguments: Mapping[str, object], environment: Mapping[str, str], file: CredentialsFile, profile: object
+    arguments: Mapping[str, object],
+    environment: Mapping[str, str],
+    file: CredentialsFile,
+    profile: object,
+    *,
+    has_clouds: bool,
 ) -> list[_Place]:
-    chain = [
-        _place(_ARGUMENTS, arguments, "argument "),
-        _place(_VIZWATCH, environment),
-        _place(_HUAWEICLOUD, environment),
-        _place(_OPENSTACK, environment),
-    ]
+    vizwatch, huaweicloud, openstack = (
+        _place(keys, environment, is_environment=True) for keys in (_VIZWATCH, _HUAWEICLOUD, _OPENSTACK)
+    )
+    first = _place(_ARGUMENTS, arguments, "argument ")
     if profile is None:
-        section = "basic"
+        return [first, vizwatch, huaweicloud, _section(file, "basic"), openstack]
+    name = _clean("profile", "argument profile", profile)
+    if name in file.sections:
+        chosen = _section(file, name)
+    elif has_clouds:
+        chosen = _Place({"cloud": name}, {"cloud": "argument profile"})
     else:
-        section = _clean("profile", "argument profile", profile)
-        if file.problem or section not in file.sections:
-            known = ", ".join(checks.shown(name) for name in file.sections) or "none"
-            missing = f"{file.name} has no section {checks.shown(section)}; its sections: {known}"
-            raise ConfigError(f"argument profile: {file.problem or missing}")
-    values = file.sections.get(section, {})
-    prefix = f"{file.name} [{section}] "
-    chain.insert(3 if profile is None else 1, _place(_FILE, values, prefix, file.problem))
-    return chain
+        known = ", ".join(checks.shown(section) for section in file.sections) or "none"
+        missing = f"{file.name} has no section {checks.shown(name)}; its sections: {known}"
+        raise ConfigError(f"argument profile: {file.problem or missing}")
+    return [first, chosen, vizwatch, huaweicloud, openstack]
+
+
+def _section(file: CredentialsFile, name: str) -> _Place:
+    return _place(_FILE, file.sections.get(name, {}), f"{file.name} [{name}] ", file.problem)
 
 
 def _first(places: Sequence[_Place], fields: Sequence[str]) -> int | None:
@@ -288,6 +253,7 @@ def _clean(field: str, source: str, value: object) -> str:
 # --- what they say --------------------------------------------------------------------------------------
 
 
+@final
 @attrs.frozen
 class _Where:
     endpoint: Found
@@ -305,13 +271,30 @@ def _home(places: Sequence[_Place]) -> int:
             "HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK; or OS_AUTH_URL, OS_USERNAME, OS_PASSWORD and "
             "OS_USER_DOMAIN_NAME; or OS_CLOUD"
         )
+    if places[home].is_environment:
+        _check_no_leftover([place for place in places if place.is_environment])
     return home
 
 
-def _where(places: Sequence[_Place], home: int | None, address: Address) -> _Where:
+def _check_no_leftover(environment: Sequence[_Place]) -> None:
+    found = [
+        next((place.sources[field] for place in environment if field in place.raw), None)
+        for field in ("token", "access_key")
+    ]
+    if all(found):
+        raise _contradiction(filter(None, found))
+
+
+def _contradiction(sources: Iterable[str]) -> ConfigError:
+    return ConfigError(f"{' and '.join(sources)} are set together: keep one, and unset the rest")
+
+
+def _where(places: Sequence[_Place], home: int | None, address: Address) -> _Where | None:
+    """Where the service is; ``None`` where a cloud of clouds.yaml says it."""
     number = _first(places, ("endpoint", "region"))
     if number is None:
-        return _where_iam_is(places, home)
+        says_itself = home is not None and "cloud" in places[home].raw
+        return None if says_itself else _where_iam_is(places, home)
     place = places[number]
     named = place.take_any("region")
     region = regions.region(named.source, named.value) if named else None
@@ -355,8 +338,10 @@ def _checked_address(found: Found, address: Address) -> Found:
     return Found(address(found.value, name=found.source), found.source)
 
 
-def _project_id(places: Sequence[_Place]) -> Found:
+def _project_id(places: Sequence[_Place], home: int | None) -> Found | None:
     number = _first(places, ("project_id",))
+    if number is None and home is not None and _knows_its_project(places[home]):
+        return None
     if number is None:
         named = [place.sources["project_name"] for place in places if "project_name" in place.raw]
         name = f" ({named[0]} gives its name alone)" if named else ""
@@ -365,15 +350,12 @@ def _project_id(places: Sequence[_Place]) -> Found:
             "id that the console shows under My Credentials"
         )
     found = places[number].take("project_id")
-    if len(found.value) > 64:
-        raise ConfigError(f"{found.source} must be a project's id, not {len(found.value)} characters")
-    if regions.is_project_name(found.value):
-        raise ConfigError(
-            f"{found.source} must be the project's id, such as 04f679b17380d32a2f32c00335c4b5ba, and "
-            f"{checks.shown(found.value)} is a project's name: the console shows both under My Credentials"
-        )
-    checks.identifier(found.source, found.value)
+    regions.project_id(found.source, found.value)
     return found
+
+
+def _knows_its_project(place: _Place) -> bool:
+    return "cloud" in place.raw or ("password" in place.raw and "project_name" in place.raw)
 
 
 def _workspace_id(arguments: _Place) -> Found | None:
@@ -387,8 +369,7 @@ def _credentials(place: _Place, where: _Where | None, address: Address) -> Crede
     kinds = [found for kind in _KINDS if (found := place.having(kind))]
     secrets = [found[0] for found in kinds if found[0] != "username"]
     if len(secrets) > 1:
-        several = " and ".join(place.sources[field] for field in secrets)
-        raise ConfigError(f"{several} are set together: keep one, and unset the rest")
+        raise _contradiction(place.sources[field] for field in secrets)
     match secrets:
         case ["token"]:
             return Token(place.take("token"))
@@ -401,6 +382,7 @@ def _credentials(place: _Place, where: _Where | None, address: Address) -> Crede
                 place.take("username"),
                 place.take("password"),
                 place.take("domain_name"),
+                place.take_any("project_name"),
             )
         case _:
             _check_complete(place, ("access_key", "secret_key"))

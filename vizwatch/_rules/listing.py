@@ -1,4 +1,4 @@
-"""Which jobs of a page are new, and whether there is another page: decided by what came."""
+"""What to ask a listing for, which jobs of a page are new, and whether there is another page."""
 
 from __future__ import annotations
 
@@ -11,6 +11,65 @@ from typing import Final
 import attrs
 
 from vizwatch._values.models import Job, JobPage
+
+
+@attrs.frozen
+class Limits:
+    """How much a request may ask for: the documents disagree, and a service refuses what is too much."""
+
+    per_page: int = 1000
+    """1000 by today's REST documents, 100 by older ones and the SDK's."""
+    search_content: int = 100
+    """Characters: 100 by the SDK's document and one sample, 64 by the REST documents."""
+
+
+_NARROWEST: Final = Limits(100, 64)
+
+
+@attrs.frozen
+class Ask:
+    """What a listing asks for, before anything was refused."""
+
+    page: int = 1
+    per_page: int | None = None
+    """``None`` for as many as the service allows."""
+    limit: int | None = None
+    """How many jobs are wanted at most."""
+    search_content: str = ""
+
+    def at_once(self, limits: Limits) -> int:
+        """How many jobs to ask for in one request."""
+        if self.per_page is not None:
+            return self.per_page
+        # A later page is counted in pages of the usual size, whatever the limit.
+        few = self.limit is not None and self.page == 1
+        return min(max(self.limit or 0, 1), limits.per_page) if few else limits.per_page
+
+    def narrower(self, limits: Limits, message: str) -> Limits | None:
+        """The limits to try after a refusal that says `message`; ``None`` where nothing is left to try.
+
+        What the message names is narrowed first, or else the search, which costs nothing.
+        """
+        narrower: dict[str, Limits] = {}
+        if len(self.search_content) > _NARROWEST.search_content < limits.search_content:
+            narrower["search_content"] = attrs.evolve(limits, search_content=_NARROWEST.search_content)
+        if self.per_page is None and self.at_once(limits) > _NARROWEST.per_page:
+            narrower["per_page"] = attrs.evolve(limits, per_page=_NARROWEST.per_page)
+        named = [limits for name, limits in narrower.items() if name in message]
+        return next(iter([*named, *narrower.values()]), None)
+
+    def first_page(self, limits: Limits) -> int:
+        """The number of the page to begin with, where pages may be smaller than they were meant."""
+        if self.per_page is not None or self.page == 1:
+            return self.page
+        return (self.page - 1) * (Limits().per_page // limits.per_page) + 1
+
+    def is_found(self, job: Job, limits: Limits) -> bool:
+        """Whether a job has all of the text that is searched for, if the service was asked for its start."""
+        if len(self.search_content) <= limits.search_content:
+            return True
+        return self.search_content.casefold() in (job.job_name or "").casefold()
+
 
 _BARREN_PAGES_TO_END: Final = 2
 _DOCUMENTED_CAPS: Final = frozenset({10, 100})  # a default, and one document's limit of `per_page`

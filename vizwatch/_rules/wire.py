@@ -11,6 +11,8 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
+import attrs
+
 from vizwatch._values import checks
 from vizwatch._values.errors import (
     ApiError,
@@ -82,27 +84,50 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def list_jobs(
-    project_id: str,
-    *,
-    status: JobStatus | None = None,
-    search_content: str | None = None,
-    sort_by: str = "job_id",
-    order: str = "asc",
-    workspace_id: str | None = None,
-    per_page: int = MAX_PER_PAGE,
-    page: int = 1,
-) -> Request:
+@attrs.frozen
+class Query:
+    """What one listing shows, and in which order."""
+
+    status: JobStatus | None
+    search_content: str | None
+    sort_by: str
+    order: str
+    workspace_id: str | None
+
+
+def query(
+    *, status: object, search_content: object, sort_by: object, order: object, workspace_id: object
+) -> Query:
+    """A listing's query, ``None`` for what it leaves to the service.
+
+    Raises:
+        ConfigError: A parameter is outside the limits that the documents give.
+    """
+    return Query(
+        None if status is None else checks.status("status", status),
+        None if search_content is None else checks.text("search_content", search_content, high=100),
+        checks.choice("sort_by", sort_by, SORT_KEYS),
+        checks.choice("order", order, ORDERS),
+        None if workspace_id is None else checks.identifier("workspace_id", workspace_id),
+    )
+
+
+def list_jobs(project_id: str, query: Query, *, page: int, per_page: int) -> Request:
     """``GET /v1/{project_id}/visualization-jobs``: one page of the listing."""
-    query: dict[str, object] = {"per_page": per_page, "page": page, "sortBy": sort_by, "order": order}
-    optional = {
-        "status": None if status is None else int(status),
-        "search_content": search_content,
-        "workspace_id": workspace_id,
+    given: dict[str, object] = {
+        "per_page": per_page,
+        "page": page,
+        "sortBy": query.sort_by,
+        "order": query.order,
     }
-    query.update({name: value for name, value in optional.items() if value is not None})
+    optional = {
+        "status": None if query.status is None else int(query.status),
+        "search_content": query.search_content,
+        "workspace_id": query.workspace_id,
+    }
+    given.update({name: value for name, value in optional.items() if value is not None})
     # Sorted, since a signature is over the sorted query, and the gateway checks it over the one sent.
-    encoded = urllib.parse.urlencode(sorted(query.items()), quote_via=urllib.parse.quote, safe="")
+    encoded = urllib.parse.urlencode(sorted(given.items()), quote_via=urllib.parse.quote, safe="")
     return Request(Operation.LIST, "GET", _jobs_path(project_id), encoded)
 
 
@@ -180,8 +205,10 @@ def get_token(
             "scope": {"project": project},
         }
     }
+    # An answer may repeat the body in any encoding, which changes the odd characters alone.
+    parts = map(Secret, re.findall(r"\w+", password))
     return Request(
-        Operation.TOKEN, "POST", "/v3/auth/tokens", body=SecretBytes(_json(body)), secrets=(password,)
+        Operation.TOKEN, "POST", "/v3/auth/tokens", body=SecretBytes(_json(body)), secrets=(password, *parts)
     )
 
 
@@ -249,6 +276,20 @@ class Clean(Protocol):
     def __call__(self, text: str, limit: int, /) -> str:
         """The text, made fit."""
         ...
+
+
+_PARAMETER_CODES: Final = frozenset(
+    {None, *(f"ModelArts.{code}" for code in ("0101", "0103", "0104", "0107"))}
+)
+
+
+def blames_a_parameter(error: ApiError) -> bool:
+    """Whether a refusal may be for a parameter that is beyond the service's limits."""
+    return (
+        isinstance(error, BadRequestError)
+        and error.http_status in {200, 400}
+        and error.error_code in _PARAMETER_CODES
+    )
 
 
 def refusal(operation: Operation, answer: Answer, failure: Failure, clean: Clean) -> ApiError:

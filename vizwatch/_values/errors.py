@@ -26,6 +26,7 @@ No error shows a token, key or signature, and none carries more than a bounded p
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -92,6 +93,9 @@ class RequestTimeoutError(TransportError, TimeoutError):
 
 class OutcomeUnknownError(TransportError):
     """A write was sent and no answer came: it may have happened. Read the job before sending it again."""
+
+    sent_at: dt.datetime | None = None
+    """When it was first sent, in UTC by this machine's clock; for :meth:`Client.find_created`."""
 
 
 class ProtocolError(CallError):

@@ -87,6 +87,18 @@ class Token:
     value: Secret
     lifetime: float
     """How long it lives, in seconds from the answer on."""
+    project_id: str | None = None
+    """The project that it is for, if it says so."""
+
+
+@attrs.frozen
+class Scope:
+    """What credentials are for, where they say so themselves."""
+
+    project_id: str | None
+    """``None`` where the credentials do not tell."""
+    endpoint: str | None = None
+    """The address of ModelArts; ``None`` where the credentials do not tell."""
 
 
 @attrs.frozen

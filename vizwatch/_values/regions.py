@@ -92,13 +92,24 @@ def cloud_of(address: str) -> str | None:
     return _CLOUDS.get(rest) or _CLOUDS.get(rest.partition(".")[2])
 
 
-def is_project_name(value: str) -> bool:
-    """Whether it looks like a project's name, which both clouds begin with the region's.
+def project_id(parameter: str, value: object) -> str:
+    """A project's id.
 
-    >>> is_project_name("eu-de_vision"), is_project_name("cn-north-4"), is_project_name("04f679b17380d32a")
-    (True, True, False)
+    Raises:
+        ConfigError: It is none; a project's name, which both clouds begin with the region's, is told apart.
+
+    >>> project_id("project_id", "04f679b17380d32a2f32c00335c4b5ba")
+    '04f679b17380d32a2f32c00335c4b5ba'
     """
-    return value.partition("_")[0] in REGIONS
+    if isinstance(value, str) and len(value) > 64:
+        raise ConfigError(f"{parameter} must be a project's id, not {len(value)} characters")
+    found = checks.identifier(parameter, value)
+    if found.partition("_")[0] in REGIONS:
+        raise ConfigError(
+            f"{parameter} must be the project's id, such as 04f679b17380d32a2f32c00335c4b5ba, and "
+            f"{checks.shown(found)} is a project's name: the console shows both under My Credentials"
+        )
+    return found
 
 
 def _host(address: str) -> str:

@@ -36,6 +36,16 @@ class SecretBytes(bytes):
         raise TypeError("a secret is not pickled: make the credentials anew where they are needed")
 
 
+class SecretDict(dict[str, str]):
+    """A dictionary with secrets among its values, such as a process's environment."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """The names alone."""
+        return f"{{{', '.join(map(repr, self))}}}"
+
+
 def secret(name: str, value: object) -> Secret:
     """The value as a secret, if a header can carry it. Raises :class:`ConfigError` without showing it."""
     if isinstance(value, str) and len(value) <= _LONGEST and re.fullmatch(r"[!-~]+", value):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Final
+from urllib.parse import quote, quote_plus
 
 # Controls, format characters (bidirectional ones among them), private, unassigned and lone surrogate code
 # points, line and paragraph separators.
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
-_SHORTEST_SECRET: Final = 6
+_SHORTEST_SECRET: Final = 4
+_SHORTEST_PART: Final = 16  # shorter than any key and signature
 
 
 def printable(text: str, limit: float = 200) -> str:
@@ -37,8 +42,23 @@ def _escaped(one: str) -> str:
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
-    """Returns `text` with every occurrence of a secret replaced by ``***``."""
+    r"""Returns `text` with every occurrence of a secret replaced by ``***``.
+
+    Also as JSON, a URL or a page would write it, and of its parts those that are long enough to be one.
+
+    >>> redacted(r'''no: {"password": "a\"secret"}''', ['a"secret'])
+    'no: {"password": "***"}'
+    """
     for secret in secrets:
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, "***")
+        for form in sorted(_forms(secret), key=len, reverse=True):
+            text = text.replace(form, "***")
     return text
+
+
+def _forms(secret: str) -> set[str]:
+    forms = {secret, html.escape(secret), quote(secret), quote(secret, safe=""), quote_plus(secret)}
+    for is_ascii in (True, False):
+        once = json.dumps(secret, ensure_ascii=is_ascii)[1:-1]
+        forms |= {once, json.dumps(once, ensure_ascii=is_ascii)[1:-1]}
+    parts = {part for part in re.split(r"[ ,=]+", secret) if len(part) >= _SHORTEST_PART}
+    return {form for form in forms if len(form) >= _SHORTEST_SECRET} | parts

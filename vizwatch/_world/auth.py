@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from vizwatch._rules import signing
-from vizwatch._values.exchange import Outgoing
+from vizwatch._values.exchange import Outgoing, Scope
 from vizwatch._values.secrets import Secret, secret
 
 
@@ -39,6 +39,15 @@ class RenewableAuth(Auth, Protocol):
             refused: What :meth:`headers` gave for the refused attempt. Many requests may be refused with the
                 same credentials at once, and together they need one renewal.
         """
+        ...
+
+
+@runtime_checkable
+class ScopedAuth(Auth, Protocol):
+    """Credentials that know their project, so that a client may be made without its id."""
+
+    async def scope(self) -> Scope:
+        """Which project they are for, and where it is; may ask the identity service."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import math
 import random
 from collections.abc import Callable, Coroutine
@@ -24,7 +25,7 @@ from vizwatch._values.errors import (
     OutcomeUnknownError,
     VizwatchError,
 )
-from vizwatch._values.exchange import Answer, Failure, Outgoing, Request
+from vizwatch._values.exchange import Answer, Failure, Operation, Outgoing, Request
 from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
 from vizwatch._values.text import printable, redacted
@@ -52,6 +53,8 @@ class _Call:
     """What became of the attempts so far."""
     under_way: bool = False
     """Whether an attempt is with the transport."""
+    sent_at: dt.datetime | None = None
+    """When the first attempt was, by the wall clock."""
     renewed: bool = False
     """Whether the credentials were renewed for it already."""
 
@@ -148,6 +151,7 @@ class Session:
             headers["Content-Type"] = "application/json"
         within = min(self.settings.attempt_timeout, call.deadline - self._loop.time())
         call.under_way = True
+        call.sent_at = call.sent_at or dt.datetime.now(dt.UTC)
         answer = await self._transport.send(
             request.method, request.target, headers, request.body, within=within
         )
@@ -187,8 +191,12 @@ class Session:
         raise failure
 
     def _raise_unknown(self, call: _Call, reason: str, cause: VizwatchError | None = None) -> NoReturn:
-        unsure = "it may have happened, so read the job before trying again"
-        unknown = OutcomeUnknownError(f"{call.request.operation.value}: {unsure}: {reason}")
+        operation = call.request.operation
+        look = "look for it with find_created" if operation is Operation.CREATE else "read the job"
+        unknown = OutcomeUnknownError(
+            f"{operation.value}: it may have happened, so {look} before trying again: {reason}"
+        )
+        unknown.sent_at = call.sent_at
         unknown.attempts, unknown.elapsed = max(len(call.fates), 1), self._loop.time() - call.started
         raise unknown from cause
 

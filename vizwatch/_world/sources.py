@@ -1,8 +1,9 @@
-"""Where configuration comes from: the process's environment, and the vendor's credentials file."""
+"""Where configuration comes from - the environment, the vendor's credentials file - and what it makes."""
 
 from __future__ import annotations
 
 import configparser
+import contextlib
 import errno
 import functools
 import os
@@ -13,11 +14,44 @@ from pathlib import Path
 from typing import Final
 
 from vizwatch._rules import configuration, wire
-from vizwatch._rules.configuration import Configuration, CredentialsFile
+from vizwatch._rules.configuration import CredentialsFile
+from vizwatch._values.configuration import AccessKey, Cloud, Configuration, Password, Token
+from vizwatch._values.secrets import SecretDict
+from vizwatch._values.settings import Settings
 from vizwatch._values.text import printable
+from vizwatch._world.auth import AkSkAuth, Auth, TokenAuth
+from vizwatch._world.clouds import CloudsAuth
+from vizwatch._world.iam import PasswordAuth
 
 _VARIABLE: Final = "HUAWEICLOUD_SDK_CREDENTIALS_FILE"
 _MAX_FILE: Final = 2**20
+_CLOUDS: Final = ("clouds.yaml", "clouds.yml", "clouds.json")
+
+
+def auth(found: Configuration, settings: Settings) -> Auth:
+    """What authenticates requests with the credentials that were found.
+
+    Raises:
+        ConfigError: They are not what they should be; says where each is from.
+    """
+    match found.credentials:
+        case Token(token):
+            return TokenAuth(token.value)
+        case AccessKey(access_key, secret_key, temporary):
+            return AkSkAuth(access_key.value, secret_key.value, temporary and temporary.value)
+        case Cloud(cloud):
+            return CloudsAuth(cloud.value, settings=settings)
+        case Password() as user:
+            name = user.project_name if found.project_id is None else None
+            return PasswordAuth(
+                user.iam_endpoint.value,
+                username=user.username.value,
+                password=user.password.value,
+                domain_name=user.domain_name.value,
+                project_name=name and name.value,
+                project_id=found.project_id and found.project_id.value,
+                settings=settings,
+            )
 
 
 def find(
@@ -28,7 +62,7 @@ def find(
     Args:
         arguments: `endpoint`, `region`, `project_id`, `workspace_id`, `token`, `access_key`, `secret_key` and
             `security_token`; ``None`` counts as not given.
-        profile: The section of the credentials file, instead of `basic`.
+        profile: The section of the credentials file, instead of `basic`, or a cloud of clouds.yaml.
         allow_insecure: Whether `http` is allowed beyond loopback.
 
     Raises:
@@ -36,9 +70,10 @@ def find(
     """
     return configuration.resolve(
         arguments,
-        os.environ,
+        SecretDict(os.environ),
         credentials_file(os.environ),
         profile=profile,
+        has_clouds=profile is not None and _has_clouds(os.environ),
         address=functools.partial(wire.endpoint, allow_insecure=allow_insecure),
     )
 
@@ -72,6 +107,16 @@ def credentials_file(environment: Mapping[str, str]) -> CredentialsFile:
     shared = os.name == "posix" and mode & (stat.S_IRGRP | stat.S_IROTH)
     notes = (f"{name} can be read by others on this machine: chmod 600 it",) if shared else ()
     return _parsed(name, text, notes)
+
+
+def _has_clouds(environment: Mapping[str, str]) -> bool:
+    """Whether there is a file of clouds, where openstacksdk looks for one."""
+    named = environment.get("OS_CLIENT_CONFIG_FILE")
+    folders = [Path(), Path("/etc/openstack")]
+    with contextlib.suppress(RuntimeError):
+        folders.append(Path.home() / ".config" / "openstack")
+    paths = [Path(named)] if named else [folder / name for folder in folders for name in _CLOUDS]
+    return any(path.is_file() for path in paths)
 
 
 def _read(path: Path) -> tuple[str, int]:

@@ -11,7 +11,7 @@ import anyio
 import cyclopts
 from cyclopts import Parameter
 
-from vizwatch import ConfigError, __version__
+from vizwatch import ConfigError, Job, __version__
 from vizwatch.cli import _running
 from vizwatch.cli._errors import ExitCode, Reported, report
 from vizwatch.cli._options import (
@@ -22,6 +22,7 @@ from vizwatch.cli._options import (
     JobId,
     Json,
     Timeout,
+    Wait,
     statuses,
 )
 from vizwatch.cli._output import Output, Terminal
@@ -30,7 +31,9 @@ from vizwatch.cli._watching import follow
 _HELP: Final = """\
 List, watch and manage ModelArts visualization jobs.
 
-VIZWATCH_ENDPOINT, VIZWATCH_PROJECT_ID and VIZWATCH_TOKEN say where, which project and who.
+VIZWATCH_ENDPOINT or VIZWATCH_REGION, VIZWATCH_PROJECT_ID and VIZWATCH_TOKEN say where, which project and who;
+HUAWEICLOUD_SDK_AK and _SK, ~/.huaweicloud/credentials, OS_* and clouds.yaml are read as well, and
+`vizwatch doctor` says what was found where.
 
 Exit codes:
   0    done
@@ -68,7 +71,9 @@ def run(argv: list[str]) -> int:
 @app.command(name="list")
 async def list_jobs(
     *,
-    status: Annotated[str | None, Parameter(help="Only jobs in this status, a name or number.")] = None,
+    status: Annotated[
+        str | None, Parameter(help="Only jobs in these statuses, names or numbers, by comma.")
+    ] = None,
     search_content: Annotated[str | None, Parameter(help="Only jobs whose name has this text.")] = None,
     sort_by: Annotated[str, Parameter(help="job_id, job_name, job_desc, create_time or status.")] = "job_id",
     order: Annotated[str, Parameter(help="asc or desc.")] = "asc",
@@ -78,12 +83,9 @@ async def list_jobs(
 ) -> int:
     """List the jobs of a workspace."""
     output = Output(as_json=as_json)
-    chosen = None if status is None else statuses("--status", status)
-    if chosen is not None and len(chosen) > 1:
-        raise ConfigError("--status takes one status")
     async with connection.client() as client:
         listing = client.list_jobs(
-            status=None if chosen is None else min(chosen),
+            status=None if status is None else statuses("--status", status),
             search_content=search_content,
             sort_by=sort_by,
             order=order,
@@ -188,29 +190,39 @@ async def update(
 
 
 @app.command
-async def stop(job_id: JobId, *, connection: Connection = HERE, as_json: Json = False) -> int:
+async def stop(
+    job_id: JobId, *, wait: Wait = None, connection: Connection = HERE, as_json: Json = False
+) -> int:
     """Ask the service to stop a job; it stops some time later."""
     async with connection.client() as client:
-        await client.stop_job(job_id)
-    Output(as_json=as_json).done("stop", job_id)
-    return ExitCode.DONE
+        return _written("stop", job_id, await client.stop_job(job_id, wait=wait), Output(as_json=as_json))
 
 
 @app.command
-async def restart(job_id: JobId, *, connection: Connection = HERE, as_json: Json = False) -> int:
+async def restart(
+    job_id: JobId, *, wait: Wait = None, connection: Connection = HERE, as_json: Json = False
+) -> int:
     """Ask the service to run an ended job again, under the same id."""
     async with connection.client() as client:
-        await client.restart_job(job_id)
-    Output(as_json=as_json).done("restart", job_id)
-    return ExitCode.DONE
+        return _written(
+            "restart", job_id, await client.restart_job(job_id, wait=wait), Output(as_json=as_json)
+        )
 
 
 @app.command
-async def delete(job_id: JobId, *, connection: Connection = HERE, as_json: Json = False) -> int:
+async def delete(
+    job_id: JobId, *, wait: Wait = None, connection: Connection = HERE, as_json: Json = False
+) -> int:
     """Ask the service to delete a job; it is gone some time later."""
     async with connection.client() as client:
-        await client.delete_job(job_id)
-    Output(as_json=as_json).done("delete", job_id)
+        return _written("delete", job_id, await client.delete_job(job_id, wait=wait), Output(as_json=as_json))
+
+
+def _written(verb: str, job_id: str, job: Job | None, output: Output) -> int:
+    if job is None:
+        output.done(verb, job_id)
+    else:
+        output.job(job)
     return ExitCode.DONE
 
 

@@ -14,10 +14,14 @@ from vizwatch import Client, ConfigError, JobStatus, printable
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class Connection:
-    """Which project of which cloud; what is not given comes from the environment, the token always."""
+    """Which project of which cloud; what is not given, and the credentials, come from the environment."""
 
+    profile: str | None = None
+    """A section of ~/.huaweicloud/credentials, or a cloud of clouds.yaml."""
     endpoint: str | None = None
     """The service's address; VIZWATCH_ENDPOINT by default."""
+    region: str | None = None
+    """The region whose address to use, such as eu-de; VIZWATCH_REGION by default."""
     project_id: str | None = None
     """The project's id; VIZWATCH_PROJECT_ID by default."""
     workspace_id: str | None = None
@@ -29,9 +33,7 @@ class Connection:
         Raises:
             ConfigError: Something is missing or wrong; says what.
         """
-        return Client.from_env(
-            endpoint=self.endpoint, project_id=self.project_id, workspace_id=self.workspace_id
-        )
+        return Client.from_env(**attrs.asdict(self))
 
 
 HERE = Connection()
@@ -40,6 +42,10 @@ JobId = Annotated[str, Parameter(help="The job's id.")]
 Interval = Annotated[float | None, Parameter(help="Seconds between two looks at a job, on average.")]
 Timeout = Annotated[
     float | None, Parameter(help="Seconds after which to give up, with exit code 4; by default never.")
+]
+Wait = Annotated[
+    float | None,
+    Parameter(help="Seconds to wait until it has come about, and then show the job; by default not at all."),
 ]
 FollowRestarts = Annotated[
     bool,

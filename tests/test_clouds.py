@@ -1,0 +1,346 @@
+"""Credentials of clouds.yaml and `OS_*`, through openstacksdk, in threads and so in real time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import pickle
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from canaries import shown
+from servers import RawServer, http
+
+import vizwatch
+from vizwatch import Client, CloudsAuth
+from vizwatch.emulator import Emulator
+
+CANARY = "canary-5f2e"
+
+pytestmark = [
+    # openstacksdk announces with it what its next major versions drop.
+    pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
+]
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def clouds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes a clouds.yaml with one cloud, and makes openstacksdk read it alone."""
+
+    def write(text: str | None = None, /, *, region: str | None = None, top: str = "", **auth: str) -> Path:
+        path = tmp_path / "clouds.yaml"
+        lines = [f"      {key}: '{value}'" for key, value in auth.items()]
+        at = [f"    region_name: {region}"] if region else []
+        cloud = ["clouds:", "  here:", f"    {top}", *at, "    auth:", *lines]
+        path.write_text("\n".join(cloud) if text is None else text)
+        monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(path))
+        return path
+
+    return write
+
+
+def user(cloud: Emulator, **auth: str) -> dict[str, str]:
+    return {
+        "auth_url": f"{cloud.endpoint}/v3",
+        "username": cloud.user,
+        "password": cloud.password,
+        "user_domain_name": cloud.domain,
+        "project_name": cloud.project_name,
+        "project_domain_name": cloud.domain,
+        **auth,
+    }
+
+
+def token_calls(cloud: Emulator) -> int:
+    return sum(request.path == "/v3/auth/tokens" for request in cloud.requests)
+
+
+@contextlib.asynccontextmanager
+async def ticking() -> AsyncIterator[list[float]]:
+    """How long the event loop was away, each time, while the block ran."""
+    loop, away = asyncio.get_running_loop(), [0.0]
+
+    async def tick() -> None:
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.01)
+            away.append(loop.time() - before)
+
+    task = asyncio.create_task(tick())
+    try:
+        yield away
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+# --- from clouds.yaml to a listing ------------------------------------------------------------------------
+
+
+async def test_a_cloud_of_clouds_yaml_is_all_that_a_listing_needs(cloud: Emulator, clouds: Write) -> None:
+    job_ids = cloud.add_jobs(3, status=8)
+    clouds(**user(cloud))
+    async with Client(None, None, auth=CloudsAuth("here")) as client:
+        assert (client.endpoint, client.project_id) == (cloud.endpoint, cloud.project_id)
+        found = await asyncio.gather(*(client.list_jobs().collect() for _ in range(20)))
+    assert [[job.job_id for job in jobs] for jobs in found] == [job_ids] * 20
+    assert token_calls(cloud) == 1
+
+
+@pytest.mark.parametrize("way", ["profile", "OS_CLOUD"])
+async def test_from_env_takes_a_cloud_by_its_name(
+    way: str, cloud: Emulator, clouds: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clouds(**user(cloud))
+    if way == "OS_CLOUD":
+        monkeypatch.setenv("OS_CLOUD", "here")
+    async with Client.from_env("here" if way == "profile" else None) as client:
+        assert await client.list_jobs().collect() == []
+        assert client.project_id == cloud.project_id
+
+
+async def test_the_variables_alone_are_a_cloud_too(cloud: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in user(cloud).items():
+        monkeypatch.setenv(f"OS_{name.upper()}", value)
+    async with Client(None, None, auth=CloudsAuth()) as client:
+        assert await client.list_jobs().collect() == []
+
+
+async def test_a_token_of_clouds_yaml_is_exchanged_for_one_of_the_project(
+    cloud: Emulator, clouds: Write
+) -> None:
+    clouds(top="auth_type: v3token", auth_url=f"{cloud.endpoint}/v3", token=cloud.token, project_id="other")
+    async with Client(None, None, auth=CloudsAuth("here")) as client:
+        assert await client.list_jobs().collect() == []
+        assert client.project_id == "other"
+
+
+async def test_a_plain_token_without_identity_service_is_used_as_it_is(
+    cloud: Emulator, clouds: Write
+) -> None:
+    clouds(
+        top=f"auth_type: admin_token\n    modelarts_endpoint_override: {cloud.endpoint}/v1/p",
+        endpoint=cloud.endpoint,
+        token=cloud.token,
+    )
+    async with Client(None, "p", auth=CloudsAuth("here")) as client:
+        assert await client.list_jobs().collect() == []
+    assert token_calls(cloud) == 0
+    with pytest.raises(vizwatch.ConfigError, match="the credentials name no project: give project_id"):
+        await Client(None, None, auth=CloudsAuth("here")).__aenter__()
+
+
+async def test_the_catalogs_endpoint_is_that_of_the_clouds_region(clouds: Write) -> None:
+    async with Emulator(regions=["eu-de", "eu-nl"]) as cloud:
+        for region in ("eu-nl", "eu-de"):
+            clouds(region=region, **user(cloud, project_name=f"{region}_team"))
+            scope = await CloudsAuth("here").scope()
+            assert scope.endpoint == cloud.endpoints[region]
+
+
+async def test_an_endpoint_of_clouds_yaml_wins_over_the_catalog(cloud: Emulator, clouds: Write) -> None:
+    clouds(top="modelarts_endpoint_override: https://modelarts.example.com:8443/v1/p", **user(cloud))
+    assert (await CloudsAuth("here").scope()).endpoint == "https://modelarts.example.com:8443"
+
+
+@pytest.mark.parametrize(
+    ("auth_url", "region", "endpoint"),
+    [
+        ("https://iam.eu-de.otc.t-systems.com/v3", None, "https://modelarts.eu-de.otc.t-systems.com"),
+        ("https://iam.eu-de.otc.t-systems.com/v3", "eu-de", "https://modelarts.eu-de.otc.t-systems.com"),
+        ("https://iam.myhuaweicloud.com/v3", "cn-north-4", "https://modelarts.cn-north-4.myhuaweicloud.com"),
+        ("https://keystone.example.com/v3", "eu-de", None),
+        ("https://iam.myhuaweicloud.com/v3", "eu-de", None),
+    ],
+)
+def test_without_a_catalog_the_region_tells_but_only_of_the_same_cloud(
+    auth_url: str, region: str | None, endpoint: str | None, clouds: Write
+) -> None:
+    from vizwatch._world.clouds import _Cloud
+
+    clouds(region=region, auth_url=auth_url, username="ada", password=CANARY, project_name="p")
+    assert _Cloud("here", vizwatch.Settings()).endpoint == endpoint
+
+
+async def test_a_client_that_is_not_told_where_says_so(cloud: Emulator, clouds: Write) -> None:
+    class Nowhere(CloudsAuth):
+        async def scope(self) -> vizwatch.Scope:
+            return vizwatch.Scope("p")
+
+    with pytest.raises(vizwatch.ConfigError, match=r"the credentials' endpoint must be .* address"):
+        await Client(None, None, auth=Nowhere("here")).__aenter__()
+
+
+# --- the loop, tokens, cancellation ----------------------------------------------------------------------
+
+
+async def test_the_event_loop_is_never_blocked(cloud: Emulator, clouds: Write) -> None:
+    clouds(**user(cloud))
+    cloud.fault("latency", seconds=0.2, match={"path": "/v3/auth/tokens"})
+    async with ticking() as away:
+        await CloudsAuth("here").scope()
+    # Importing and parsing hold the interpreter, but never as long as the call takes.
+    assert len(away) > 5
+
+
+async def test_the_constructor_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openstack.config.loader", None)
+    assert repr(CloudsAuth("here")) == "CloudsAuth('here')"
+    with pytest.raises(vizwatch.ConfigError, match="cloud must be a string"):
+        CloudsAuth(7)  # type: ignore[arg-type]
+    with pytest.raises(vizwatch.ConfigError, match=r"pip install 'vizwatch\[openstack\]'"):
+        await CloudsAuth("here").scope()
+
+
+async def test_a_token_that_is_refused_is_renewed_once_for_all(cloud: Emulator, clouds: Write) -> None:
+    clouds(**user(cloud))
+    async with Client(None, None, auth=CloudsAuth("here")) as client:
+        cloud.fault("token_expiry")
+        await asyncio.gather(*(client.list_jobs().collect() for _ in range(50)))
+    assert token_calls(cloud) == 2
+
+
+async def test_a_token_near_its_end_is_renewed_and_a_dead_identity_service_is_survived(
+    cloud: Emulator, clouds: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clouds(**user(cloud))
+    auth = CloudsAuth("here")
+    async with Client(None, None, auth=auth) as client:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        cloud.fault("status", status=503, match={"path": "/v3/auth/tokens"})
+        monkeypatch.setattr(loop, "time", lambda: now + 0.9 * 86_400)
+        await client.list_jobs().collect()
+        await client.list_jobs().collect()
+        assert token_calls(cloud) == 2, "the old token lives, and is asked about again in a minute"
+        monkeypatch.setattr(loop, "time", lambda: now + 0.9 * 86_400 + 61)
+        cloud.clear_faults()
+        await client.list_jobs().collect()
+        assert token_calls(cloud) == 3
+        monkeypatch.undo()
+
+
+async def test_if_the_task_that_asks_is_cancelled_another_one_asks(cloud: Emulator, clouds: Write) -> None:
+    clouds(**user(cloud))
+    auth = CloudsAuth("here")
+    cloud.fault("latency", seconds=0.3, match={"path": "/v3/auth/tokens"}, count=1)
+    first, second = (asyncio.create_task(auth.scope()) for _ in range(2))
+    while not cloud.requests:  # noqa: ASYNC110 - the emulator tells nobody what comes in
+        await asyncio.sleep(0.01)
+    before = asyncio.get_running_loop().time()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert asyncio.get_running_loop().time() - before < 0.2, "the thread is not waited for"
+    assert (await second).project_id == cloud.project_id
+
+
+# --- what is wrong ---------------------------------------------------------------------------------------
+
+
+async def test_a_wrong_password_is_sent_once_and_never_again(cloud: Emulator, clouds: Write) -> None:
+    clouds(**user(cloud, password=CANARY))
+    auth = CloudsAuth("here")
+    async with Client(cloud.endpoint, "p", auth=auth) as client:
+        for _ in range(3):
+            with pytest.raises(vizwatch.AuthenticationError, match="get token") as caught:
+                await client.list_jobs().collect()
+            assert CANARY not in shown(caught.value)
+    assert token_calls(cloud) == 1
+
+
+def _cloud(text: str) -> str:
+    return f"clouds:\n  here:\n    {text}\n"
+
+
+WRONG: dict[str, tuple[str, str, str]] = {
+    "unknown cloud": ("elsewhere", _cloud("auth: {}"), "cloud 'elsewhere' of clouds.yaml: .*not found"),
+    "no auth": ("here", _cloud("region_name: eu-de"), "cloud 'here' of clouds.yaml: .*auth_url"),
+    "broken YAML": ("here", f"clouds: [{CANARY}", "cloud 'here' of clouds.yaml"),
+    "no cloud at all": ("here", f"[{CANARY}]", "cloud 'here' of clouds.yaml"),
+    "unknown kind": (
+        "here",
+        _cloud(f"auth_type: banana\n    auth: {{password: {CANARY}}}"),
+        "cloud 'here' of clouds.yaml: .*banana",
+    ),
+    "http": (
+        "here",
+        _cloud(f"auth: {{auth_url: http://iam.example.com/v3, username: a, password: {CANARY}}}"),
+        "auth_url of the cloud 'here' of clouds.yaml must be https",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+async def test_a_wrong_cloud_is_told_by_its_name_and_shows_no_secret(
+    case: str, clouds: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    name, text, said = WRONG[case]
+    clouds(text)
+    with pytest.raises(vizwatch.ConfigError, match=f"(?s)^.*{said}") as caught:
+        await CloudsAuth(name).scope()
+    assert len(str(caught.value)) < 800
+    assert str(caught.value).isprintable()
+    assert CANARY not in shown(caught.value) + repr(pickle.dumps(caught.value)) + (
+        caplog.text if "YAML" not in case else ""
+    )
+
+
+PLACES: dict[str, tuple[bytes, type[vizwatch.VizwatchError]]] = {
+    "401": (http({"error": {"message": f"no {CANARY}"}}, status="401 No"), vizwatch.AuthenticationError),
+    "403": (http({"error": {"message": CANARY}}, status="403 No"), vizwatch.PermissionDeniedError),
+    "404": (http({"error": {"message": CANARY}}, status="404 No"), vizwatch.ProtocolError),
+    "503": (http({"error": {"message": CANARY}}, status="503 No"), vizwatch.ServerError),
+    "page": (http(raw=b"<p>" + CANARY.encode()), vizwatch.ProtocolError),
+    "no token": (http({"token": {}}, status="201 Created"), vizwatch.VizwatchError),
+    "closed": (b"", vizwatch.ConnectError),
+}
+
+
+@pytest.mark.parametrize("case", PLACES)
+async def test_an_identity_service_that_fails_is_an_error_of_ours_and_shows_no_secret(
+    case: str, clouds: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    reply, kind = PLACES[case]
+    async with RawServer(reply) as server:
+        clouds(auth_url=f"{server.endpoint}/v3", username="ada", password=CANARY, project_name="p")
+        with pytest.raises(kind) as caught:
+            await CloudsAuth("here").scope()
+    assert CANARY in server.requests[-1].decode()
+    assert CANARY not in shown(caught.value) + repr(pickle.dumps(caught.value)) + str(caught.value)
+    assert CANARY not in "".join(
+        record.getMessage() for record in caplog.records if "RESP BODY" not in record.getMessage()
+    )
+
+
+async def test_a_password_is_not_sent_on_by_a_redirect(clouds: Write) -> None:
+    async with RawServer(http({"token": {}})) as trap:
+        moved = http(status="307 Moved", headers=(f"Location: {trap.endpoint}/v3/auth/tokens",))
+        async with RawServer(moved) as server:
+            clouds(auth_url=f"{server.endpoint}/v3", username="ada", password=CANARY, project_name="p")
+            with pytest.raises(vizwatch.VizwatchError):
+                await CloudsAuth("here").scope()
+        assert trap.connections == 0
+
+
+async def test_nothing_is_shown_or_pickled(cloud: Emulator, clouds: Write) -> None:
+    clouds(**user(cloud))
+    auth = CloudsAuth("here")
+    await auth.scope()
+    assert cloud.password not in f"{auth}{auth!r}{vars(auth)!r}{vars(auth._cloud)!r}{vars(auth._tokens)!r}"
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(auth)
+
+
+def test_openstacksdk_is_not_imported_with_the_package() -> None:
+    code = "import vizwatch, sys; vizwatch.CloudsAuth('x'); assert 'openstack' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

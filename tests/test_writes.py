@@ -1,0 +1,264 @@
+"""Writes that are waited for, and a create that is found again."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import vizwatch
+from vizwatch import Client, JobStatus
+from vizwatch._rules import reconciling
+from vizwatch._values.models import Job
+from vizwatch.emulator import Emulator
+
+pytestmark = pytest.mark.looptime
+
+LOGS = "/obs/logs/"
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def writes(cloud: Emulator) -> int:
+    return sum(request.method != "GET" for request in cloud.requests)
+
+
+# --- wait= -----------------------------------------------------------------------------------------------
+
+
+async def test_without_wait_a_write_gives_nothing_and_reads_nothing(cloud: Emulator, here: Client) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    calls: list[Any] = [here.stop_job(job_id), here.restart_job(job_id, wait=None), here.delete_job(job_id)]
+    for call in calls:
+        assert await call is None
+        cloud.set_status(job_id, 12)
+    assert {request.method for request in cloud.requests} == {"POST", "DELETE"}
+
+
+async def test_a_job_that_is_stopped_is_given_once_it_has_ended(cloud: Emulator, here: Client) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    job = await here.stop_job(job_id, wait=60)
+    assert (job.job_id, job.status) == (job_id, JobStatus.KILLED)
+
+
+async def test_a_job_that_is_restarted_is_given_once_it_runs() -> None:
+    async with Emulator(life=[[0, 8]]) as cloud:
+        async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token) as client:
+            (job_id,) = cloud.add_jobs(1, status=12)
+            began = now()
+            job = await client.restart_job(job_id, wait=dt.timedelta(minutes=2))
+            assert job.status is JobStatus.RUNNING
+            assert now() - began < 1, "its running is not taken for something old"
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_the_end_before_a_restart_is_not_taken_for_the_jobs_end(lost: bool) -> None:
+    async with Emulator(life=[[0, 8]]) as cloud:
+        async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token) as client:
+            (job_id,) = cloud.add_jobs(1, status=12)
+            if lost:
+                cloud.fault("drop", match={"method": "POST"}, count=1, performed=True)
+            await asyncio.sleep(31)
+            cloud.fault("stale", seconds=30, ttl=30)
+            assert (await client.restart_job(job_id, wait=120)).status is JobStatus.RUNNING
+
+
+async def test_a_job_that_ends_instead_of_running_is_told() -> None:
+    async with Emulator(life=[[0, 1], [5, 3]]) as cloud:
+        async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token) as client:
+            (job_id,) = cloud.add_jobs(1, status=12)
+            with pytest.raises(vizwatch.JobEndedError, match="ended as IMAGE_FAILED") as caught:
+                await client.restart_job(job_id, wait=300)
+    assert caught.value.job is not None
+
+
+async def test_a_job_that_is_stopped_just_after_its_restart_has_ended_when_it_says_so(
+    cloud: Emulator, here: Client
+) -> None:
+    (job_id,) = cloud.add_jobs(1, status=12)
+    await here.restart_job(job_id)
+    cloud.set_status(job_id, 8)
+    await here.stop_job(job_id)
+    cloud.set_status(job_id, 12)
+    began = now()
+    await here.wait(job_id, timeout=300)
+    assert now() - began < 1
+
+
+async def test_a_job_that_is_deleted_is_given_as_it_was_last_seen(cloud: Emulator, here: Client) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8, job_desc="mine")
+    job = await here.delete_job(job_id, wait=120)
+    assert (job.job_id, job.job_desc) == (job_id, "mine")
+    with pytest.raises(vizwatch.NotFoundError):
+        await here.get_job(job_id)
+
+
+async def test_a_deletion_is_confirmed_within_seconds(cloud: Emulator, here: Client) -> None:
+    (job_id,) = cloud.add_jobs(1, status=12)
+    began = now()
+    await here.delete_job(job_id, wait=120)
+    assert now() - began < 30
+    missed = [request for request in cloud.requests if request.status == 404]
+    assert len(missed) == 3
+
+
+async def test_a_job_that_is_gone_at_once_is_given_as_it_was_before() -> None:
+    async with Emulator(kill_seconds=0) as cloud:
+        async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token) as client:
+            (job_id,) = cloud.add_jobs(1, status=8, job_desc="mine")
+            job = await client.delete_job(job_id, wait=120)
+        assert (job.status, job.job_desc) == (JobStatus.RUNNING, "mine")
+        assert [request.status for request in cloud.requests[2:]] == [404] * 3
+
+
+async def test_a_404_that_flaps_is_no_deletion(cloud: Emulator, here: Client) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 9], [200, None]])
+    cloud.fault("body", status=200, text='{"is_success": true}', match={"method": "DELETE"})
+    cloud.fault("status", status=404, code="ModelArts.0015", match={"method": "GET"}, after=1, count=2)
+    began = now()
+    await here.delete_job(job_id, wait=600)
+    assert now() - began > 200
+
+
+async def test_a_deletion_that_fails_is_told(cloud: Emulator, here: Client) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [10, 9], [30, 6]])
+    cloud.fault("body", status=200, text='{"is_success": true}', match={"method": "DELETE"})
+    with pytest.raises(vizwatch.JobEndedError, match="ended as DELETE_FAILED"):
+        await here.delete_job(job_id, wait=120)
+
+
+async def test_a_job_that_does_not_arrive_in_time_is_told_with_its_last_status(
+    cloud: Emulator, here: Client
+) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8]])
+    cloud.fault("body", status=200, text='{"is_success": true}', match={"method": "POST"})
+    began = now()
+    with pytest.raises(vizwatch.WatchTimeoutError, match="last seen RUNNING") as caught:
+        await here.stop_job(job_id, wait=50)
+    assert now() - began == pytest.approx(50, abs=0.1)
+    assert caught.value.job is not None
+
+
+@pytest.mark.parametrize(("call", "before"), [("stop_job", 8), ("restart_job", 12), ("delete_job", 12)])
+@pytest.mark.parametrize("fault", ["drop", "truncate"])
+async def test_a_write_whose_answer_is_lost_is_settled_by_the_job(call: str, before: int, fault: str) -> None:
+    """S5, S6: the write is sent once, and what it asked for came about."""
+    async with Emulator(life=[[0, 8]]) as cloud:
+        async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token) as client:
+            (job_id,) = cloud.add_jobs(1, status=before)
+            options = {"performed": True} if fault == "drop" else {}
+            match = {"path": f"*/{job_id}/*"} if call != "delete_job" else {"method": "DELETE"}
+            cloud.fault(fault, match=match, count=1, **options)
+            job = await getattr(client, call)(job_id, wait=120)
+            assert job.job_id == job_id
+        assert writes(cloud) == 1
+
+
+@pytest.mark.parametrize(("call", "before"), [("stop_job", 8), ("restart_job", 12), ("delete_job", 12)])
+async def test_a_write_that_never_shows_stays_unknown(
+    cloud: Emulator, here: Client, call: str, before: int
+) -> None:
+    (job_id,) = cloud.add_jobs(1, status=before)
+    cloud.fault("drop", match={"method": "DELETE" if call == "delete_job" else "POST"}, performed=False)
+    with pytest.raises(vizwatch.OutcomeUnknownError, match="it may have happened, so read the job"):
+        await getattr(here, call)(job_id, wait=120)
+    assert writes(cloud) == 1
+
+
+async def test_a_refused_write_is_not_waited_for(cloud: Emulator, here: Client) -> None:
+    (job_id,) = cloud.add_jobs(1, status=10)
+    with pytest.raises(vizwatch.ConflictError):
+        await here.stop_job(job_id, wait=60)
+    assert len(cloud.requests) == 1
+    with pytest.raises(vizwatch.NotFoundError):
+        await here.delete_job(4711, wait=60)
+    assert len(cloud.requests) == 2
+
+
+@pytest.mark.parametrize("wait", [0, -1, float("nan"), float("inf"), "60", True])
+@pytest.mark.parametrize("call", ["stop_job", "restart_job", "delete_job"])
+async def test_a_wrong_wait_is_refused_before_any_request(
+    cloud: Emulator, here: Client, call: str, wait: Any
+) -> None:
+    with pytest.raises(vizwatch.ConfigError, match="wait must be a number of seconds"):
+        await getattr(here, call)(1, wait=wait)
+    assert not cloud.requests
+
+
+async def test_closing_the_client_ends_a_write_that_waits(cloud: Emulator) -> None:
+    async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token) as client:
+        (job_id,) = cloud.add_jobs(1, status=8)
+        cloud.fault("body", status=200, text='{"is_success": true}', match={"method": "POST"})
+        stopping = asyncio.create_task(client.stop_job(job_id, wait=3600))
+        await asyncio.sleep(100)
+        await client.aclose()
+        with pytest.raises(vizwatch.ClientClosedError):
+            await stopping
+
+
+# --- a create that is found again: S7 --------------------------------------------------------------------
+
+
+async def lost_create(client: Client, job_name: str = "board", train_url: str = LOGS) -> dt.datetime:
+    with pytest.raises(vizwatch.OutcomeUnknownError, match="look for it with find_created before") as caught:
+        await client.create_job(job_name, train_url)
+    assert caught.value.sent_at is not None
+    assert abs(caught.value.sent_at - dt.datetime.now(dt.UTC)) < dt.timedelta(minutes=5)
+    return caught.value.sent_at
+
+
+@pytest.mark.parametrize("performed", [True, False])
+async def test_a_create_whose_answer_is_lost_is_found_by_name_logs_and_time(
+    cloud: Emulator, here: Client, performed: bool
+) -> None:
+    await here.create_job("board", "/obs/other/")
+    await here.create_job("boards", LOGS)
+    cloud.fault("drop", match={"method": "POST"}, performed=performed)
+    since = await lost_create(here)
+    found = await here.find_created("board", LOGS, since=since)
+    assert [(job.job_name, job.train_url) for job in found] == [("board", LOGS)] * performed
+
+
+async def test_a_job_made_long_before_is_not_taken_for_the_new_one(cloud: Emulator, here: Client) -> None:
+    await here.create_job("board", LOGS)
+    cloud.advance(3600)
+    cloud.fault("drop", match={"method": "POST"}, performed=True)
+    await lost_create(here)
+    hour = dt.timedelta(hours=1)
+    for since, count in ((hour, 1), (dt.timedelta(), 2)):
+        found = await here.find_created("board", LOGS, since=dt.datetime.now(dt.UTC) + since)
+        assert len(found) == count
+        assert [job.job_id for job in found] == sorted((job.job_id for job in found), reverse=True)
+
+
+async def test_only_as_many_pages_are_read_as_there_are_new_jobs(cloud: Emulator, here: Client) -> None:
+    cloud.add_jobs(2500, status=8, job_name="board", train_url="/obs/other/")
+    cloud.advance(3600)
+    job = await here.create_job("board", LOGS)
+    count = len(cloud.requests)
+    since = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    assert [one.job_id for one in await here.find_created("board", LOGS, since=since)] == [job.job_id]
+    assert len(cloud.requests) == count + 1
+
+
+@pytest.mark.parametrize("since", [None, "2026-01-01", 0, dt.datetime(2026, 1, 1)])  # noqa: DTZ001
+async def test_a_time_without_zone_is_refused(cloud: Emulator, here: Client, since: Any) -> None:
+    with pytest.raises(vizwatch.ConfigError, match="since must be a datetime with a time zone"):
+        await here.find_created("board", LOGS, since=since)
+    assert not cloud.requests
+
+
+@given(st.integers(-100_000, 100_000), st.none() | st.integers(0, 2**53))
+def test_no_job_of_the_right_time_is_left_out_whatever_its_raw_time(offset: int, raw: int | None) -> None:
+    since = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    created = int(since.timestamp() * 1000) + offset * 1000
+    job = Job(job_id=1, status=JobStatus.INIT, create_time=created)
+    assert reconciling.is_earlier(job, since) == (offset < -900)
+    odd = Job(job_id=1, status=JobStatus.INIT, create_time=raw)
+    assert not (odd.created_at is None and reconciling.is_earlier(odd, since))

@@ -1,0 +1,201 @@
+"""Credentials as openstacksdk finds them: in clouds.yaml, and in `OS_*`."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any, Final, NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+import anyio.to_thread
+
+from vizwatch._rules import wire
+from vizwatch._values import checks, regions
+from vizwatch._values.errors import CallError, ConfigError, ConnectError, ProtocolError
+from vizwatch._values.exchange import Operation, Scope, Token
+from vizwatch._values.secrets import Secret, secret
+from vizwatch._values.settings import Settings
+from vizwatch._values.text import printable, redacted
+from vizwatch._world.tokens import TokenGetter
+
+T = TypeVar("T")
+
+_SERVICE_TYPES: Final = ("modelarts", "modelartsv1")
+_UNKNOWN_LIFE: Final = 3600.0
+_NO_SECRETS: Final = frozenset(
+    {"auth_url", "username", "user_id", "project_id", "project_name", "default_domain", "system_scope"}
+)
+
+
+class CloudsAuth(TokenGetter):
+    """A cloud of clouds.yaml, or of the `OS_*` variables, as openstacksdk reads them.
+
+    Whatever kind of credentials stand there: keystoneauth gets a token with them. All that blocks - reading
+    files, importing, asking - is done in a thread. Tokens are kept and renewed as :class:`PasswordAuth` does.
+    Needs the extra `openstack`.
+
+    Args:
+        cloud: The cloud's name; by default the one that `OS_CLOUD` names, or the variables themselves.
+        settings: Timeouts, and whether environment proxies are used.
+
+    Raises:
+        ConfigError: The name is none. What is wrong with the cloud is raised when it is first used.
+    """
+
+    def __init__(self, cloud: str | None = None, *, settings: Settings | None = None) -> None:
+        self._name = None if cloud is None else checks.text("cloud", cloud, low=1, high=255)
+        self._settings = Settings() if settings is None else settings
+        self._cloud: _Cloud | None = None
+        super().__init__()
+
+    async def scope(self) -> Scope:
+        """The project of the cloud, and where ModelArts is: by the service catalog, or else by the region."""
+        token = await self._tokens.current()
+        cloud = await self._found()
+        return Scope(token.project_id or cloud.project_id, cloud.endpoint)
+
+    async def _ask(self) -> Token:
+        return await _in_thread((await self._found()).token)
+
+    async def _found(self) -> _Cloud:
+        if self._cloud is None:
+            self._cloud = await _in_thread(lambda: _Cloud(self._name, self._settings))
+        return self._cloud
+
+    def __repr__(self) -> str:
+        return f"CloudsAuth({self._name!r})"
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    return await anyio.to_thread.run_sync(function, abandon_on_cancel=True)
+
+
+class _Cloud:
+    """One cloud as openstacksdk knows it. Everything here blocks, and belongs into a thread."""
+
+    def __init__(self, name: str | None, settings: Settings) -> None:
+        self.name = "OS_*" if name is None else f"the cloud {checks.shown(name)} of clouds.yaml"
+        self._settings = settings
+        self._secrets: tuple[Secret, ...] = ()
+        self._catalog: Any = None
+        self._region: Any = self._guarded(lambda: _region(name))
+        self._secrets = tuple(
+            Secret(value)
+            for key, value in self._region.config.get("auth", {}).items()
+            if key not in _NO_SECRETS and isinstance(value, str)
+        )
+        self._auth_url = self._auth("auth_url") or ""
+        if self._auth_url:
+            name = f"auth_url of {self.name}"
+            wire.endpoint(_origin(self._auth_url), name=name, allow_insecure=settings.allow_insecure)
+        self.project_id = self._auth("project_id")
+        self._plugin: Any = self._guarded(self._region.get_auth)
+
+    def _auth(self, key: str) -> str | None:
+        value = self._region.config.get("auth", {}).get(key)
+        return str(value) if value else None
+
+    def token(self) -> Token:
+        """A new token. Raises as :meth:`CloudsAuth.headers`."""
+        return self._guarded(self._new_token)
+
+    def _new_token(self) -> Token:
+        verify, cert = self._region.get_requests_verify_args()
+        session = _session(verify=verify, cert=cert, timeout=self._settings.attempt_timeout)
+        # Neither proxies nor a .netrc of the environment, unless asked for.
+        session.session.trust_env = self._settings.trust_env
+        try:
+            self._plugin.invalidate()
+            if not hasattr(self._plugin, "get_access"):
+                return Token(secret("token", self._plugin.get_token(session)), _UNKNOWN_LIFE)
+            access = self._plugin.get_access(session)
+        finally:
+            session.session.close()
+        self._catalog = access.service_catalog
+        return Token(secret("token", access.auth_token), _lifetime(access), access.project_id)
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where ModelArts is, `https://host[:port]`; ``None`` if nothing tells."""
+        region = self._region
+        for service_type in _SERVICE_TYPES:
+            address = region.get_endpoint(service_type)
+            if not address and self._catalog is not None:
+                address = self._in_catalog(service_type)
+            if address:
+                return _origin(address)
+        known = regions.REGIONS.get(str(region.region_name)) or regions.at(self._auth_url)
+        # A region's name says nothing of the cloud: credentials stay in the one that they were given for.
+        return known.endpoint if known and regions.cloud_of(self._auth_url) == known.cloud else None
+
+    def _in_catalog(self, service_type: str) -> str | None:
+        region = self._region
+        found = self._catalog.get_endpoints_data(
+            service_type=service_type,
+            interface=region.get_interface() or "public",
+            region_name=region.region_name or None,
+        )
+        return next((str(one.url) for several in found.values() for one in several), None)
+
+    def _guarded(self, function: Callable[[], T]) -> T:
+        """What the function gives; errors of openstacksdk and keystoneauth become ours."""
+        try:
+            return function()
+        except (ConfigError, CallError):
+            raise
+        except ImportError:
+            problem: Exception = ConfigError(
+                "a cloud of clouds.yaml or OS_CLOUD needs openstacksdk: pip install 'vizwatch[openstack]'"
+            )
+        except Exception as error:  # noqa: BLE001 - of three libraries and of any plugin of theirs
+            problem = self._of_ours(error)
+        raise problem
+
+    def _of_ours(self, error: Exception) -> Exception:
+        from keystoneauth1 import exceptions  # noqa: PLC0415 - as above
+
+        text = printable(redacted(str(error) or type(error).__name__, self._secrets), wire.MAX_MESSAGE)
+        match error:
+            case exceptions.HttpError(http_status=int(status)) if status != 404:  # which says nothing of jobs
+                return wire.classify(status, None)(text, http_status=status, operation=Operation.TOKEN.value)
+            case exceptions.SSLError():
+                return ConnectError(f"get token: no TLS with {self.name}: {text}", retryable=False)
+            case exceptions.ConnectionError():
+                return ConnectError(f"get token: {self.name}: {text}")
+            case exceptions.HttpError() | exceptions.InvalidResponse() | exceptions.DiscoveryFailure():
+                return ProtocolError(f"get token: {self.name}: not the identity service's answer: {text}")
+            case _:
+                return ConfigError(f"{self.name}: {text}")
+
+
+def _session(**options: Any) -> Any:
+    from keystoneauth1 import exceptions, session  # noqa: PLC0415 - as above
+
+    class WithoutToken(session.Session):
+        """Of calls that get a token.
+
+        Where the list of versions is answered with 401, keystoneauth would send a token with it: the one
+        that it is just getting, so that it would wait for itself for ever.
+        """
+
+        def get_auth_headers(self, *_: Any, **__: Any) -> NoReturn:
+            raise exceptions.Unauthorized("the identity service wants a token for the list of its versions")
+
+    return WithoutToken(redirect=False, **options)
+
+
+def _region(name: str | None) -> Any:
+    from openstack.config.loader import OpenStackConfig  # noqa: PLC0415 - as above
+
+    return OpenStackConfig().get_one(name)
+
+
+def _origin(address: str) -> str:
+    return urlsplit(address)._replace(path="", query="", fragment="").geturl()
+
+
+def _lifetime(access: Any) -> float:
+    begins, ends = access.issued, access.expires
+    if not isinstance(begins, dt.datetime) or not isinstance(ends, dt.datetime):
+        return _UNKNOWN_LIFE
+    return max((ends - begins).total_seconds(), 0.0)

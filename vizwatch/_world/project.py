@@ -1,0 +1,135 @@
+"""One project of one endpoint: located by its credentials if need be, opened, called and closed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from vizwatch._rules import wire
+from vizwatch._values import checks, regions
+from vizwatch._values.errors import ClientClosedError, ConfigError
+from vizwatch._values.exchange import Failure, Request
+from vizwatch._values.secrets import Secret
+from vizwatch._values.settings import Settings
+from vizwatch._world.auth import Auth, ScopedAuth, TokenAuth
+from vizwatch._world.session import Session
+
+if TYPE_CHECKING:
+    import aiohttp
+
+T = TypeVar("T")
+
+
+class Project:
+    """Where the calls of one client go.
+
+    Args:
+        endpoint: `https://host[:port]`, or ``None`` where the credentials know it.
+        project_id: The project's id, or ``None`` where the credentials know it.
+        auth: Credentials, or a token.
+        settings: Retries, timeouts, rate.
+        http: The caller's own `aiohttp.ClientSession`, or ``None``.
+        allow_insecure: Whether `http` is allowed to any host.
+
+    Raises:
+        ConfigError: One of them is wrong, or missing.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None,
+        project_id: str | None,
+        auth: Auth | str,
+        settings: Settings,
+        http: aiohttp.ClientSession | None,
+        *,
+        allow_insecure: bool,
+    ) -> None:
+        if isinstance(auth, str):
+            auth = Secret(auth)  # before anything can fail, and show this frame
+        insecure = settings.allow_insecure or checks.switch("allow_insecure", allow_insecure)
+        self._address = functools.partial(wire.endpoint, allow_insecure=insecure)
+        self._endpoint = None if endpoint is None else self._address(endpoint)
+        self._project_id = None if project_id is None else regions.project_id("project_id", project_id)
+        self._auth = TokenAuth(auth) if isinstance(auth, str) else auth
+        if isinstance(self._auth, type) or not isinstance(self._auth, Auth):
+            raise ConfigError(f"auth must be a token or an Auth such as TokenAuth, not {type(auth).__name__}")
+        if None in {self._endpoint, self._project_id} and not isinstance(self._auth, ScopedAuth):
+            raise ConfigError(
+                "endpoint and project_id must be given: these credentials do not tell them, as those of "
+                "CloudsAuth and PasswordAuth do"
+            )
+        self._settings = settings
+        self._http = http
+        self._session: Session | None = None
+        self._entered = False
+        self._closed = False
+
+    @property
+    def endpoint(self) -> str:
+        """The service's address."""
+        return self._known("endpoint", self._endpoint)
+
+    @property
+    def project_id(self) -> str:
+        """The project's id."""
+        return self._known("project_id", self._project_id)
+
+    def _known(self, name: str, value: str | None) -> str:
+        if value is None:
+            raise ConfigError(f"the {name} is not known yet: open the client, and the credentials tell it")
+        return value
+
+    def check_open(self) -> None:
+        """Raises unless calls can be made."""
+        self._opened()
+
+    async def call(
+        self, request: Request, decode: Callable[[bytes], T | Failure], attempts: int | None = None
+    ) -> T:
+        """As :meth:`Session.call`, with a decoder of the body."""
+        return await self._opened().call(request, lambda answer: decode(answer.body), attempts=attempts)
+
+    def _opened(self) -> Session:
+        if self._closed:
+            raise ClientClosedError("this client is closed: make a new one")
+        if self._session is None:
+            raise ConfigError("this client is not open yet: use it inside `async with Client(…) as client`")
+        return self._session
+
+    async def open(self) -> None:
+        """Asks the credentials for what was not given, and makes calls possible; once."""
+        if self._closed:
+            raise ClientClosedError("this client is closed: make a new one")
+        if self._entered:
+            raise ConfigError("this client is open already: enter it once, and share it between tasks")
+        self._entered = True
+        try:
+            await self._locate()
+        except BaseException:
+            self._entered = False
+            raise
+        if self._closed:
+            raise ClientClosedError("this client was closed while it was opened")
+        self._session = Session(self.endpoint, self._auth, self._settings, self._http)
+
+    async def _locate(self) -> None:
+        if None not in {self._endpoint, self._project_id} or not isinstance(self._auth, ScopedAuth):
+            return
+        scope = await self._auth.scope()
+        if self._project_id is None:
+            if scope.project_id is None:
+                raise ConfigError("the credentials name no project: give project_id")
+            self._project_id = regions.project_id("the credentials' project_id", scope.project_id)
+        if self._endpoint is None:
+            self._endpoint = self._address(scope.endpoint, name="the credentials' endpoint")
+
+    async def aclose(self) -> None:
+        """Ends the calls under way, which raise, and closes the connections; idempotent."""
+        self._closed = True
+        if self._session is not None:
+            await self._session.aclose()
+
+    def __repr__(self) -> str:
+        return f"{self._endpoint!r}, {self._project_id!r}"

@@ -1,0 +1,111 @@
+"""One token for all requests: got by one call for all, renewed in time, and again where it was refused."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import copy
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NoReturn
+
+from vizwatch._values.errors import AuthenticationError, CallError
+from vizwatch._values.exchange import Outgoing, Token
+
+_RENEW_AT: Final = 0.8
+_SPREAD: Final = 0.05
+_RETRY_RENEWAL: Final = 60.0
+
+
+class Tokens:
+    """The tokens of one account, the last one kept.
+
+    It is renewed at 80 % of its life, a little earlier or later by chance; while that fails, the old one is
+    used as long as it lives. Credentials that were refused are not sent again: accounts get locked.
+
+    Args:
+        ask: Gets a token.
+    """
+
+    def __init__(self, ask: Callable[[], Awaitable[Token]]) -> None:
+        self._ask = ask
+        self._token: Token | None = None
+        self._renew_at = 0.0
+        self._expires_at = 0.0
+        self._asking = asyncio.Lock()
+        self._asked = 0
+        self._failure: CallError | None = None
+
+    async def current(self) -> Token:
+        """A token that lives. Raises what asking for it raises, if there is none."""
+        now = asyncio.get_running_loop().time()
+        if self._token is None or now >= self._expires_at:
+            return await self._other_than(self._token)
+        if now >= self._renew_at and not self._asking.locked():
+            self._renew_at = now + _RETRY_RENEWAL
+            try:
+                return await self._other_than(self._token)
+            except CallError:
+                pass  # the old token lives, and is asked about again in a minute
+        return self._token
+
+    async def renew(self, refused: Mapping[str, str]) -> None:
+        """Gets another token than the refused one: by one call, for however many were refused with it."""
+        if self._token is None or self._token.value == refused.get("X-Auth-Token"):
+            await self._other_than(self._token)
+
+    async def _other_than(self, old: Token | None) -> Token:
+        """Asks for a token, or takes the one, or the failure, that another task is just getting.
+
+        If the task that asks is cancelled, the next one in the line asks.
+        """
+        asked = self._asked
+        async with self._asking:
+            if self._token is not None and self._token is not old:
+                return self._token
+            refused = isinstance(self._failure, AuthenticationError)
+            if self._failure is not None and (refused or self._asked != asked):
+                raise copy.copy(self._failure)
+            try:
+                token = await self._ask()
+            except CallError as error:
+                self._asked += 1
+                self._failure = error
+                raise copy.copy(error) from None
+            self._keep(token)
+            return token
+
+    def _keep(self, token: Token) -> None:
+        self._token, self._failure = token, None
+        self._asked += 1
+        now = asyncio.get_running_loop().time()
+        self._renew_at = now + token.lifetime * (_RENEW_AT + random.uniform(-_SPREAD, _SPREAD))
+        self._expires_at = now + token.lifetime
+
+
+class TokenGetter(abc.ABC):
+    """Credentials that are a token which is got when it is needed: what several ways of getting it share."""
+
+    def __init__(self) -> None:
+        self._tokens = Tokens(self._ask)
+
+    @abc.abstractmethod
+    async def _ask(self) -> Token: ...
+
+    async def headers(self, request: Outgoing, /) -> Mapping[str, str]:  # noqa: ARG002
+        """The token, whatever the request; a new one where the old one is, or soon will be, at its end.
+
+        Raises:
+            ConfigError: Something is missing or wrong in what the token is got with.
+            AuthenticationError: The identity service refused it.
+            VizwatchError: It gave no token, and there is no old one that still lives.
+        """
+        return {"X-Auth-Token": (await self._tokens.current()).value}
+
+    async def renew(self, refused: Mapping[str, str], /) -> bool:
+        """A token other than the refused one: by one call, for however many requests were refused with it."""
+        await self._tokens.renew(refused)
+        return True
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("credentials are not pickled: make them anew where they are needed")
