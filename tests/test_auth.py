@@ -106,6 +106,24 @@ async def test_many_refused_together_cost_one_call(cloud: Emulator) -> None:
     assert token_calls(cloud) == 2
 
 
+async def test_ten_thousand_refusals_cost_one_call_though_the_callers_come_and_go(cloud: Emulator) -> None:
+    auth = password_auth(cloud)
+    refused = await auth.headers(vizwatch.Outgoing("GET", cloud.endpoint))
+    cloud.fault("token_expiry", match={"operation": "details"})
+    cloud.fault("latency", seconds=1, match={"operation": "token"})
+    renewals = [asyncio.create_task(auth.renew(refused)) for _ in range(10_000)]
+    await elapse(0.5)
+    for renewal in renewals[1::2]:
+        renewal.cancel()
+    outcomes = await asyncio.gather(*renewals, return_exceptions=True)
+    assert outcomes[::2] == [True] * 5_000
+    assert {type(outcome) for outcome in outcomes[1::2]} == {asyncio.CancelledError}
+    assert token_calls(cloud) == 2
+    assert await auth.headers(vizwatch.Outgoing("GET", cloud.endpoint)) != refused
+    assert await auth.renew(refused), "whoever comes late"
+    assert token_calls(cloud) == 2
+
+
 async def test_a_token_that_is_refused_again_is_the_end_and_no_storm(cloud: Emulator) -> None:
     ids = cloud.add_jobs(50, status=8)
     async with client_of(cloud, password_auth(cloud)) as client:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import urllib.request
@@ -448,3 +449,45 @@ def test_output_that_cannot_be_written_gives_one_line_and_code_1() -> None:
     with Path("/dev/full").open("w") as full, child("list", "--json", stdout=full) as process:
         assert process.communicate(timeout=10)[1] == "vizwatch: [Errno 28] No space left on device\n"
     assert process.returncode == 1
+
+
+def test_doctor_writes_a_recording_for_its_owner_alone(
+    served: Cloud, vizwatch_command: Any, tmp_path: Path
+) -> None:
+    served.add_job(status=8)
+    file = tmp_path / "recording.json"
+    done = vizwatch_command("doctor", "--record", str(file), "--json")
+    assert done.code == 0
+    assert [one["check"] for one in done.objects][-2:] == ["listing", "recording"]
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert json.loads(file.read_text())["vizwatch_recording"] == 1
+    again = vizwatch_command("doctor", "--record", str(file))
+    assert again.code == 2
+    assert "--record must name a new file" in again.err
+
+
+def test_doctor_says_what_is_wrong_with_its_exit_code(served: Cloud, vizwatch_command: Any) -> None:
+    done = vizwatch_command("doctor", "--endpoint", "http://example.com")
+    assert done.code == 2
+    assert done.out.startswith("WRONG  configuration: ")
+    served.fault(kind="status", status=403, code="ModelArts.0108", count=1)
+    done = vizwatch_command("doctor")
+    assert done.code == 1
+    lines = done.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["ok"] * (len(lines) - 1) + ["WRONG"]
+
+
+def test_an_emulator_starts_from_a_recording(served: Cloud, vizwatch_command: Any, tmp_path: Path) -> None:
+    job_id = served.add_job(status=8, job_name="mine")
+    file = tmp_path / "recording.json"
+    assert vizwatch_command("doctor", "--record", str(file)).code == 0
+    with child("emulator", "--recording", str(file)) as process:
+        twin = Cloud(**line_of(process))
+        done = vizwatch_command("show", str(job_id), "--endpoint", twin.endpoint, "--json")
+        assert done.code == 1, "the token is another one"
+        process.terminate()
+    with child("emulator", "--recording", str(tmp_path / "none.json")) as process:
+        assert process.communicate(timeout=10)[1] == (
+            "vizwatch: recording cannot be read: No such file or directory\n"
+        )
+        assert process.returncode == 2

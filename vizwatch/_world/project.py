@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from vizwatch._rules import wire
 from vizwatch._values import checks, regions
 from vizwatch._values.errors import ClientClosedError, ConfigError
-from vizwatch._values.exchange import Failure, Request
+from vizwatch._values.exchange import Answer, Failure, Request
 from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
 from vizwatch._world.auth import Auth, ScopedAuth, TokenAuth
@@ -90,6 +90,10 @@ class Project:
     ) -> T:
         """As :meth:`Session.call`, with a decoder of the body."""
         return await self._opened().call(request, lambda answer: decode(answer.body), attempts=attempts)
+
+    async def exchange(self, request: Request) -> tuple[Answer, tuple[Secret, ...]]:
+        """As :meth:`Session.exchange`."""
+        return await self._opened().exchange(request)
 
     def _opened(self) -> Session:
         if self._closed:

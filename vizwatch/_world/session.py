@@ -105,9 +105,7 @@ class Session:
         """
         if asyncio.get_running_loop() is not self._loop:
             raise ConfigError("the client was opened in another event loop: open one in each loop")
-        settings, now = self.settings, self._loop.time()
-        budget = settings.call_timeout if request.operation.is_read else settings.write_timeout
-        call = _Call(request, now, now + budget, settings.attempts if attempts is None else attempts)
+        call = self._new_call(request, attempts)
         with anyio.CancelScope() as scope:
             self._calls.add(scope)
             try:
@@ -142,7 +140,36 @@ class Session:
         pause = retrying.wait_before(tries, self.settings, self._random.random(), failure.retry_after)
         return None if pause is None or self._loop.time() + pause >= call.deadline else pause
 
+    async def exchange(self, request: Request) -> tuple[Answer, tuple[Secret, ...]]:
+        """Sends the request once, and gives its answer as it came, with the secrets that it may repeat.
+
+        Raises:
+            TransportError: No complete answer came.
+            ProtocolError: The answer is not HTTP, or too large.
+            VizwatchError: There are no credentials.
+        """
+        answer, credentials = await self._sent(self._new_call(request, attempts=1))
+        return answer, (*map(Secret, credentials.values()), *request.secrets)
+
+    def _new_call(self, request: Request, attempts: int | None) -> _Call:
+        settings, now = self.settings, self._loop.time()
+        budget = settings.call_timeout if request.operation.is_read else settings.write_timeout
+        return _Call(request, now, now + budget, settings.attempts if attempts is None else attempts)
+
     async def _attempt(self, call: _Call, decode: Callable[[Answer], T | Failure]) -> T:
+        answer, credentials = await self._sent(call)
+        try:
+            return _judged(call.request, answer, decode, credentials)
+        except AuthenticationError as error:
+            refusal = error
+        # Refused for its credentials, a request is not carried out: even a create may be sent again.
+        call.under_way = False
+        if not call.renewed and isinstance(self._auth, RenewableAuth):
+            call.renewed = await self._in_time(call, self._auth.renew(credentials))
+        raise refusal
+
+    async def _sent(self, call: _Call) -> tuple[Answer, dict[str, str]]:
+        """The answer to one attempt, and the credentials that it was sent with."""
         request = call.request
         outgoing = Outgoing(request.method, self._transport.endpoint + request.target, request.body)
         credentials = await self._in_time(call, self._admitted(outgoing))
@@ -155,15 +182,7 @@ class Session:
         answer = await self._transport.send(
             request.method, request.target, headers, request.body, within=within
         )
-        try:
-            return _judged(request, answer, decode, credentials)
-        except AuthenticationError as error:
-            refusal = error
-        # Refused for its credentials, a request is not carried out: even a create may be sent again.
-        call.under_way = False
-        if not call.renewed and isinstance(self._auth, RenewableAuth):
-            call.renewed = await self._in_time(call, self._auth.renew(credentials))
-        raise refusal
+        return answer, credentials
 
     async def _in_time(self, call: _Call, waited_for: Coroutine[Any, Any, T]) -> T:
         try:

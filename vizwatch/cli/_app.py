@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+from pathlib import Path
 from typing import Annotated, Final
 
 import anyio
@@ -227,12 +228,34 @@ def _written(verb: str, job_id: str, job: Job | None, output: Output) -> int:
 
 
 @app.command
+async def doctor(
+    *,
+    record: Annotated[
+        Path | None,
+        Parameter(
+            help="Also make the read-only requests that settle what the documents leave open, and write "
+            "their answers, without names, addresses and secrets, into this new file."
+        ),
+    ] = None,
+    connection: Connection = HERE,
+    as_json: Json = False,
+) -> int:
+    """Say what configuration is found where, whether it works, and what is wrong with it first."""
+    from vizwatch.cli._doctor import diagnose  # noqa: PLC0415 - as above
+
+    return await diagnose(connection, record, Output(as_json=as_json))
+
+
+@app.command
 async def emulator(
     *,
     host: Annotated[str, Parameter(help="Where to listen; keep to the loopback interface.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="0 lets the system choose one.")] = 0,
     jobs: Annotated[int, Parameter(help="How many jobs there are at the start.")] = 0,
     speed: Annotated[float, Parameter(help="How many times as fast as real time jobs live.")] = 1.0,
+    recording: Annotated[
+        Path | None, Parameter(help="Answer as the service that `vizwatch doctor --record` recorded.")
+    ] = None,
 ) -> int:
     """Serve an emulated cloud until SIGTERM or Ctrl-C.
 
@@ -242,7 +265,7 @@ async def emulator(
 
     # A signal is how this command is meant to end.
     with contextlib.suppress(asyncio.CancelledError):
-        async with Emulator(host=host, port=port, jobs=jobs, speed=speed) as cloud:
+        async with Emulator(host=host, port=port, jobs=jobs, speed=speed, recording=recording) as cloud:
             Output(as_json=True).object(
                 {"endpoint": cloud.endpoint, "project_id": cloud.project_id, "token": cloud.token}
             )

@@ -194,9 +194,11 @@ class Cloud:
         job.steps = steps
         self._walk(project, job, now)
 
-    def create(self, project_id: str, spec: NewJob, now: float, life: Life | None = None) -> Job:
+    def create(
+        self, project_id: str, spec: NewJob, now: float, life: Life | None = None, job_id: int | None = None
+    ) -> Job:
         """A new job, which goes through `life` (default: the cloud's), counted from now."""
-        job_id = next(self.numbers)
+        job_id = next(self.numbers) if job_id is None else job_id
         life = self.life if life is None else life
         # A job is never without a status: the first one of its life holds even before its time.
         first = JobStatus.INIT if life[0][0] > 0 or life[0][1] is None else life[0][1]

@@ -38,6 +38,7 @@ class Emulator(Options):
     _ports: dict[str, int] = attrs.field(init=False, repr=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
         self._world = World(self)
 
     async def __aenter__(self) -> Self:

@@ -97,23 +97,31 @@ def _list(world: World, call: Call) -> Answer:
     total, rows = world.cloud.list(call.project_id, asked, now, at)
     present = len(world.cloud.project(call.project_id, now).jobs)
     limit = _COUNT_LIMIT if world.options.quota is None else world.options.quota
-    return Answer(
-        body={
-            "quotas": _RUNNING_QUOTA,
-            "is_success": True,
-            "job_total_count": total,
-            # The China document's meaning, and the samples': how many more may be created.
-            "job_count_limit": max(0, limit - present),
-            "jobs": [_fields(world, row, at) for row in rows],
-        }
-    )
+    recording = world.options.recording
+    body = {
+        "quotas": _RUNNING_QUOTA,
+        "is_success": True,
+        "job_total_count": total,
+        # The China document's meaning, and the samples': how many more may be created.
+        "job_count_limit": max(0, limit - present),
+        "jobs": [recording.row(_fields(world, row, at)) for row in rows],
+    }
+    past_the_end = recording.past_the_end(body) if asked.page > 1 and not rows else None
+    return past_the_end or Answer(body=recording.envelope(body))
 
 
 def _details(world: World, call: Call) -> Answer:
     now = world.clock.now()
     at = now - call.lag
-    row = world.cloud.details(call.project_id, _arguments.job_id(call.job_id), now, at)
-    return Answer(body={**_fields(world, row, at), "is_success": True})
+    job_id, recording = _arguments.job_id(call.job_id), world.options.recording
+    try:
+        row = world.cloud.details(call.project_id, job_id, now, at)
+    except Refusal:
+        recorded = recording.missing(job_id)
+        if recorded is None:
+            raise
+        return recorded
+    return Answer(body=recording.details({**_fields(world, row, at), "is_success": True}))
 
 
 def _fields(world: World, row: Row, at: float) -> dict[str, Any]:

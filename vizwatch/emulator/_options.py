@@ -10,6 +10,7 @@ import attrs
 from vizwatch import JobStatus
 from vizwatch.emulator import _checks
 from vizwatch.emulator._checks import Life, checked
+from vizwatch.emulator._recording import Recording, read
 
 LIFE: Final[Life] = (
     (0.0, JobStatus.INIT),
@@ -108,5 +109,15 @@ class Options:
     """Whether create answers with strings for numbers, as the documents' sample of create does."""
     max_body: int = checked(_checks.whole, 2**20, low=1_024, high=2**30)
     """The largest request body that is read, in bytes."""
+    recording: Recording = attrs.field(default=None, converter=read, repr=False)
+    """A file of ``vizwatch doctor --record``, or its JSON: answers, jobs and limits are then as there.
+
+    It goes before the defaults of the options above, and after what is given for them.
+    """
     request_log: int = checked(_checks.whole, 100_000, low=0, high=10_000_000)
     """How many requests `requests` remembers, the latest ones."""
+
+    def __attrs_post_init__(self) -> None:
+        for name, value in self.recording.options.items():
+            if getattr(self, name) == attrs.fields_dict(Options)[name].default:
+                setattr(self, name, value)

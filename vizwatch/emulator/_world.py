@@ -8,15 +8,18 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import attrs
 
+from vizwatch import JobStatus
 from vizwatch.emulator import _refusals
 from vizwatch.emulator._cloud import Cloud, NewJob
 from vizwatch.emulator._faults import Faults
 from vizwatch.emulator._iam import Tokens
 from vizwatch.emulator._options import Options, new_secret
+from vizwatch.emulator._recording import whole
 
 
 @attrs.define
@@ -124,6 +127,9 @@ class World:
         self.rate_limit = RateLimit(options.rate_limit, options.rate_window)
         self.requests = deque(maxlen=options.request_log)
         self.homes = {options.project_id: options.regions[0]}
+        recorded = options.recording.jobs
+        if recorded:
+            self.numbers = itertools.count(recorded[-1]["job_id"] + 1)
         self.reset()
 
     def expire_tokens(self) -> None:
@@ -142,5 +148,27 @@ class World:
             rng=random.Random(options.seed),
             numbers=self.numbers,
         )
+        for job in options.recording.jobs:
+            self._take_over(job)
         for _ in range(options.jobs):
             self.cloud.create(options.project_id, NewJob(), self.clock.now())
+
+    def _take_over(self, recorded: Mapping[str, Any]) -> None:
+        """A recorded job, which keeps its id, its age and its status."""
+        plain = NewJob()
+        spec = NewJob(
+            job_name=_text(recorded.get("job_name")),
+            job_desc=_text(recorded.get("job_desc")) or plain.job_desc,
+            train_url=_text(recorded.get("train_url")) or plain.train_url,
+            service_url=_text(recorded.get("service_url")),
+        )
+        now = self.clock.now()
+        life = ((0.0, JobStatus(recorded["status"])),)
+        job = self.cloud.create(self.options.project_id, spec, now, life, recorded["job_id"])
+        created = whole(recorded.get("create_time"))
+        if created is not None:
+            job.created = min(created / 1000 - self.clock.anchor, now)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,349 @@
+"""What `vizwatch doctor` finds, in the order in which it matters, and what it records."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from canaries import shown
+from hypothesis import given
+from hypothesis import strategies as st
+from servers import RawServer, http
+
+import vizwatch
+from vizwatch import doctor
+from vizwatch._rules.recording import ROWS_KEPT, Scrubber, listed_ids
+from vizwatch._rules.wire import get_job
+from vizwatch._values.exchange import Answer
+from vizwatch.doctor import Finding
+from vizwatch.emulator import Emulator
+
+CANARY = "canary-5f2e"
+PROJECT = "04f679b17380d32a2f32c00335c4b5ba"
+
+
+async def findings(**arguments: Any) -> list[Finding]:
+    async with contextlib.aclosing(doctor.examine(**arguments)) as found:
+        return [finding async for finding in found]
+
+
+@pytest.fixture
+def environment(cloud: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+    """What is set for a cloud that works."""
+    for name, value in here(cloud).items():
+        monkeypatch.setenv(name, value)
+    return cloud
+
+
+def here(cloud: Emulator) -> dict[str, str]:
+    return {
+        "VIZWATCH_ENDPOINT": cloud.endpoint,
+        "VIZWATCH_PROJECT_ID": cloud.project_id,
+        "VIZWATCH_TOKEN": cloud.token,
+    }
+
+
+# --- what works -----------------------------------------------------------------------------------------
+
+
+async def test_what_is_found_where_and_that_it_works(environment: Emulator) -> None:
+    environment.add_jobs(3, status=8)
+    found = await findings()
+    assert [(one.check, one.ok) for one in found] == [
+        *[("configuration", True)] * 3,
+        ("address", True),
+        ("token", True),
+        ("listing", True),
+    ]
+    text = "\n".join(one.text for one in found)
+    for said in (
+        f"endpoint: {environment.endpoint} (VIZWATCH_ENDPOINT)",
+        f"project_id: {environment.project_id} (VIZWATCH_PROJECT_ID)",
+        "a token of 43 characters (VIZWATCH_TOKEN)",
+        "127.0.0.1 is 127.0.0.1",
+        "the default workspace has 3 jobs",
+    ):
+        assert said in text
+    assert environment.token not in text
+    assert len(environment.requests) == 1
+
+
+async def test_arguments_a_workspace_and_what_is_not_used_are_said(
+    environment: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OS_AUTH_URL", "https://iam.eu-de.otc.t-systems.com/v3")
+    for name in ("USERNAME", "PASSWORD", "USER_DOMAIN_NAME"):
+        monkeypatch.setenv(f"OS_{name}", CANARY)
+    environment.add_jobs(2, workspace_id="w7")
+    text = "\n".join(one.text for one in await findings(workspace_id="w7", project_id="other"))
+    assert "workspace_id: w7 (argument workspace_id)" in text
+    assert "project_id: other (argument project_id)" in text
+    assert "not used, since the above goes before: OS_PASSWORD" in text
+    assert "workspace w7 has 0 jobs" in text
+    assert CANARY not in text
+
+
+# openstacksdk announces with it what its next major versions drop.
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+async def test_a_key_a_password_and_a_cloud_are_tried(
+    cloud: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("HUAWEICLOUD_SDK_AK", cloud.access_key)
+        patch.setenv("HUAWEICLOUD_SDK_SK", cloud.secret_key)
+        found = await findings(endpoint=cloud.endpoint, project_id=cloud.project_id)
+        assert found[-1].ok, found
+        assert "an access key (HUAWEICLOUD_SDK_AK, HUAWEICLOUD_SDK_SK)" in found[2].text
+        assert "not needed: each request is signed" in found[-2].text
+        patch.setenv("HUAWEICLOUD_SDK_SECURITY_TOKEN", CANARY)
+        found = await findings(endpoint=cloud.endpoint, project_id=cloud.project_id)
+        assert "a temporary access key (" in found[2].text
+        assert CANARY not in f"{found}"
+    openrc = {"OS_USERNAME": cloud.user, "OS_PASSWORD": cloud.password, "OS_USER_DOMAIN_NAME": cloud.domain}
+    for name, value in openrc.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OS_AUTH_URL", f"{cloud.endpoint}/v3")
+    monkeypatch.setenv("OS_PROJECT_NAME", cloud.project_name)
+    found = await findings(endpoint=cloud.endpoint)
+    assert found[-1].ok, found
+    text = "\n".join(one.text for one in found)
+    assert f"password of user {cloud.user} (OS_USERNAME) of {cloud.domain}, at {cloud.endpoint}" in text
+    assert f"got from the identity service; {cloud.endpoint}, project {cloud.project_id}" in text
+    assert cloud.password not in text
+    await _try_cloud(cloud, monkeypatch, tmp_path)
+
+
+async def _try_cloud(cloud: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "clouds.yaml"
+    auth = {
+        "auth_url": f"{cloud.endpoint}/v3",
+        "username": cloud.user,
+        "password": cloud.password,
+        "user_domain_name": cloud.domain,
+        "project_name": cloud.project_name,
+        "project_domain_name": cloud.domain,
+    }
+    path.write_text(json.dumps({"clouds": {"here": {"auth": auth}}}))
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(path))
+    found = await findings(profile="here")
+    assert found[-1].ok, found
+    text = "\n".join(one.text for one in found)
+    assert "cloud here of clouds.yaml (argument profile)" in text
+    assert "endpoint: the credentials tell it" in text
+    assert "project_id: the credentials tell it" in text
+    assert cloud.password not in text
+
+
+# --- what is wrong --------------------------------------------------------------------------------------
+
+
+async def test_all_that_is_missing_is_told_at_once_and_nothing_is_asked(cloud: Emulator) -> None:
+    (finding,) = await findings()
+    assert (finding.check, finding.ok) == ("configuration", False)
+    for name in ("VIZWATCH_TOKEN", "VIZWATCH_ENDPOINT", "VIZWATCH_PROJECT_ID"):
+        assert name in finding.text
+    assert isinstance(finding.error, vizwatch.ConfigError)
+
+
+async def test_a_host_without_an_address_is_told_before_any_credentials_are_used(
+    environment: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+    *_, last = await findings()
+    assert (last.check, last.ok) == ("address", False)
+    assert "127.0.0.1 (VIZWATCH_ENDPOINT): no address: Name or service not known" in last.text
+    assert isinstance(last.error, vizwatch.ConnectError)
+    last = (await findings(settings=vizwatch.Settings(trust_env=True)))[-1]
+    assert last.check != "address", "a proxy may know the name"
+
+
+async def test_an_address_that_never_comes_is_given_up(
+    environment: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hangs(*_: Any, **__: Any) -> Any:
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(doctor, "_DNS_TIMEOUT", 0.01)
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", hangs)
+    *_, last = await findings()
+    assert (last.check, last.ok) == ("address", False)
+    assert "no address: no answer" in last.text
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [
+        (401, "ModelArts.0202", "HTTP 401 ModelArts.0202"),
+        (403, "ModelArts.0108", "Ask for the ModelArts permission"),
+        (404, "APIGW.0101", "not, or no longer, offered at this endpoint"),
+        (404, "ModelArts.2786", "Check endpoint, project_id"),
+    ],
+)
+async def test_the_first_thing_that_is_wrong_is_the_last_that_is_said(
+    environment: Emulator, status: int, code: str, said: str
+) -> None:
+    environment.fault("status", status=status, code=code, message="no\x1b[2J\nway")
+    found = await findings()
+    assert [one.ok for one in found] == [True] * (len(found) - 1) + [False]
+    assert found[-1].check == "listing"
+    assert said in found[-1].text
+    assert found[-1].text.isprintable()
+
+
+async def test_a_wrong_password_is_told_as_the_tokens_matter(
+    cloud: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = {"OS_AUTH_URL": f"{cloud.endpoint}/v3", "OS_USERNAME": "ada", "OS_PASSWORD": CANARY}
+    for name, value in {**wrong, "OS_USER_DOMAIN_NAME": "d"}.items():
+        monkeypatch.setenv(name, value)
+    found = await findings(endpoint=cloud.endpoint, project_id="p")
+    assert (found[-1].check, found[-1].ok) == ("token", False)
+    assert isinstance(found[-1].error, vizwatch.AuthenticationError)
+    assert CANARY not in f"{found}" + shown(found[-1].error)
+    assert len(cloud.requests) == 1
+
+
+async def test_breaking_off_leaves_nothing_open(environment: Emulator) -> None:
+    async with contextlib.aclosing(doctor.examine()) as found:
+        async for finding in found:
+            if finding.check == "token":
+                break
+
+
+# --- recordings -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def recorded(environment: Emulator) -> dict[str, Any]:
+    environment.add_jobs(
+        30,
+        status=8,
+        job_name=f"{CANARY}-name",
+        job_desc=f"{CANARY} ü",
+        train_url=f"/{CANARY}/logs/",
+        service_url=f"https://{CANARY}.example.com/",
+    )
+    return await doctor.record()
+
+
+async def test_a_recording_has_the_answers_that_settle_what_documents_leave_open(
+    recorded: dict[str, Any], environment: Emulator
+) -> None:
+    exchanges = {one["name"]: one for one in recorded["exchanges"]}
+    assert {name: one["status"] for name, one in exchanges.items()} == {
+        "list": 200,
+        "page past the end": 200,
+        "per_page 1000": 200,
+        "search_content of 100 characters": 400,
+        "status 8": 200,
+        "details of a listed job": 200,
+        "missing job": 404,
+    }
+    assert (recorded["vizwatch_recording"], recorded["region"]) == (1, None)
+    listed = exchanges["list"]["body"]
+    assert (listed["jobs_answered"], len(listed["jobs"])) == (10, ROWS_KEPT)
+    assert exchanges["per_page 1000"]["body"]["jobs_answered"] == 30
+    details = exchanges["details of a listed job"]["body"]
+    assert {**listed["jobs"][0], "is_success": True, "duration": 0} == {**details, "duration": 0}
+    assert exchanges["missing job"]["body"]["error_code"] == "ModelArts.0015"
+    assert exchanges["list"]["path"] == "/v1/{project_id}/visualization-jobs"
+    assert {request.method for request in environment.requests} == {"GET"}
+    assert len(environment.requests) == len(exchanges)
+
+
+async def test_a_recording_shows_nothing_that_is_somebodys_own(
+    recorded: dict[str, Any], environment: Emulator
+) -> None:
+    text = json.dumps(recorded)
+    jobs = environment._world.cloud.projects[environment.project_id].jobs
+    resource_ids = {job.resource_id for job in jobs.values()}
+    for own in (CANARY, environment.token, environment.project_id, environment.endpoint, *resource_ids):
+        assert own not in text
+    first = recorded["exchanges"][0]["body"]["jobs"][0]
+    assert first["train_url"] == "/obs/train-1/"
+    assert first["service_url"] == "https://scrubbed.example.com/1/"
+    assert first["job_name"] == "job_name-1"
+
+
+async def test_an_echoing_service_gives_nothing_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def echo(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = server.requests[-1].decode()
+        body = {"is_success": False, "error_code": "ModelArts.0104", "error_msg": request, request: request}
+        writer.write(
+            http(body, status="400 No", headers=(f"X-ratelimit: {CANARY}-token", "Connection: close"))
+        )
+        await writer.drain()
+
+    async with RawServer(echo) as server:
+        monkeypatch.setenv("VIZWATCH_TOKEN", f"{CANARY}-token")
+        recorded = await doctor.record(endpoint=server.endpoint, project_id=PROJECT)
+    assert len(recorded["exchanges"]) == 6, "no job was listed, whose details could be asked for"
+    text = json.dumps(recorded)
+    assert f"{CANARY}-token" not in text
+    assert PROJECT not in text
+    assert "ModelArts.0104" in text
+
+
+async def test_a_service_that_is_away_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIZWATCH_TOKEN", CANARY)
+    async with RawServer(b"") as server:
+        with pytest.raises(vizwatch.TransportError):
+            await doctor.record(endpoint=server.endpoint, project_id=PROJECT)
+
+
+FIELDS = st.sampled_from(["jobs", "job_id", "job_name", "status", "service_url", "brand_new", "{x}", "e{"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(min_size=4).map("§".__add__),
+    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(FIELDS, inner, max_size=8),
+    max_leaves=30,
+)
+
+
+@given(st.dictionaries(FIELDS, JSON, max_size=8), st.integers(200, 599))
+def test_no_text_of_any_answer_stays_and_all_numbers_do(body: dict[str, Any], status: int) -> None:
+    answer = Answer(status, {}, json.dumps(body).encode())
+    scrubbed = Scrubber(PROJECT).exchange("x", get_job(PROJECT, 1), answer, ["secret"])
+    text = json.dumps(scrubbed, ensure_ascii=False)
+    assert "§" not in text
+    assert scrubbed["status"] == status
+    for name in ("job_id", "status"):
+        if isinstance(body.get(name), int):
+            assert scrubbed["body"][name] == body[name]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<p>", b"[1]", b"{" * 5000, b'{"a": NaN}', b'{"a": 1' + b"0" * 5000 + b"}", b"\xff", b"null"],
+)
+def test_what_is_no_object_is_left_out_whatever_it_is(body: bytes) -> None:
+    scrubbed = Scrubber(PROJECT).exchange("x", get_job(PROJECT, 1), Answer(200, {}, body), [])
+    assert (scrubbed["body"], scrubbed["bytes"]) == (None, len(body))
+    assert listed_ids(Answer(200, {}, body)) == []
+
+
+def test_deep_nesting_and_long_messages_are_cut() -> None:
+    deep = b'{"a": ' * 500 + b"1" + b"}" * 500
+    scrubbed = Scrubber(PROJECT).exchange("x", get_job(PROJECT, 1), Answer(200, {}, deep), [])
+    assert len(json.dumps(scrubbed)) < 500
+    long = json.dumps({"error_msg": "a " * 4_000_000}).encode()
+    scrubbed = Scrubber(PROJECT).exchange("x", get_job(PROJECT, 1), Answer(400, {}, long), [])
+    assert len(scrubbed["body"]["error_msg"]) <= 500
+
+
+def test_names_in_messages_become_those_made_up_and_ids_vanish() -> None:
+    scrubber = Scrubber(PROJECT, ["lovelace"])
+    listed = {"jobs": [{"job_id": 7, "job_name": "board"}]}
+    scrubber.exchange("list", get_job(PROJECT, 7), Answer(200, {}, json.dumps(listed).encode()), [])
+    text = f"lovelace may not see board (not boards) of {PROJECT}, request 04F679B17380D32A2F32C003"
+    answer = Answer(403, {}, json.dumps({"error_msg": text}).encode())
+    scrubbed = scrubber.exchange("get", get_job(PROJECT, 7), answer, [])
+    said = scrubbed["body"]["error_msg"]
+    assert said == "*** may not see job_name-1 (not boards) of ***, request ***"
