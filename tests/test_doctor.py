@@ -14,6 +14,7 @@ from canaries import shown
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import RawServer, http
+from test_clouds import user
 
 import vizwatch
 from vizwatch import doctor
@@ -120,15 +121,7 @@ async def test_a_key_a_password_and_a_cloud_are_tried(
 
 async def _try_cloud(cloud: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "clouds.yaml"
-    auth = {
-        "auth_url": f"{cloud.endpoint}/v3",
-        "username": cloud.user,
-        "password": cloud.password,
-        "user_domain_name": cloud.domain,
-        "project_name": cloud.project_name,
-        "project_domain_name": cloud.domain,
-    }
-    path.write_text(json.dumps({"clouds": {"here": {"auth": auth}}}))
+    path.write_text(json.dumps({"clouds": {"here": {"auth": user(cloud)}}}))
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(path))
     found = await findings(profile="here")
     assert found[-1].ok, found

@@ -33,7 +33,7 @@ def test_all_names_are_sorted_exist_and_are_documented() -> None:
 
 
 def test_every_name_is_imported_from_its_home_when_first_named() -> None:
-    assert set(vizwatch._HOME_OF) | {"emulator"} == set(vizwatch.__all__) == set(dir(vizwatch))
+    assert set(vizwatch._HOME_OF) | vizwatch._MODULES == set(vizwatch.__all__) == set(dir(vizwatch))
     script = "import sys, vizwatch; assert 'aiohttp' not in sys.modules; vizwatch.Client; vizwatch.emulator"
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=ROOT)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):

@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from vizwatch import emulator
+    from vizwatch import compat, doctor, emulator
     from vizwatch._flows.paging import JobPager
     from vizwatch._flows.watching import Watch
     from vizwatch._values.errors import (
@@ -95,6 +95,8 @@ __all__ = [
     "WatchError",
     "WatchTimeoutError",
     "WrongEndpointError",
+    "compat",
+    "doctor",
     "emulator",
     "printable",
 ]
@@ -139,12 +141,13 @@ _HOMES: Final = {
     "vizwatch._world.iam": ("PasswordAuth",),
     "vizwatch.client": ("Client",),
 }
+_MODULES: Final = frozenset({"compat", "doctor", "emulator"})
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "emulator":
-        return importlib.import_module("vizwatch.emulator")
+    if name in _MODULES:
+        return importlib.import_module(f"vizwatch.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(_HOME_OF[name]), name)
