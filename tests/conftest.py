@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aioresponses import aioresponses
+from faults import CATALOGUE
 
 import vizwatch
 from vizwatch.emulator import Emulator
@@ -89,7 +90,14 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Watches every asynchronous test for leaks, from before its other fixtures until after them."""
+    """Watches every asynchronous test for leaks, and lets `-k` select the tests of a row of the catalogue."""
     for item in items:
+        for mark in item.iter_markers("fault"):
+            unknown = set(mark.args) - set(CATALOGUE)
+            if unknown or not mark.args:
+                raise pytest.UsageError(
+                    f"{item.nodeid}: not in the catalogue of faults: {unknown or 'no row'}"
+                )
+            item.extra_keyword_matches.update(mark.args)
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             item.fixturenames.insert(0, "_no_leaks")

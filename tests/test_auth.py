@@ -61,6 +61,7 @@ async def test_one_token_serves_all_requests(cloud: Emulator, suffix: str) -> No
     assert jobs_statuses(cloud) == [200] * 20
 
 
+@pytest.mark.fault("A5")
 async def test_a_token_is_renewed_at_four_fifths_of_its_life(cloud: Emulator) -> None:
     auth = password_auth(cloud)
     (job_id,) = cloud.add_jobs(1, status=8)
@@ -75,6 +76,7 @@ async def test_a_token_is_renewed_at_four_fifths_of_its_life(cloud: Emulator) ->
     assert jobs_statuses(cloud) == [200] * 3
 
 
+@pytest.mark.fault("A5")
 async def test_a_month_of_rotations_is_seen_by_nobody(cloud: Emulator) -> None:
     (job_id,) = cloud.add_jobs(1, status=8)
     async with client_of(cloud, password_auth(cloud)) as client:
@@ -85,6 +87,7 @@ async def test_a_month_of_rotations_is_seen_by_nobody(cloud: Emulator) -> None:
     assert 30 <= token_calls(cloud) <= 30 / 0.75 + 2
 
 
+@pytest.mark.fault("A1")
 async def test_a_refused_token_is_renewed_once_and_the_request_sent_again(cloud: Emulator) -> None:
     """A create too: refused for its credentials it was not carried out."""
     async with client_of(cloud, password_auth(cloud)) as client:
@@ -97,6 +100,7 @@ async def test_a_refused_token_is_renewed_once_and_the_request_sent_again(cloud:
     assert token_calls(cloud) == 2
 
 
+@pytest.mark.fault("A3")
 async def test_many_refused_together_cost_one_call(cloud: Emulator) -> None:
     ids = cloud.add_jobs(300, status=8)
     async with client_of(cloud, password_auth(cloud)) as client:
@@ -106,6 +110,7 @@ async def test_many_refused_together_cost_one_call(cloud: Emulator) -> None:
     assert token_calls(cloud) == 2
 
 
+@pytest.mark.fault("A3")
 async def test_ten_thousand_refusals_cost_one_call_though_the_callers_come_and_go(cloud: Emulator) -> None:
     auth = password_auth(cloud)
     refused = await auth.headers(vizwatch.Outgoing("GET", cloud.endpoint))
@@ -140,6 +145,7 @@ async def test_a_token_that_is_refused_again_is_the_end_and_no_storm(cloud: Emul
     assert len(jobs_statuses(cloud)) <= 1 + 2 * len(ids)
 
 
+@pytest.mark.fault("A3", "C9")
 async def test_whoever_leads_may_be_cancelled_and_another_leads(cloud: Emulator) -> None:
     cloud.fault("latency", seconds=5, match={"operation": "token"}, count=1)
     async with client_of(cloud, password_auth(cloud)) as client:
@@ -178,6 +184,7 @@ async def test_a_failing_identity_service_is_asked_by_one_for_all(cloud: Emulato
     assert jobs_statuses(cloud) == []
 
 
+@pytest.mark.fault("A7")
 async def test_a_wrong_password_is_sent_once_and_never_again(cloud: Emulator) -> None:
     async with client_of(cloud, password_auth(cloud, password="wrong-canary")) as client:
         calls = [client.list_jobs().collect() for _ in range(20)]
@@ -190,6 +197,7 @@ async def test_a_wrong_password_is_sent_once_and_never_again(cloud: Emulator) ->
     assert "canary" not in str(caught.value)
 
 
+@pytest.mark.fault("H13")
 async def test_a_token_may_be_64_kib_long() -> None:
     times = {"issued_at": "2026-01-01T00:00:00.000000Z", "expires_at": "2026-01-02T00:00:00.000000Z"}
     long = "t" * 60_000
@@ -284,6 +292,7 @@ async def test_a_wrong_key_is_refused_and_shown_to_nobody(keyed: Emulator) -> No
     assert "Signature=" not in str(caught.value)
 
 
+@pytest.mark.fault("A12")
 async def test_each_attempt_is_signed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     class Clock(dt.datetime):
         @classmethod
@@ -302,6 +311,7 @@ async def test_each_attempt_is_signed_anew(monkeypatch: pytest.MonkeyPatch) -> N
     assert all(b"X-Project-Id: p1" in request for request in server.requests)
 
 
+@pytest.mark.fault("A10")
 @pytest.mark.parametrize(("minutes", "where"), [(20, "ahead of"), (-20, "behind")])
 async def test_a_clock_that_is_off_is_named(minutes: int, where: str) -> None:
     there = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=minutes)

@@ -340,6 +340,7 @@ def test_a_refusal_gives_one_line_without_the_token_and_code_1(
     assert "canary" not in done.err
 
 
+@pytest.mark.fault("X8")
 def test_a_refusals_text_cannot_control_the_terminal(served: Cloud, vizwatch_command: Any) -> None:
     text = "no\x1b[2J\r\nway"
     served.fault(kind="status", status=400, code="ModelArts.0102", message=text, count=1)
@@ -413,6 +414,7 @@ def test_ctrl_c_before_the_command_has_begun_ends_it_too(monkeypatch: pytest.Mon
     assert main([]) == 130
 
 
+@pytest.mark.fault("C7")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_watch_without_a_word(number: int, code: int, served: Cloud) -> None:
     jobs = [str(served.add_job(status=8)) for _ in range(2)]

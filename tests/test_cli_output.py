@@ -72,6 +72,7 @@ def printed(show: Show, *, as_json: bool = False, out: io.StringIO | None = None
     return out.getvalue()
 
 
+@pytest.mark.fault("X8")
 @pytest.mark.parametrize("out", [io.StringIO, Terminal], ids=["pipe", "terminal"])
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_tables_obey_nothing_that_the_server_says(text: str, out: type[io.StringIO]) -> None:
@@ -92,6 +93,7 @@ def test_tables_obey_nothing_that_the_server_says(text: str, out: type[io.String
     assert all(line.isprintable() for line in details.split("\n"))
 
 
+@pytest.mark.fault("X8")
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_json_is_one_ascii_line_that_gives_the_servers_text_back(text: str) -> None:
     job = attrs.evolve(JOB, job_name=text, service_url=text)
@@ -102,6 +104,7 @@ def test_json_is_one_ascii_line_that_gives_the_servers_text_back(text: str) -> N
     assert json.loads(line)["job_name"] == text
 
 
+@pytest.mark.fault("X8")
 @given(st.text(st.characters()))
 def test_no_text_becomes_an_escape_sequence(text: str) -> None:
     out = printed(lambda output: output.jobs([attrs.evolve(JOB, job_name=text)]))
@@ -148,6 +151,7 @@ def test_a_pipe_sees_a_listing_uncut() -> None:
     assert row == ["197", "tb", "RUNNING", "2019-08-07", "03:48:56", "1:02:03", url]
 
 
+@pytest.mark.fault("X6")
 def test_an_address_is_text_and_no_link_though_the_terminal_knows_links() -> None:
     job = attrs.evolve(JOB, service_url="http://169.254.169.254/latest/")
 

@@ -48,6 +48,7 @@ async def test_a_job_lives_through_all_operations(here: vizwatch.Client) -> None
         await here.get_job(job.job_id)
 
 
+@pytest.mark.fault("S9")
 @pytest.mark.parametrize(
     ("call", "status", "text"),
     [
@@ -72,6 +73,7 @@ async def test_a_job_that_is_not_there_is_not_found(here: vizwatch.Client, call:
         await getattr(here, call)(4711)
 
 
+@pytest.mark.fault("A9")
 async def test_a_wrong_token_is_not_tried_again(cloud: Emulator) -> None:
     async with vizwatch.Client(cloud.endpoint, cloud.project_id, auth="wrong") as client:
         with pytest.raises(vizwatch.AuthenticationError, match=r"ModelArts\.0203"):
@@ -79,6 +81,7 @@ async def test_a_wrong_token_is_not_tried_again(cloud: Emulator) -> None:
     assert len(cloud.requests) == 1
 
 
+@pytest.mark.fault("S1")
 async def test_http_200_that_states_a_failure_is_one(answers: aioresponses, client: vizwatch.Client) -> None:
     body = {"is_success": False, "error_code": "ModelArts.0104", "error_message": "parameter error"}
     answers.get(f"{JOBS}/197", payload=body)
@@ -89,6 +92,7 @@ async def test_http_200_that_states_a_failure_is_one(answers: aioresponses, clie
         assert (caught.value.http_status, caught.value.error_code) == (200, "ModelArts.0104")
 
 
+@pytest.mark.fault("H9")
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
 async def test_any_2xx_is_success(answers: aioresponses, client: vizwatch.Client, status: int) -> None:
     answers.delete(f"{JOBS}/197", status=status)
@@ -106,6 +110,7 @@ async def test_the_job_that_was_asked_for_is_the_one_that_is_given(
 # --- retries --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("H1", "H6")
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 async def test_a_read_is_tried_again_and_the_user_does_not_notice(
     cloud: Emulator, here: vizwatch.Client, status: int
@@ -116,6 +121,7 @@ async def test_a_read_is_tried_again_and_the_user_does_not_notice(
     assert [request.status for request in cloud.requests] == [status, status, 200]
 
 
+@pytest.mark.fault("H3")
 async def test_retry_after_is_the_least_that_is_waited(cloud: Emulator, here: vizwatch.Client) -> None:
     (job_id,) = cloud.add_jobs(1)
     cloud.fault("status", status=503, retry_after=7, count=1)
@@ -124,6 +130,7 @@ async def test_retry_after_is_the_least_that_is_waited(cloud: Emulator, here: vi
     assert 7.0 <= now().time() - started <= 8.0
 
 
+@pytest.mark.fault("H4")
 async def test_a_retry_after_that_is_too_long_is_raised_with_its_value(
     cloud: Emulator, here: vizwatch.Client
 ) -> None:
@@ -142,6 +149,7 @@ async def test_attempts_are_counted_and_bounded(cloud: Emulator, here: vizwatch.
     assert (caught.value.attempts, len(cloud.requests)) == (4, 4)
 
 
+@pytest.mark.fault("H2")
 async def test_a_create_whose_answer_is_lost_is_not_sent_again(
     cloud: Emulator, here: vizwatch.Client
 ) -> None:
@@ -216,6 +224,7 @@ async def test_a_listing_may_begin_at_a_later_page(cloud: Emulator, here: vizwat
     assert [job.job_id async for job in here.list_jobs(per_page=10, page=2)] == ids[10:]
 
 
+@pytest.mark.fault("P8")
 async def test_a_listing_broken_off_leaves_nothing_open_and_can_be_read_again(
     cloud: Emulator, here: vizwatch.Client
 ) -> None:
@@ -244,6 +253,7 @@ async def test_an_error_on_a_later_page_comes_after_the_jobs_before_it(
 # --- arguments ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("S12")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -272,6 +282,7 @@ async def test_a_wrong_argument_of_a_listing_is_named_before_any_request(
     assert not cloud.requests
 
 
+@pytest.mark.fault("X5")
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -294,6 +305,7 @@ def test_a_wrong_argument_of_a_client_is_named(arguments: dict[str, Any], text: 
     assert "canary" not in str(caught.value)
 
 
+@pytest.mark.fault("X5")
 async def test_credentials_that_no_header_may_have_are_refused() -> None:
     class Broken:
         async def headers(self, request: vizwatch.Outgoing, /) -> dict[str, str]:
@@ -316,6 +328,7 @@ async def test_credentials_that_never_come_end_with_the_call() -> None:
             await client.get_job(197)
 
 
+@pytest.mark.fault("U6")
 def test_a_client_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"VIZWATCH_ENDPOINT": ENDPOINT, "VIZWATCH_PROJECT_ID": PROJECT, "VIZWATCH_TOKEN": "t"}
     for name, value in values.items():
@@ -337,6 +350,7 @@ def test_a_client_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- opening and closing --------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("C6", "U7")
 async def test_a_client_is_used_inside_async_with() -> None:
     client = vizwatch.Client(ENDPOINT, PROJECT, auth="t")
     with pytest.raises(vizwatch.ConfigError, match="async with"):
@@ -359,6 +373,7 @@ async def test_a_listing_is_neither_awaited_nor_iterated_without_async(client: v
         await client.list_jobs()  # type: ignore[misc] # the mistake is the point
 
 
+@pytest.mark.fault("C6")
 def test_a_client_belongs_to_the_loop_that_opened_it() -> None:
     client = vizwatch.Client(ENDPOINT, PROJECT, auth="t")
     with asyncio.Runner() as first, asyncio.Runner() as second:
@@ -381,6 +396,7 @@ async def test_calls_under_way_end_when_the_client_is_closed(cloud: Emulator) ->
     assert now().time() - started < 5
 
 
+@pytest.mark.fault("C10", "C11")
 async def test_a_client_is_closed_in_a_cancelled_scope_too(cloud: Emulator) -> None:
     (job_id,) = cloud.add_jobs(1, status=8)
     with anyio.CancelScope() as scope:
@@ -392,6 +408,7 @@ async def test_a_client_is_closed_in_a_cancelled_scope_too(cloud: Emulator) -> N
     assert client._project._session._transport._session.closed
 
 
+@pytest.mark.fault("C1")
 @pytest.mark.parametrize("what", ["get", "list", "watch", "create"])
 async def test_a_call_may_be_cancelled_at_any_step(cloud: Emulator, here: vizwatch.Client, what: str) -> None:
     """After any number of steps of the event loop no slot and no call is left, and the client works on."""
@@ -426,6 +443,7 @@ async def test_a_call_may_be_cancelled_at_any_step(cloud: Emulator, here: vizwat
     assert (await here.get_job(job_id)).job_id == job_id
 
 
+@pytest.mark.fault("C6", "C11")
 async def test_a_client_whose_closing_is_cancelled_is_closed_all_the_same(cloud: Emulator) -> None:
     for steps in range(12):
         client = vizwatch.Client(cloud.endpoint, cloud.project_id, auth=cloud.token)
@@ -442,6 +460,7 @@ async def test_a_client_whose_closing_is_cancelled_is_closed_all_the_same(cloud:
         assert client._project._session._transport._session.closed
 
 
+@pytest.mark.fault("N8")
 async def test_cancelling_a_call_frees_its_connection(cloud: Emulator) -> None:
     settings = vizwatch.Settings(pool_size=1)
     (job_id,) = cloud.add_jobs(1)

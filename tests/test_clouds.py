@@ -150,6 +150,7 @@ async def test_an_endpoint_of_clouds_yaml_wins_over_the_catalog(cloud: Emulator,
     assert (await CloudsAuth("here").scope()).endpoint == "https://modelarts.example.com:8443"
 
 
+@pytest.mark.fault("X13")
 @pytest.mark.parametrize(
     ("auth_url", "region", "endpoint"),
     [
@@ -227,6 +228,7 @@ async def test_a_token_near_its_end_is_renewed_and_a_dead_identity_service_is_su
         monkeypatch.undo()
 
 
+@pytest.mark.fault("C9")
 async def test_if_the_task_that_asks_is_cancelled_another_one_asks(cloud: Emulator, clouds: Write) -> None:
     clouds(**user(cloud))
     auth = CloudsAuth("here")
@@ -245,6 +247,7 @@ async def test_if_the_task_that_asks_is_cancelled_another_one_asks(cloud: Emulat
 # --- what is wrong ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("A7")
 async def test_a_wrong_password_is_sent_once_and_never_again(cloud: Emulator, clouds: Write) -> None:
     clouds(**user(cloud, password=CANARY))
     auth = CloudsAuth("here")
@@ -322,6 +325,7 @@ async def test_an_identity_service_that_fails_is_an_error_of_ours_and_shows_no_s
     )
 
 
+@pytest.mark.fault("X2")
 async def test_a_password_is_not_sent_on_by_a_redirect(clouds: Write) -> None:
     async with RawServer(http({"token": {}})) as trap:
         moved = http(status="307 Moved", headers=(f"Location: {trap.endpoint}/v3/auth/tokens",))

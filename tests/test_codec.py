@@ -29,11 +29,13 @@ def refused(body: bytes | dict[str, Any]) -> DecodeError:
     return caught.value
 
 
+@pytest.mark.fault("J8")
 @pytest.mark.parametrize("job_id", [0, 197, "197", 2**63 - 1])
 def test_job_id_is_a_number_or_its_digits(job_id: object) -> None:
     assert decoded(job_id=job_id).job_id == int(str(job_id))
 
 
+@pytest.mark.fault("J8")
 @pytest.mark.parametrize(
     "job_id", [197.0, 2**63, -1, True, None, "", "1e3", "+1", "-1", "१", [], {}, "9" * 30]
 )
@@ -41,6 +43,7 @@ def test_other_job_ids_are_refused_with_their_place(job_id: object) -> None:
     assert refused({"job_id": job_id, "status": 8}).path == "$.job_id"
 
 
+@pytest.mark.fault("J9")
 @pytest.mark.parametrize(
     ("status", "code"), [(8, 8), ("8", 8), (8.0, 8), (99, 99), (-1, -1), ("22", 22), (2**40, 2**40)]
 )
@@ -50,11 +53,13 @@ def test_status_is_a_number_in_any_form_known_or_not(status: object, code: int) 
     assert job.status.is_known == (code in {8, 22})
 
 
+@pytest.mark.fault("J9")
 @pytest.mark.parametrize("status", [None, True, "", "running", 8.5, [], {}, 2**64])
 def test_other_statuses_are_refused_with_their_place(status: object) -> None:
     assert refused({"job_id": 197, "status": status}).path == "$.status"
 
 
+@pytest.mark.fault("J9")
 @pytest.mark.parametrize("field", ["job_id", "status"])
 def test_identity_and_status_are_never_made_up(field: str) -> None:
     error = refused({name: value for name, value in MINIMAL.items() if name != field})
@@ -75,6 +80,7 @@ OPTIONAL = [
 ]
 
 
+@pytest.mark.fault("J13")
 @pytest.mark.parametrize("field", OPTIONAL)
 @pytest.mark.parametrize("fields", [{}, {"create_time": "1"}], ids=["fast", "tolerant"])
 def test_null_is_none_and_never_text(field: str, fields: dict[str, Any]) -> None:
@@ -89,12 +95,14 @@ def test_text_is_text(field: str, value: object) -> None:
     assert refused({**MINIMAL, field: value}).path == f"$.{field}"
 
 
+@pytest.mark.fault("J6")
 @pytest.mark.parametrize("field", ["duration", "create_time", "remaining_duration"])
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "1.5", '"x"', "true", "[1]"])
 def test_times_are_whole_numbers(field: str, value: str) -> None:
     refused(f'{{"job_id":197,"status":8,"{field}":{value}}}'.encode())
 
 
+@pytest.mark.fault("J15")
 @pytest.mark.parametrize(
     ("create_time", "is_known"),
     [
@@ -138,11 +146,13 @@ def test_a_broken_schedule_is_refused_with_its_place(schedule: object) -> None:
     assert refused({**MINIMAL, "schedule": schedule}).path == "$.schedule"
 
 
+@pytest.mark.fault("J13")
 def test_unknown_fields_survive() -> None:
     job = decoded(flavor={"code": "x"}, extra=1, error_code=None)
     assert job.extra == {"flavor": {"code": "x"}, "extra": 1}
 
 
+@pytest.mark.fault("H9", "J12")
 @pytest.mark.parametrize(
     "body", [b"", b" \n", b"[]", b'"x"', b"null", b"7", b"{", b"\xff", b"<html>", b'{"a":"\xff"}']
 )
@@ -150,6 +160,7 @@ def test_what_is_no_object_is_refused(body: bytes) -> None:
     refused(body)
 
 
+@pytest.mark.fault("J4", "J5")
 @pytest.mark.parametrize(
     "body",
     [
@@ -164,15 +175,18 @@ def test_hostile_json_is_refused_in_a_short_text(body: bytes) -> None:
     assert len(str(refused(body))) < 500
 
 
+@pytest.mark.fault("J16")
 @pytest.mark.parametrize("value", ["false", 0, 1, None, []])
 def test_is_success_is_a_boolean(value: object) -> None:
     assert refused({**MINIMAL, "is_success": value}).path == "$.is_success"
 
 
+@pytest.mark.fault("S3")
 def test_a_progress_code_beside_success_is_no_failure() -> None:
     assert decoded(is_success=True, error_code="ModelArts.0001") == decoded()
 
 
+@pytest.mark.fault("S3")
 def test_an_error_code_beside_a_payload_is_no_failure_either() -> None:
     assert decoded(error_code="ModelArts.0001") == decoded()
 
@@ -282,6 +296,7 @@ def test_any_json_gives_a_job_a_failure_or_a_decode_error(row: dict[str, Any], c
         assert hash(fast) == hash(tolerant)
 
 
+@pytest.mark.fault("J12")
 @given(st.binary(max_size=200))
 def test_any_bytes_give_a_decode_error_or_a_value(body: bytes) -> None:
     for decode in (codec.decode_job, codec.decode_done, lambda body: codec.decode_page(body, 1)):
@@ -293,6 +308,7 @@ def test_any_bytes_give_a_decode_error_or_a_value(body: bytes) -> None:
 # --- failures -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("S2")
 @pytest.mark.parametrize("text", ["error_message", "error_msg", "errorMsg", "message"])
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_failures_text_is_found_under_every_name(text: str, nested: bool) -> None:
@@ -305,6 +321,7 @@ def test_a_failure_that_is_no_json_is_its_own_text() -> None:
     assert codec.decode_failure(b"upstream \xff gone") == Failure(message="upstream \ufffd gone")
 
 
+@pytest.mark.fault("H9")
 @pytest.mark.parametrize("body", [b"", b"  ", b"{}", b'{"is_success": true}'])
 def test_a_write_that_answers_nothing_has_succeeded(body: bytes) -> None:
     assert codec.decode_done(body) is None

@@ -101,6 +101,7 @@ def test_two_addresses_are_not_as_the_others() -> None:
     assert (otc.endpoint, otc.iam_endpoint) == (ENDPOINT, "https://iam.eu-de.otc.t-systems.com")
 
 
+@pytest.mark.fault("U1")
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -119,6 +120,7 @@ def test_an_unknown_region_is_told_with_the_known_ones_the_closest_first(name: s
     assert str(caught.value).count("cn-north-4") == 1 or len(name) > 32
 
 
+@pytest.mark.fault("X13")
 @pytest.mark.parametrize(
     ("address", "cloud"),
     [
@@ -568,6 +570,7 @@ def _of(case: Mapping[str, Any]) -> Configuration:
     return resolved(environment, **{name: value for name, value in case.items() if not name.isupper()})
 
 
+@pytest.mark.fault("X13")
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_is_told_with_its_source_and_no_secret(name: str) -> None:
     case, said = WRONG[name]
@@ -599,6 +602,7 @@ def test_what_is_asked_for_plainly_is_allowed(case: dict[str, Any]) -> None:
     assert str(value(_of(case).endpoint)).startswith("http")
 
 
+@pytest.mark.fault("X1")
 def test_no_secret_is_shown_by_what_is_found() -> None:
     sections = {"basic": SECTION | {"security_token": CANARY}}
     for found in (

@@ -68,6 +68,7 @@ def signed_by_the_vendor(
 # The vendor's signer and ours
 
 
+@pytest.mark.fault("A11")
 @given(
     method=METHODS,
     path=PATHS,
@@ -108,6 +109,7 @@ def test_the_vendors_signer_and_ours_give_the_same_authorization(
     assert ours == theirs["Authorization"]
 
 
+@pytest.mark.fault("A11")
 @given(query=QUERIES)
 def test_the_vendors_signer_sends_the_query_that_ours_signs(query: list[tuple[str, str]]) -> None:
     theirs = signed_by_the_vendor("GET", "/p", query, {"Host": "h"}, b"", **KEYS)

@@ -185,6 +185,7 @@ BAD: dict[str, tuple[dict[str, str], str]] = {
 }
 
 
+@pytest.mark.fault("U1", "U3", "U5")
 @pytest.mark.parametrize("case", BAD)
 @pytest.mark.parametrize("way", ["library", "command"])
 async def test_bad_input_is_told_before_any_request_and_shows_no_secret(

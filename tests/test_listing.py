@@ -36,6 +36,7 @@ def client_of(cloud: Emulator, **settings: Any) -> vizwatch.Client:
 # --- S13: limits on which the documents disagree ---------------------------------------------------------
 
 
+@pytest.mark.fault("S13")
 @pytest.mark.parametrize("refusal_status", [200, 400])
 async def test_pages_of_1000_that_are_refused_are_asked_for_as_pages_of_100_once(refusal_status: int) -> None:
     async with Emulator(per_page_limit=100, refusal_status=refusal_status) as cloud:
@@ -92,6 +93,7 @@ async def test_both_limits_are_found_in_one_listing() -> None:
     assert asked(cloud, "per_page")[3:] == ["100"]
 
 
+@pytest.mark.fault("S11", "P3")
 @pytest.mark.parametrize(
     ("code", "message", "requests"),
     [
@@ -197,6 +199,7 @@ async def test_merged_listings_are_read_only_as_far_as_they_are_needed(
     assert len(cloud.requests) == 3 + 2
 
 
+@pytest.mark.fault("P3")
 async def test_a_job_that_changes_its_status_meanwhile_comes_once(
     cloud: Emulator, here: vizwatch.Client
 ) -> None:

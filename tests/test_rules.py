@@ -61,6 +61,7 @@ def listed(
     return given_, asked
 
 
+@pytest.mark.fault("P4")
 @given(
     st.lists(st.integers(0, 500), unique=True, max_size=60).map(sorted),
     st.integers(1, 30),
@@ -79,6 +80,7 @@ def test_every_job_is_given_once_for_any_page_size_and_cap(
     assert asked <= -(-len(ids) // min(per_page, cap)) + 2
 
 
+@pytest.mark.fault("P4")
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 12), st.integers(1, 6))
 def test_an_empty_page_in_the_middle_ends_nothing(count: int, per_page: int, cap: int, empty: int) -> None:
     ids = list(range(count))
@@ -96,6 +98,7 @@ def test_a_server_that_ignores_the_page_is_not_asked_for_ever(
     assert asked <= 3
 
 
+@pytest.mark.fault("P4")
 @given(st.integers(0, 40), st.integers(1, 12), st.integers(-5, 100))
 def test_a_total_that_is_wrong_loses_nothing(count: int, per_page: int, total: int) -> None:
     ids = list(range(count))
@@ -126,6 +129,7 @@ def test_a_listing_from_a_later_page_gives_all_from_there(
     assert given_ == list(range(count))[(first - 1) * min(per_page, cap) :]
 
 
+@pytest.mark.fault("P1", "P4")
 @given(
     st.lists(st.tuples(st.sampled_from(["read", "create", "delete"]), st.integers(0, 50)), max_size=40),
     st.integers(1, 5),
@@ -156,6 +160,7 @@ def test_no_job_is_given_twice_however_the_pages_drift(
     assert len(given_) == len(set(given_))
 
 
+@pytest.mark.fault("P8")
 def test_a_long_listing_in_order_forgets_all_but_the_last_ids() -> None:
     seen = Seen(ascending=True)
     for start in range(0, 50_000, 1000):
@@ -173,6 +178,7 @@ def test_a_long_listing_in_order_forgets_all_but_the_last_ids() -> None:
 codes = st.integers(0, 25).map(JobStatus)
 
 
+@pytest.mark.fault("W9", "ordered", "no echo")
 @given(st.lists(codes, min_size=1, max_size=30), st.booleans())
 def test_transitions_chain_have_no_echo_and_end_at_the_first_terminal_status(
     script: list[JobStatus], follow: bool
@@ -202,6 +208,7 @@ def test_transitions_chain_have_no_echo_and_end_at_the_first_terminal_status(
     assert len({t.id for t in seen}) == len(seen)
 
 
+@pytest.mark.fault("W5")
 def test_a_job_that_leaves_a_terminal_status_has_begun_another_run() -> None:
     tracker = Tracker("p", 197, TERMINAL, follow_restarts=True)
     seen = [tracker.saw(Job(197, JobStatus(code)), NOW) for code in (8, 12, 1, 8, 10, 3, 8)]
@@ -272,6 +279,7 @@ def test_what_the_service_asks_for_is_the_least_pause_within_reason(
     assert Cadence(15.0, 0.2, 0.8, 30.0).after_failure(0.0, asked) == least
 
 
+@pytest.mark.fault("W1")
 def test_a_job_that_was_seen_is_gone_after_three_misses_in_a_row() -> None:
     doubt = Doubt()
     doubt.found()
@@ -291,6 +299,7 @@ def test_a_job_never_seen_is_looked_for_three_times_a_second_apart() -> None:
     assert [doubt.missed(0.0) for _ in range(ABSENCES_TO_CONFIRM)] == [False, False, True]
 
 
+@pytest.mark.fault("W2")
 def test_a_job_just_created_is_waited_for() -> None:
     doubt = Doubt(created_at=100.0)
     assert not any(doubt.missed(100.0 + second) for second in range(int(SETTLES_WITHIN)))
@@ -300,6 +309,7 @@ def test_a_job_just_created_is_waited_for() -> None:
 # --- retrying -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("W6")
 def test_the_end_of_the_run_before_an_own_restart_is_not_the_jobs_end() -> None:
     doubt = Doubt(restarted_at=100.0)
     assert doubt.is_old(True, 100.0 + SETTLES_WITHIN - 1)
@@ -365,6 +375,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 
+@pytest.mark.fault("N1")
 @pytest.mark.parametrize("operation", Operation)
 def test_the_table_of_what_may_be_sent_again(operation: Operation) -> None:
     row = dict(zip(COLUMNS, POLICY[operation].split(), strict=True))
@@ -372,6 +383,7 @@ def test_the_table_of_what_may_be_sent_again(operation: Operation) -> None:
         assert retrying.may_resend(operation, [fate]) == (row[fate] == "yes"), (operation, fate)
 
 
+@pytest.mark.fault("H14")
 @pytest.mark.parametrize("fate", [Fate.GARBLED, Fate.REDIRECTED])
 def test_an_answer_of_somebody_else_is_doubted_once(fate: Fate) -> None:
     assert retrying.may_resend(Operation.GET, [Fate.FAILED, fate])
@@ -399,6 +411,7 @@ def test_a_write_may_have_happened_if_any_attempt_left_that_open(
     assert retrying.outcome_is_unknown(operation, fates) == unknown
 
 
+@pytest.mark.fault("H3")
 @given(st.integers(1, 10_000), chances, st.none() | st.floats(0, 1e9))
 def test_a_wait_is_within_its_bounds(retry: int, chance: float, asked: float | None) -> None:
     settings: Any = vizwatch.Settings()

@@ -177,6 +177,7 @@ def test_details_sample() -> None:
     assert details.extra is None
 
 
+@pytest.mark.fault("J16")
 def test_details_without_is_success() -> None:
     """Some details samples lack `is_success`."""
     assert job(DETAILS.replace('"is_success": true,', "")) == job(DETAILS)
@@ -188,6 +189,7 @@ def test_created_sample() -> None:
     assert (created.job_id, created.status, created.create_time) == (10, JobStatus.INIT, 1476449186154)
 
 
+@pytest.mark.fault("J16")
 @pytest.mark.parametrize("decode", [lambda body: codec.decode_page(body, 1), codec.decode_job])
 @pytest.mark.parametrize(
     ("sample", "code", "message"),

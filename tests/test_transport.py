@@ -52,6 +52,7 @@ async def test_a_request_is_sent_as_the_documents_say() -> None:
     assert "cookie" not in head
 
 
+@pytest.mark.fault("N6")
 @pytest.mark.parametrize("attempts", [1, 3])
 @pytest.mark.parametrize("call", ["get_job", "stop_job", "delete_job", "restart_job"])
 async def test_an_attempt_is_sent_once_though_the_server_closes_without_a_reply(
@@ -67,12 +68,14 @@ async def test_an_attempt_is_sent_once_though_the_server_closes_without_a_reply(
     assert isinstance(caught.value, vizwatch.OutcomeUnknownError) == (not is_read)
 
 
+@pytest.mark.fault("N6", "S10")
 async def test_an_update_is_sent_again_because_twice_is_the_same_as_once() -> None:
     async with RawServer(CLOSE, http({"is_success": True})) as server, client_of(server) as client:
         await client.update_job(197, "text")
     assert server.seen == {("PUT", f"{JOBS}/197"): 2}
 
 
+@pytest.mark.fault("N7")
 async def test_a_connection_that_the_server_closed_while_idle_is_not_the_users_concern() -> None:
     async with RawServer(http(JOB), CLOSE, http(JOB)) as server, client_of(server) as client:
         await client.get_job(197)
@@ -80,6 +83,7 @@ async def test_a_connection_that_the_server_closed_while_idle_is_not_the_users_c
     assert server.seen == {("GET", f"{JOBS}/197"): 3}
 
 
+@pytest.mark.fault("H7")
 @pytest.mark.parametrize(
     "status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"]
 )
@@ -96,6 +100,7 @@ async def test_a_redirect_is_not_followed_and_gets_no_token(status: str) -> None
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.fault("H13")
 async def test_headers_may_be_as_long_as_a_token() -> None:
     """Aiohttp alone stops at 8190 bytes (wire.md, 3)."""
     long = http(JOB, headers=("X-Subject-Token: " + "t" * 60_000, "Content-Type: application/json"))
@@ -103,6 +108,7 @@ async def test_headers_may_be_as_long_as_a_token() -> None:
         assert (await client.get_job(197)).job_id == 197
 
 
+@pytest.mark.fault("H13")
 @pytest.mark.parametrize(
     "headers", [("X-Long: " + "x" * 70_000,), tuple(f"X-{n}: x" for n in range(200))], ids=["long", "many"]
 )
@@ -142,6 +148,7 @@ async def truncate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     await writer.drain()
 
 
+@pytest.mark.fault("N10")
 @pytest.mark.parametrize("fault", FAILING)
 async def test_a_broken_answer_is_an_error_of_ours_and_shows_no_secret(fault: str) -> None:
     """Aiohttp's own exceptions hold the token (wire.md, 4); none is part of what is raised."""
@@ -155,6 +162,7 @@ async def test_a_broken_answer_is_an_error_of_ours_and_shows_no_secret(fault: st
     assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.fault("X1")
 async def test_a_client_shows_no_secret() -> None:
     async with client_of("https://example.com") as client:
         project = client._project
@@ -163,6 +171,7 @@ async def test_a_client_shows_no_secret() -> None:
     assert CANARY not in seen
 
 
+@pytest.mark.fault("X1")
 async def test_every_error_of_aiohttp_is_one_of_ours(answers: Any, client: vizwatch.Client) -> None:
     """However deep aiohttp's tree grows, none of its errors leaves the transport."""
     from conftest import JOBS as URL
@@ -183,6 +192,7 @@ async def test_every_error_of_aiohttp_is_one_of_ours(answers: Any, client: vizwa
         answers.clear()
 
 
+@pytest.mark.fault("J2")
 async def test_a_compressed_bomb_is_stopped_at_the_bound() -> None:
     """Aiohttp's read() would expand it to half a gigabyte (wire.md, 5)."""
     bomb = gzip.compress(b"[" + b" " * (256 * 2**20) + b"]")
@@ -213,6 +223,7 @@ async def test_a_body_may_be_as_large_as_the_bound(size: int) -> None:
                 await client.get_job(197)
 
 
+@pytest.mark.fault("J3")
 async def test_an_endless_body_is_stopped_at_the_bound() -> None:
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -225,6 +236,7 @@ async def test_an_endless_body_is_stopped_at_the_bound() -> None:
             await client.get_job(197)
 
 
+@pytest.mark.fault("X4", "U9")
 @pytest.mark.parametrize(
     "job_id",
     ["../../other/visualization-jobs/1", "7/stop", "7?x=1", "%2e%2e", "１", "7\r\nX: y", "9" * 10_000],
@@ -240,6 +252,7 @@ async def test_no_argument_reaches_another_path(job_id: str) -> None:
     assert server.connections == 0
 
 
+@pytest.mark.fault("N9")
 async def test_a_body_that_drips_ends_at_the_attempts_deadline() -> None:
     """A timeout of each read alone would never fire (wire.md, 7)."""
 
@@ -257,6 +270,7 @@ async def test_a_body_that_drips_ends_at_the_attempts_deadline() -> None:
         assert asyncio.get_running_loop().time() - started == pytest.approx(30, abs=0.15)
 
 
+@pytest.mark.fault("N8")
 async def test_a_call_has_one_deadline_for_all_its_attempts() -> None:
     async with RawServer(silent) as server, client_of(server, settings={"call_timeout": 45}) as client:
         started = asyncio.get_running_loop().time()
@@ -267,6 +281,7 @@ async def test_a_call_has_one_deadline_for_all_its_attempts() -> None:
         assert caught.value.elapsed == pytest.approx(45, abs=0.05)
 
 
+@pytest.mark.fault("N1")
 async def test_a_refused_connection_was_never_sent_and_names_where() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -278,6 +293,7 @@ async def test_a_refused_connection_was_never_sent_and_names_where() -> None:
             assert caught.value.attempts == 4
 
 
+@pytest.mark.fault("N1")
 async def test_a_write_that_was_not_sent_is_sent_again() -> None:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -292,6 +308,7 @@ async def test_a_write_that_was_not_sent_is_sent_again() -> None:
     assert server.seen.total() == 1
 
 
+@pytest.mark.fault("N2")
 async def test_a_connection_that_is_never_accepted_times_out_as_not_sent() -> None:
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
@@ -333,6 +350,7 @@ async def test_a_certificate_that_is_not_trusted_is_refused_at_once() -> None:
     assert "verify=" not in str(caught.value)
 
 
+@pytest.mark.fault("N15")
 async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     async with RawServer(http(JOB)) as trap, RawServer(http(JOB)) as server:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
@@ -352,6 +370,7 @@ async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.Monkey
 GARBLED = ["closed", "bad status line", "broken gzip", "login page", "garbage", "truncated"]
 
 
+@pytest.mark.fault("N6")
 @pytest.mark.parametrize("fault", GARBLED)
 async def test_a_create_that_is_answered_with_anything_else_may_have_happened(fault: str) -> None:
     reply = truncate if fault == "truncated" else FAILING[fault]
@@ -398,6 +417,7 @@ async def test_an_update_lost_and_then_not_sent_may_have_happened() -> None:
 # --- closing --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("C5")
 @pytest.mark.parametrize("own", [False, True], ids=["a session of ours", "of the caller's"])
 @pytest.mark.parametrize("where", ["answer", "backoff", "slot", "limiter", "credentials"])
 async def test_closing_ends_a_call_wherever_it_waits(where: str, own: bool) -> None:

@@ -52,6 +52,7 @@ def test_every_public_error_is_exported() -> None:
 # --- statuses -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("W12")
 def test_terminal_and_failed_statuses_are_this_projects_default() -> None:
     assert {int(status) for status in JobStatus if status.is_terminal} == {
         3, 5, 6, 10, 11, 12, 13, 14, 16, 17, 21, 22,
@@ -97,12 +98,14 @@ def test_every_setting_has_a_documented_default() -> None:
         assert line[1].strip().startswith('"""'), field.name
 
 
+@pytest.mark.fault("U4")
 @pytest.mark.parametrize("value", ["5s", None, True, math.nan, math.inf, -1, 0, 1e10, 10**400, [1]])
 def test_a_duration_is_a_positive_finite_number(value: Any) -> None:
     with pytest.raises(vizwatch.ConfigError, match=r"Settings\.poll_interval must be a number of seconds"):
         vizwatch.Settings(poll_interval=value)
 
 
+@pytest.mark.fault("U10")
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
@@ -153,6 +156,7 @@ def test_a_token_in_the_place_of_a_project_is_not_shown() -> None:
     assert "canary" not in str(caught.value)
 
 
+@pytest.mark.fault("X4", "U9")
 @pytest.mark.parametrize(
     "value",
     [
@@ -178,6 +182,7 @@ def test_nothing_but_a_job_id_reaches_a_url(value: object) -> None:
         checks.job_id(value)
 
 
+@pytest.mark.fault("X4")
 @pytest.mark.parametrize("value", ["", "a/b", "..", "a b", "a?b", "a%2fb", "ü", "a\n", "x" * 65, None, 7])
 def test_nothing_but_an_identifier_reaches_a_url(value: object) -> None:
     with pytest.raises(vizwatch.ConfigError, match="project_id must be"):

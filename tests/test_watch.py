@@ -89,6 +89,7 @@ async def test_the_pauses_of_a_watch_vary(cloud: Emulator, here: Client) -> None
     assert all(7.9 <= pause <= 12.1 for pause in pauses)
 
 
+@pytest.mark.fault("W14")
 async def test_a_job_that_has_ended_gives_one_transition(cloud: Emulator, here: Client) -> None:
     (job_id,) = cloud.add_jobs(1, status=12)
     assert await statuses(here.watch(job_id)) == [JobStatus.KILLED]
@@ -100,11 +101,13 @@ async def test_an_unknown_status_is_passed_on_and_ends_nothing(cloud: Emulator, 
     assert await statuses(here.watch(job_id)) == [8, 99, 22]
 
 
+@pytest.mark.fault("W12")
 async def test_the_terminal_statuses_are_the_callers_choice(cloud: Emulator, here: Client) -> None:
     (job_id,) = cloud.add_jobs(1, plan=[[0, 1], [60, 11], [120, 20]])
     assert await statuses(here.watch(job_id, terminal=20)) == [1, 11, 20]
 
 
+@pytest.mark.fault("W5")
 async def test_restarts_are_followed_on_request(cloud: Emulator, here: Client) -> None:
     (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [60, 12], [120, 1], [180, 8], [240, None]])
     assert await statuses(here.watch(job_id)) == [8, 12]
@@ -117,6 +120,7 @@ async def test_restarts_are_followed_on_request(cloud: Emulator, here: Client) -
 # --- deletion -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("W1")
 async def test_deletion_ends_a_watch_once_it_is_confirmed(cloud: Emulator, here: Client) -> None:
     (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [60, None]])
     seen = [t async for t in here.watch(job_id)]
@@ -125,6 +129,7 @@ async def test_deletion_ends_a_watch_once_it_is_confirmed(cloud: Emulator, here:
     assert [request.status for request in cloud.requests][-4:] == [200, 404, 404, 404]
 
 
+@pytest.mark.fault("W4")
 async def test_a_job_that_is_missed_now_and_then_is_not_deleted(cloud: Emulator, here: Client) -> None:
     (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [1000, 10]])
     cloud.fault("status", status=404, code="ModelArts.0015", every=3)
@@ -139,12 +144,14 @@ async def test_a_job_never_seen_is_not_found_within_seconds(cloud: Emulator, her
     assert len(cloud.requests) == 3
 
 
+@pytest.mark.fault("W2")
 async def test_a_job_just_created_is_waited_for(cloud: Emulator, here: Client) -> None:
     job = await here.create_job("tb", "/obs/name/")
     cloud.fault("status", status=404, code="ModelArts.0015", ttl=30)
     assert (await here.wait(job.job_id, until=8, timeout=120)).status is JobStatus.RUNNING
 
 
+@pytest.mark.fault("A14", "W3")
 @pytest.mark.parametrize("code", ["ModelArts.2786", "APIGW.0101"])
 async def test_a_404_of_the_wrong_project_or_endpoint_is_no_deletion(
     cloud: Emulator, here: Client, code: str
@@ -173,6 +180,7 @@ async def test_a_404_that_is_not_the_services_own_is_no_deletion(
     assert await statuses(here.watch(job_id)) == [8, 10]
 
 
+@pytest.mark.fault("W6")
 async def test_the_end_before_an_own_restart_is_not_taken_for_the_jobs_end(
     cloud: Emulator, here: Client
 ) -> None:
@@ -200,6 +208,7 @@ FAULTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.fault("J1", "W17")
 @pytest.mark.parametrize(("kind", "options"), FAULTS)
 async def test_half_an_hour_of_failures_is_survived(
     cloud: Emulator, here: Client, kind: str, options: dict[str, Any]
@@ -223,6 +232,7 @@ async def test_failures_are_asked_about_less_and_less(cloud: Emulator, here: Cli
     assert 120 <= len(cloud.requests) <= 420
 
 
+@pytest.mark.fault("A9", "W18")
 @pytest.mark.parametrize(
     ("status", "code", "error"),
     [
@@ -271,6 +281,7 @@ async def test_a_watch_does_not_wait_out_what_takes_longer_than_ten_minutes(
     assert 600 <= now() - started <= 601
 
 
+@pytest.mark.fault("W17")
 async def test_a_watch_tells_how_old_its_data_are(cloud: Emulator, here: Client) -> None:
     (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [1000, 10]])
     async with here.watch(job_id) as watch:
@@ -292,6 +303,7 @@ async def test_a_watch_tells_how_old_its_data_are(cloud: Emulator, here: Client)
 # --- deadlines, breaking off, cancelling, closing -------------------------------------------------------
 
 
+@pytest.mark.fault("W13")
 async def test_a_deadline_ends_a_watch_with_the_job_as_last_read(cloud: Emulator, here: Client) -> None:
     (job_id,) = cloud.add_jobs(1, status=9)
     started = now()
@@ -304,6 +316,7 @@ async def test_a_deadline_ends_a_watch_with_the_job_as_last_read(cloud: Emulator
     assert caught.value.job.status is JobStatus.KILLING
 
 
+@pytest.mark.fault("N8")
 async def test_a_deadline_interrupts_a_read_that_hangs(cloud: Emulator, here: Client) -> None:
     (job_id,) = cloud.add_jobs(1, status=8)
     cloud.fault("latency", seconds=25)
@@ -323,6 +336,7 @@ async def test_a_consumers_time_counts_towards_the_deadline(cloud: Emulator, her
         await anext(watch)
 
 
+@pytest.mark.fault("C3")
 async def test_breaking_off_leaves_nothing_behind(cloud: Emulator, here: Client) -> None:
     (job_id,) = cloud.add_jobs(1, status=8)
     async for transition in here.watch(job_id):
@@ -332,6 +346,7 @@ async def test_breaking_off_leaves_nothing_behind(cloud: Emulator, here: Client)
     assert len(cloud.requests) == 1
 
 
+@pytest.mark.fault("C10")
 async def test_a_cancelled_step_can_be_taken_again(cloud: Emulator, here: Client) -> None:
     (job_id,) = cloud.add_jobs(1, plan=[[0, 1], [100, 8], [200, 10]])
     watch = here.watch(job_id)
@@ -348,6 +363,7 @@ async def test_a_cancelled_step_can_be_taken_again(cloud: Emulator, here: Client
     assert await statuses(watch) == [JobStatus.RUNNING, JobStatus.COMPLETED]
 
 
+@pytest.mark.fault("C3")
 @pytest.mark.parametrize("latency", [0, 25])
 async def test_closing_a_watch_ends_its_iteration_from_any_task(
     cloud: Emulator, here: Client, latency: float
@@ -365,6 +381,7 @@ async def test_closing_a_watch_ends_its_iteration_from_any_task(
     assert await statuses(watch) == []
 
 
+@pytest.mark.fault("C5")
 async def test_closing_the_client_ends_its_watches_and_fails_its_waits(cloud: Emulator) -> None:
     (job_id,) = cloud.add_jobs(1, status=8)
     async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token) as client:
@@ -378,6 +395,7 @@ async def test_closing_the_client_ends_its_watches_and_fails_its_waits(cloud: Em
         await waiting
 
 
+@pytest.mark.fault("C3")
 async def test_leaving_a_watchs_block_ends_it(cloud: Emulator, here: Client) -> None:
     (job_id,) = cloud.add_jobs(1, status=8)
     async with here.watch(job_id) as watch:
@@ -408,6 +426,7 @@ async def test_one_failed_watch_of_a_group_ends_the_others_cleanly(cloud: Emulat
     assert [type(error) for error in caught.value.exceptions] == [vizwatch.PermissionDeniedError]
 
 
+@pytest.mark.fault("U4")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -471,6 +490,7 @@ async def test_a_wrong_until_is_named(here: Client, until: Any) -> None:
         await here.wait(1, until=until, timeout=1)
 
 
+@pytest.mark.fault("W15")
 async def test_the_wall_clock_may_jump(
     cloud: Emulator, here: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -516,6 +536,7 @@ async def watched(script: Iterator[object]) -> list[vizwatch.Transition]:
     return [transition async for transition in watch]
 
 
+@pytest.mark.fault("no invention", "no echo", "ordered")
 @settings(max_examples=300)
 @given(reads)
 def test_any_script_of_reads_gives_transitions_that_chain(script: list[Any]) -> None:

@@ -39,6 +39,7 @@ def test_an_endpoint_is_scheme_host_and_port(given_: str, expected: str) -> None
     assert wire.endpoint(given_) == expected
 
 
+@pytest.mark.fault("X3", "U2")
 @pytest.mark.parametrize(
     "value",
     [
@@ -78,12 +79,14 @@ def test_what_is_no_address_may_be_a_secret_and_is_not_shown(value: str) -> None
     assert "canary" not in str(caught.value)
 
 
+@pytest.mark.fault("U2")
 def test_an_endpoint_with_a_password_is_refused_without_showing_it() -> None:
     with pytest.raises(vizwatch.ConfigError) as caught:
         wire.endpoint("https://user:canary@example.com")
     assert "canary" not in str(caught.value)
 
 
+@pytest.mark.fault("X3")
 def test_http_elsewhere_must_be_allowed() -> None:
     assert wire.endpoint("http://10.0.0.1", allow_insecure=True) == "http://10.0.0.1"
 
@@ -154,6 +157,7 @@ def test_the_other_requests(request_: Any, method: str, path: str, body: object)
     assert (json.loads(request_.body) if request_.body else None) == body
 
 
+@pytest.mark.fault("S12")
 @pytest.mark.parametrize(
     ("parameter", "value"),
     [
@@ -280,6 +284,7 @@ def test_an_api_that_is_no_longer_offered_is_called_so() -> None:
     assert isinstance(error, vizwatch.ConfigError)
 
 
+@pytest.mark.fault("H4")
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -308,12 +313,14 @@ def test_a_date_without_the_servers_own_date_says_nothing() -> None:
     assert wire.retry_after({"Retry-After": "Wed, 21 Oct 2026 07:28:30 GMT"}) is None
 
 
+@pytest.mark.fault("H4")
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_retry_after_is_never_negative_nor_endless(value: str, date: str) -> None:
     seconds = wire.retry_after({"Retry-After": value, "Date": date})
     assert seconds is None or 0 <= seconds <= 1e9
 
 
+@pytest.mark.fault("H15")
 @pytest.mark.parametrize(
     ("status", "body", "headers", "foreign"),
     [
@@ -332,6 +339,7 @@ def test_pages_and_redirects_are_not_this_api(
     assert wire.is_foreign(Answer(status, headers, body)) == foreign
 
 
+@pytest.mark.fault("H7")
 @pytest.mark.parametrize(
     ("location", "named"),
     [
@@ -346,6 +354,7 @@ def test_a_redirect_names_the_host_alone(location: str, named: str) -> None:
     assert "canary" not in text
 
 
+@pytest.mark.fault("H14")
 def test_a_page_is_shown_by_its_start_made_printable() -> None:
     answer = Answer(200, {"Content-Type": "text/html"}, b"<h1>Log in\x1b[2J</h1>" + b"x" * 10_000)
     text = str(wire.not_this_api(Operation.GET, answer, clean))

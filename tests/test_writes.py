@@ -145,6 +145,7 @@ async def test_a_job_that_does_not_arrive_in_time_is_told_with_its_last_status(
     assert caught.value.job is not None
 
 
+@pytest.mark.fault("S5")
 @pytest.mark.parametrize(("call", "before"), [("stop_job", 8), ("restart_job", 12), ("delete_job", 12)])
 @pytest.mark.parametrize("fault", ["drop", "truncate"])
 async def test_a_write_whose_answer_is_lost_is_settled_by_the_job(call: str, before: int, fault: str) -> None:
@@ -213,6 +214,7 @@ async def lost_create(client: Client, job_name: str = "board", train_url: str = 
     return caught.value.sent_at
 
 
+@pytest.mark.fault("S7")
 @pytest.mark.parametrize("performed", [True, False])
 async def test_a_create_whose_answer_is_lost_is_found_by_name_logs_and_time(
     cloud: Emulator, here: Client, performed: bool
@@ -225,6 +227,7 @@ async def test_a_create_whose_answer_is_lost_is_found_by_name_logs_and_time(
     assert [(job.job_name, job.train_url) for job in found] == [("board", LOGS)] * performed
 
 
+@pytest.mark.fault("S7")
 async def test_a_job_made_long_before_is_not_taken_for_the_new_one(cloud: Emulator, here: Client) -> None:
     await here.create_job("board", LOGS)
     cloud.advance(3600)
