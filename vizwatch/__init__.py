@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         WatchTimeoutError,
         WrongEndpointError,
     )
-    from vizwatch._values.exchange import Outgoing, Scope
+    from vizwatch._values.exchange import Outgoing, Retry, Scope
     from vizwatch._values.models import Job, JobPage, Schedule, Transition
     from vizwatch._values.settings import Settings
     from vizwatch._values.statuses import JobStatus
@@ -82,6 +82,7 @@ __all__ = [
     "RateLimitError",
     "RenewableAuth",
     "RequestTimeoutError",
+    "Retry",
     "Schedule",
     "Scope",
     "ScopedAuth",
@@ -131,7 +132,7 @@ _HOMES: Final = {
         "WatchTimeoutError",
         "WrongEndpointError",
     ),
-    "vizwatch._values.exchange": ("Outgoing", "Scope"),
+    "vizwatch._values.exchange": ("Outgoing", "Retry", "Scope"),
     "vizwatch._values.models": ("Job", "JobPage", "Schedule", "Transition"),
     "vizwatch._values.settings": ("Settings",),
     "vizwatch._values.statuses": ("JobStatus",),

@@ -6,6 +6,8 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import attrs
+
 from vizwatch._values.errors import (
     ApiError,
     AuthenticationError,
@@ -129,3 +131,36 @@ def wait_before(retry: int, settings: Settings, chance: float, retry_after: floa
     if retry_after is None:
         return jitter
     return None if retry_after > settings.retry_after_max else retry_after + jitter
+
+
+@attrs.define
+class Quota:
+    """How many retries may follow each other without a success, over all calls of a session.
+
+    When a service is down, retries only add to its load: each takes from the quota, and each success gives
+    back. First attempts cost nothing. As the standard mode of AWS's SDKs, whose figures these are.
+    """
+
+    capacity: int
+    _left: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._left = self.capacity
+
+    def take(self, fate: Fate) -> bool:
+        """Takes what a retry costs after an attempt that came to `fate`; tells whether there was enough."""
+        cost = _TIMEOUT_COST if fate is Fate.UNKNOWN else _RETRY_COST
+        if cost > self._left:
+            return False
+        self._left -= cost
+        return True
+
+    def succeeded(self, fates: Sequence[Fate]) -> None:
+        """A call has succeeded after attempts that came to `fates`: gives back what its last retry cost."""
+        given = _REFUND if not fates else _TIMEOUT_COST if fates[-1] is Fate.UNKNOWN else _RETRY_COST
+        self._left = min(self._left + given, self.capacity)
+
+
+_RETRY_COST: Final = 5
+_TIMEOUT_COST: Final = 10
+_REFUND: Final = 1

@@ -303,6 +303,8 @@ def refusal(operation: Operation, answer: Answer, failure: Failure, clean: Clean
         retry_after=retry_after(answer.headers),
         operation=operation.value,
     )
+    if isinstance(error, RateLimitError):
+        error.allowed_rate = allowed_rate(answer.headers)
     if failure.error_code == "APIGW.0101":
         error.hint = "This API is not, or no longer, offered at this endpoint: check the endpoint's region."
     return error
@@ -394,3 +396,14 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return min(max((until - now).total_seconds(), 0.0), _FAR)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
+
+
+def allowed_rate(headers: Mapping[str, str]) -> float | None:
+    """Requests a second by `X-ratelimit` and `X-ratelimit-window`; ``None`` where these cannot be read.
+
+    No document gives the window's unit, which is taken as seconds: another one would only allow more.
+    """
+    limit, window = (headers.get(name, "") for name in ("X-ratelimit", "X-ratelimit-window"))
+    if not re.fullmatch(r"[0-9]{1,9}", limit) or not re.fullmatch(r"[0-9]{1,9}", window):
+        return None
+    return int(limit) / int(window) if int(limit) and int(window) else None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 from vizwatch._values.errors import ConfigError
@@ -60,6 +60,13 @@ def switch(name: str, value: object) -> bool:
     """True or False, and nothing that merely looks like it."""
     if not isinstance(value, bool):
         raise refused(name, value, "True or False")
+    return value
+
+
+def function(name: str, value: object) -> Callable[..., object]:
+    """Something that can be called."""
+    if not callable(value) or isinstance(value, type):
+        raise refused(name, value, "None or a function")
     return value
 
 

@@ -67,6 +67,10 @@ class CallError(VizwatchError):
         """How many times the request was tried."""
         self.elapsed: float | None = None
         """How long the whole call took, in seconds."""
+        self.not_retried: str | None = None
+        """Why it was not tried again although it could have been: a bound that was reached."""
+        self.job_id: int | None = None
+        """The job that was watched, where a watch raises it."""
         self.retry_after: float | None = None
         """How long the service asks to wait, in seconds."""
 
@@ -74,9 +78,10 @@ class CallError(VizwatchError):
         return super().__str__()
 
     def __str__(self) -> str:
+        text = self._text() if self.job_id is None else f"job {self.job_id}: {self._text()}"
         if self.attempts > 1 and self.elapsed is not None:
-            return f"{self._text()} (after {self.attempts} attempts in {self.elapsed:.1f} s)"
-        return self._text()
+            text += f" (after {self.attempts} attempts in {self.elapsed:.1f} s)"
+        return text if self.not_retried is None else f"{text} (not tried again: {self.not_retried})"
 
 
 class TransportError(CallError):
@@ -189,6 +194,8 @@ class RateLimitError(ApiError):
     """Too many requests: the account's limit, which all its clients share."""
 
     hint = "Wait as long as `retry_after` says, and set Settings(requests_per_second=…) below the limit."
+    allowed_rate: float | None = None
+    """How many requests a second the service says that it allows, if it does."""
 
 
 class ServerError(ApiError):

@@ -8,6 +8,7 @@ from typing import Final
 
 import attrs
 
+from vizwatch._values.errors import CallError
 from vizwatch._values.secrets import Secret
 
 
@@ -111,3 +112,19 @@ class Failure:
     error_code: str | None = attrs.field(default=None, repr=False)
     message: str = attrs.field(default="", repr=False)
     request_id: str | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Retry:
+    """One retry, as `Settings.on_retry` is told of it before the wait."""
+
+    operation: str
+    """`get job`, for example."""
+    attempt: int
+    """How many attempts there were so far."""
+    wait: float
+    """Seconds until the next one, waiting for the account's pace not included."""
+    error: CallError
+    """What the last attempt came to."""
+    was_sent: bool
+    """Whether anything of it may have reached the service."""

@@ -9,6 +9,7 @@ import attrs
 
 from vizwatch._values import checks
 from vizwatch._values.errors import ConfigError
+from vizwatch._values.exchange import Retry
 
 T = TypeVar("T")
 
@@ -51,6 +52,12 @@ class Settings:
     retry_after_max: float = _checked(checks.seconds, 60.0, low=0, high=86_400)
     """The longest `Retry-After` that is waited for; a longer one is raised, with its value."""
 
+    retry_quota: int = _checked(checks.whole, 500, low=0, high=10**9)
+    """What a client may spend on retries: each costs 5, or 10 after no answer, and each success gives back
+    what its own retry cost, or 1. Used up, calls fail with their first error."""
+    on_retry: Callable[[Retry], object] | None = _checked(checks.function, None)  # noqa: RUF009 - as the others
+    """Called before the wait of each retry, and must return at once. What it raises is logged."""
+
     connect_timeout: float = _checked(checks.seconds, 10.0, low=0.001, high=3_600)
     """For name, connection and TLS of one attempt."""
     attempt_timeout: float = _checked(checks.seconds, 30.0, low=0.001, high=3_600)
@@ -65,7 +72,10 @@ class Settings:
     pool_size: int = _checked(checks.whole, 100, low=1, high=10_000)
     """How many connections are open at once."""
     requests_per_second: float | None = _checked(checks.rate, None)
-    """The account's budget of requests; ``None`` for no limit. One gateway's limit: 200 in 5 minutes."""
+    """The account's budget of requests; ``None`` for no limit. One gateway's limit: 200 in 5 minutes.
+
+    Whatever it is, after a 429 all requests of a client rest, go on at half their rate, and slowly speed up.
+    """
 
     shared_reads: bool = _checked(checks.switch, True)
     """Whether watches of one project may share one poller."""

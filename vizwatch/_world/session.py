@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import logging
 import math
 import random
 from collections.abc import Callable, Coroutine
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import anyio
 import attrs
-from aiolimiter import AsyncLimiter
 
 from vizwatch._rules import codec, retrying, wire
-from vizwatch._rules.retrying import Fate
+from vizwatch._rules.pacing import Pace
+from vizwatch._rules.retrying import Fate, Quota
 from vizwatch._values.errors import (
     AuthenticationError,
     CallError,
@@ -23,9 +24,10 @@ from vizwatch._values.errors import (
     ConnectError,
     DecodeError,
     OutcomeUnknownError,
+    RateLimitError,
     VizwatchError,
 )
-from vizwatch._values.exchange import Answer, Failure, Operation, Outgoing, Request
+from vizwatch._values.exchange import Answer, Failure, Operation, Outgoing, Request, Retry
 from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
 from vizwatch._values.text import printable, redacted
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LOG: Final = logging.getLogger("vizwatch")
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": "vizwatch"}
 
 
@@ -55,6 +58,8 @@ class _Call:
     """Whether an attempt is with the transport."""
     sent_at: dt.datetime | None = None
     """When the first attempt was, by the wall clock."""
+    attempt_at: float = -math.inf
+    """When the last attempt was."""
     renewed: bool = False
     """Whether the credentials were renewed for it already."""
 
@@ -82,8 +87,9 @@ class Session:
         self._loop = asyncio.get_running_loop()
         self._transport = Transport(endpoint, settings, http)
         self._random = random.Random()
-        rate = settings.requests_per_second
-        self._limiter = AsyncLimiter(max(rate, 1.0), max(rate, 1.0) / rate) if rate else None
+        self._pace = Pace(settings.requests_per_second)
+        self._turn = asyncio.Lock()  # first come, first served
+        self._quota = Quota(settings.retry_quota)
         self._calls: set[anyio.CancelScope] = set()
 
     async def call(
@@ -120,25 +126,57 @@ class Session:
     async def _answered(self, call: _Call, decode: Callable[[Answer], T | Failure]) -> T:
         while True:
             try:
-                return await self._attempt(call, decode)
+                value = await self._attempt(call, decode)
             except CallError as error:
                 failure = error
-            call.fates.append(retrying.fate(failure, was_sent=call.under_way))
+            else:
+                self._quota.succeeded(call.fates)
+                return value
+            fate = retrying.fate(failure, was_sent=call.under_way)
+            call.fates.append(fate)
             call.under_way = False
+            if isinstance(failure, RateLimitError):
+                self._pace.throttled(
+                    self._loop.time(), call.attempt_at, failure.retry_after, failure.allowed_rate
+                )
             pause = self._pause(call, failure)
             if pause is None:
                 self._raise(call, failure)
+            self._tell(call, failure, pause)
             await anyio.sleep(pause)
 
     def _pause(self, call: _Call, failure: CallError) -> float | None:
         """How long to wait before the next attempt; ``None`` where there is none."""
-        if call.fates[-1] is Fate.UNAUTHENTICATED and call.renewed and call.fates.count(call.fates[-1]) == 1:
+        fate, tries = call.fates[-1], len(call.fates)
+        if fate is Fate.UNAUTHENTICATED and call.renewed and call.fates.count(fate) == 1:
             return 0.0
-        tries = len(call.fates)
         if tries >= call.allowed or not retrying.may_resend(call.request.operation, call.fates):
             return None
         pause = retrying.wait_before(tries, self.settings, self._random.random(), failure.retry_after)
-        return None if pause is None or self._loop.time() + pause >= call.deadline else pause
+        if pause is None or self._loop.time() + pause >= call.deadline:
+            return None
+        if not self._quota.take(fate):
+            failure.not_retried = "the client's retry quota is used up, Settings.retry_quota"
+            return None
+        return pause
+
+    def _tell(self, call: _Call, failure: CallError, pause: float) -> None:
+        """Tells the user's hook of a retry; whatever that does, the call goes on."""
+        hook = self.settings.on_retry
+        if hook is None:
+            return
+        fates = call.fates
+        told = Retry(
+            operation=call.request.operation.value,
+            attempt=len(fates),
+            wait=pause,
+            error=failure,
+            was_sent=fates[-1] is not Fate.NOT_SENT,
+        )
+        try:
+            hook(told)
+        except Exception:  # noqa: BLE001 - a hook of the user's must not end a call
+            _LOG.exception("Settings.on_retry failed")
 
     async def exchange(self, request: Request) -> tuple[Answer, tuple[Secret, ...]]:
         """Sends the request once, and gives its answer as it came, with the secrets that it may repeat.
@@ -172,17 +210,43 @@ class Session:
         """The answer to one attempt, and the credentials that it was sent with."""
         request = call.request
         outgoing = Outgoing(request.method, self._transport.endpoint + request.target, request.body)
-        credentials = await self._in_time(call, self._admitted(outgoing))
+        await self._admitted(call)
+        credentials = await self._in_time(call, self._authenticated(outgoing))
         headers = {**_HEADERS, **credentials}
         if request.body:
             headers["Content-Type"] = "application/json"
         within = min(self.settings.attempt_timeout, call.deadline - self._loop.time())
         call.under_way = True
+        call.attempt_at = self._loop.time()
         call.sent_at = call.sent_at or dt.datetime.now(dt.UTC)
         answer = await self._transport.send(
             request.method, request.target, headers, request.body, within=within
         )
         return answer, credentials
+
+    async def _admitted(self, call: _Call) -> None:
+        """Waits until the account's pace allows another request."""
+        if self._pace.is_open and not self._turn.locked():
+            self._pace.sent(self._loop.time())
+            return
+        try:
+            async with asyncio.timeout_at(call.deadline), self._turn:
+                while (wait := self._pace.wait(self._loop.time())) > 0.0:
+                    self._check_rest(call)
+                    await asyncio.sleep(wait)
+                self._pace.sent(self._loop.time())
+        except TimeoutError:
+            raise ConnectError(
+                "not sent: no request was due in time, by Settings.requests_per_second or after a 429"
+            ) from None
+
+    def _check_rest(self, call: _Call) -> None:
+        now = self._loop.time()
+        rest = self._pace.rest(now)
+        if now + rest >= call.deadline:
+            late = ConnectError(f"not sent: after a 429 this client rests for another {rest:.0f} s")
+            late.retry_after = rest
+            raise late
 
     async def _in_time(self, call: _Call, waited_for: Coroutine[Any, Any, T]) -> T:
         try:
@@ -191,12 +255,10 @@ class Session:
         except OSError as error:
             late = deadline.expired()
             reason = "it took too long" if late else f"they failed with {type(error).__name__}"
-        raise ConnectError(f"not sent: waiting for credentials and request budget: {reason}")
+        raise ConnectError(f"not sent: waiting for credentials: {reason}")
 
-    async def _admitted(self, outgoing: Outgoing) -> dict[str, str]:
-        """The credentials' headers, once the request budget allows to send them."""
-        if self._limiter is not None:
-            await self._limiter.acquire()
+    async def _authenticated(self, outgoing: Outgoing) -> dict[str, str]:
+        """The credentials' headers."""
         given = dict(await self._auth.headers(outgoing))
         for text in (*given, *given.values()):
             if not isinstance(text, str) or not text.isascii() or not text.isprintable():

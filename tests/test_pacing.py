@@ -1,0 +1,317 @@
+"""A rate that falls on 429 and recovers, a quota of retries, and the hook that is told of each."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from servers import RawServer, http
+from virtual import elapse
+
+import vizwatch
+from vizwatch import Client, Retry, Settings
+from vizwatch._rules.pacing import Pace
+from vizwatch._rules.retrying import Fate, Quota
+from vizwatch._rules.wire import allowed_rate
+from vizwatch.emulator import Emulator
+
+pytestmark = pytest.mark.looptime
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+# --- the rule -------------------------------------------------------------------------------------------
+
+
+def served(pace: Pace, start: float, seconds: float) -> list[float]:
+    """When requests leave that are always there to be sent."""
+    at, sent = start, []
+    while at < start + seconds:
+        wait = pace.wait(at)
+        at += wait
+        if wait == 0.0:
+            pace.sent(at)
+            sent.append(at)
+            at += 1e-3  # no machine is faster
+    return [one for one in sent if one < start + seconds]
+
+
+def test_without_a_budget_nothing_is_bounded() -> None:
+    pace = Pace()
+    assert pace.is_open
+    assert len(served(pace, 0.0, 1.0)) >= 999
+
+
+@given(st.floats(0.01, 200), st.floats(1, 60))
+def test_a_budget_is_kept_with_a_burst_of_a_second_at_most(budget: float, seconds: float) -> None:
+    sent = served(Pace(budget), 0.0, seconds)
+    for first, later in itertools.pairwise(range(0, len(sent), 7)):
+        count, span = later - first, sent[later] - sent[first]
+        assert count <= budget * span + budget + 1.001
+    assert len(sent) >= min(budget * seconds, 900 * seconds) * 0.99 - 1
+
+
+@pytest.mark.fault("H5")
+def test_a_429_halves_the_rate_once_for_all_that_was_under_way_and_it_recovers() -> None:
+    pace = Pace()
+    for tenth in range(100):
+        pace.sent(tenth / 10)
+    for _ in range(20):
+        pace.throttled(10.0, sent_at=9.9, retry_after=None)
+    assert pace.rest(10.0) == 5.0, "it rests though the service does not say how long"
+    assert pace.rate(15.0) == pytest.approx(5.0, rel=0.02)
+    assert pace.rate(15.0 + 50.0) == pytest.approx(10.0, rel=0.02)
+    pace.throttled(15.0 + 50.0, sent_at=64.0, retry_after=2.0)
+    assert pace.rest(65.0) == 2.0
+    assert pace.rate(67.0) == pytest.approx(0.5, rel=0.1), "half of what was really sent"
+    assert pace.rate(67.0 + 151.0) is None
+    assert pace.is_open
+
+
+def test_a_recovered_rate_is_never_above_the_budget() -> None:
+    pace = Pace(3.0)
+    served(pace, 0.0, 10.0)
+    pace.throttled(10.0, 10.0, None)
+    assert pace.rate(16.0) == pytest.approx(1.5, rel=0.2)
+    assert pace.rate(1e6) == 3.0
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 100), st.none() | st.floats(0, 1e9), st.none() | st.floats(1e-9, 1e9)),
+        max_size=30,
+    )
+)
+def test_whatever_a_service_says_requests_go_on_within_ten_minutes(
+    refusals: list[tuple[float, float | None, float | None]],
+) -> None:
+    pace, at = Pace(), 0.0
+    for pause, retry_after, allowed in refusals:
+        at += pause
+        if pace.wait(at) == 0.0:
+            pace.sent(at)
+        pace.throttled(at, at, retry_after, allowed)
+        assert 0.0 <= pace.wait(at) <= 600.001
+        rate = pace.rate(at)
+        assert rate is not None
+        assert rate >= 0.1
+
+
+@pytest.mark.parametrize(
+    ("limit", "window", "rate"),
+    [
+        ("200", "300", 200 / 300),
+        ("0", "300", None),
+        ("200", "0", None),
+        ("-1", "3", None),
+        ("9" * 5000, "3", None),
+        ("two", "3", None),
+        ("200", None, None),
+    ],
+)
+def test_an_allowed_rate_is_read_or_ignored(limit: str, window: str | None, rate: float | None) -> None:
+    headers = {"X-ratelimit": limit} | ({} if window is None else {"X-ratelimit-window": window})
+    assert allowed_rate(headers) == (rate if rate is None else pytest.approx(rate))
+
+
+# --- over HTTP ------------------------------------------------------------------------------------------
+
+
+async def look(cloud: Emulator, client: Client, job_ids: list[int], *ends: float) -> list[int]:
+    """Watches the jobs for a while; how many requests there were at each of these times."""
+
+    async def watched(job_id: int) -> None:
+        async for _ in client.watch(job_id):
+            pass
+
+    tasks = [asyncio.create_task(watched(job_id)) for job_id in job_ids]
+    counts, began = list[int](), now()
+    for end in ends:
+        await elapse(began + end - now())
+        counts.append(len(cloud.requests))
+    await client.aclose()
+    await asyncio.gather(*tasks)
+    return counts
+
+
+@pytest.mark.fault("R6", "H5")
+@pytest.mark.parametrize("window", [1.0, 10.0])
+async def test_many_watches_settle_below_the_accounts_limit_within_seconds(window: float) -> None:
+    """Two hundred watches want 13 requests a second, where 5 are allowed."""
+    async with Emulator(rate_limit=round(5 * window), rate_window=window) as cloud:
+        job_ids = cloud.add_jobs(200, status=8)
+        async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token) as client:
+            settled, end = await look(cloud, client, job_ids, 10.0, 310.0)
+        later = cloud.requests[settled:end]
+    assert len(later) <= 300 * 5 * 1.05
+    assert len(later) >= 300 * 5 * 0.4, "what is allowed is used"
+    assert sum(request.status == 429 for request in later) <= 0.05 * len(later)
+
+
+@pytest.mark.fault("H5")
+@pytest.mark.parametrize("code", ["ModelArts.2799", "ModelArts.4206", "ModelArts.6101", "APIGW.0308"])
+async def test_a_429_without_retry_after_rests_every_call_of_the_client(
+    cloud: Emulator, here: Client, code: str
+) -> None:
+    job_ids = cloud.add_jobs(20, status=8)
+    cloud.fault("status", status=429, code=code, count=1)
+    began = now()
+    await asyncio.gather(here.get_job(job_ids[0]), *(elapsed_read(here, one) for one in job_ids[1:]))
+    assert now() - began >= 5.0
+    assert sum(request.status == 429 for request in cloud.requests) == 1
+
+
+async def elapsed_read(client: Client, job_id: int) -> None:
+    await elapse(0.1)
+    await client.get_job(job_id)
+
+
+async def test_a_rest_that_is_longer_than_a_call_fails_it_at_once_with_the_time(
+    cloud: Emulator, here: Client
+) -> None:
+    cloud.fault("status", status=429, code="APIGW.0308", retry_after=300, count=1)
+    with pytest.raises(vizwatch.RateLimitError):
+        await here.list_jobs().collect()
+    await elapse(100)
+    began = now()
+    with pytest.raises(
+        vizwatch.ConnectError, match="after a 429 this client rests for another 200 s"
+    ) as caught:
+        await here.list_jobs().collect()
+    assert caught.value.retry_after == pytest.approx(200, abs=1)
+    assert now() - began < 1
+    assert len(cloud.requests) == 1
+    await elapse(200)
+    assert await here.list_jobs().collect() == []
+
+
+async def test_calls_wait_in_line_and_a_cancelled_one_lets_the_next_go(cloud: Emulator) -> None:
+    settings = Settings(requests_per_second=1)
+    async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token, settings=settings) as client:
+        (job_id,) = cloud.add_jobs(1, status=8)
+        began, order = now(), list[tuple[int, float]]()
+
+        async def read(number: int) -> None:
+            await client.get_job(job_id)
+            order.append((number, round(now() - began)))
+
+        tasks = [asyncio.create_task(read(number)) for number in range(6)]
+        await elapse(0.5)
+        tasks[1].cancel()
+        tasks[3].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert order == [(0, 0), (2, 1), (4, 2), (5, 3)]
+
+
+# --- the quota of retries -------------------------------------------------------------------------------
+
+
+@given(st.lists(st.sampled_from([*Fate, None]), max_size=200), st.integers(0, 100))
+def test_retries_without_success_are_bounded_by_the_quota(outcomes: list[Fate | None], capacity: int) -> None:
+    quota = Quota(capacity)
+    taken = successes = 0
+    for outcome in outcomes:
+        if outcome is None:
+            successes += 1
+            quota.succeeded([])
+        else:
+            taken += quota.take(outcome)
+    assert taken <= (capacity + successes) / 5
+
+
+def test_a_success_after_a_retry_gives_back_what_that_cost() -> None:
+    for fate, cost in ((Fate.UNKNOWN, 10), (Fate.FAILED, 5)):
+        quota = Quota(cost)
+        assert quota.take(fate)
+        assert not quota.take(fate)
+        quota.succeeded([fate])
+        assert quota.take(fate)
+
+
+@pytest.mark.fault("R5")
+async def test_calls_fail_with_their_first_error_once_the_quota_is_used_up(cloud: Emulator) -> None:
+    cloud.fault("status", status=503)
+    settings = Settings(retry_quota=30)
+    async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token, settings=settings) as client:
+        errors = []
+        for _ in range(10):
+            with pytest.raises(vizwatch.ServerError) as caught:
+                await client.get_job(1)
+            errors.append(caught.value)
+        assert [error.attempts for error in errors] == [4, 4] + [1] * 8
+        assert errors[-1].not_retried is not None
+        assert "(not tried again: the client's retry quota is used up, Settings.retry_quota)" in str(
+            errors[-1]
+        )
+        assert errors[0].not_retried is None
+        cloud.clear_faults()
+        cloud.add_jobs(1)
+        for _ in range(5):
+            await client.list_jobs().collect()
+        cloud.fault("status", status=503, count=1)
+        await client.list_jobs().collect()
+
+
+# --- the hook -------------------------------------------------------------------------------------------
+
+
+async def test_each_retry_is_told_with_attempt_wait_reason_and_whether_it_was_sent(cloud: Emulator) -> None:
+    told: list[tuple[Retry, float]] = []
+    settings = Settings(on_retry=lambda retry: told.append((retry, now())))
+    cloud.fault("status", status=503, retry_after=7, count=1)
+    cloud.fault("drop", count=1, after=1)
+    async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token, settings=settings) as client:
+        await client.list_jobs().collect()
+        ended = now()
+    (first, at), (second, later) = told
+    assert (first.operation, first.attempt, first.was_sent) == ("list jobs", 1, True)
+    assert isinstance(first.error, vizwatch.ServerError)
+    assert first.wait >= 7
+    assert later - at >= first.wait
+    assert (second.attempt, second.was_sent) == (2, True)
+    assert isinstance(second.error, vizwatch.TransportError)
+    assert ended - later >= second.wait
+
+
+async def test_a_retry_of_what_was_not_sent_says_so(cloud: Emulator) -> None:
+    told: list[Retry] = []
+    async with RawServer(http({})) as server:
+        endpoint = server.endpoint
+    settings = Settings(on_retry=told.append, attempts=2)
+    async with Client(endpoint, "p", auth="t", settings=settings) as client:
+        with pytest.raises(vizwatch.ConnectError):
+            await client.create_job("a", "/b/")
+    assert [(one.operation, one.was_sent) for one in told] == [("create job", False)]
+
+
+@pytest.mark.fault("C8")
+async def test_a_hook_that_fails_is_logged_and_ends_nothing(
+    cloud: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_: Retry) -> None:
+        raise KeyError("of the user's")
+
+    cloud.fault("status", status=503, count=2)
+    settings = Settings(on_retry=fails)
+    with caplog.at_level(logging.ERROR, "vizwatch"):
+        async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token, settings=settings) as client:
+            assert await client.list_jobs().collect() == []
+    assert [record.message for record in caplog.records] == ["Settings.on_retry failed"] * 2
+
+
+@pytest.mark.parametrize("given", [7, "print", dict])
+def test_a_hook_that_cannot_be_called_is_refused(given: Any) -> None:
+    with pytest.raises(vizwatch.ConfigError, match=r"Settings\.on_retry must be None or a function"):
+        Settings(on_retry=given)
+
+
+def test_a_pace_that_was_never_asked_is_open() -> None:
+    assert math.isinf(Pace()._before)

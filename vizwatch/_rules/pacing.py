@@ -1,0 +1,98 @@
+"""How fast an account's requests may follow each other: its budget, and what a 429 leaves of it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Final
+
+import attrs
+
+_MEASURED_OVER: Final = 10.0
+_REST: Final = 5.0
+_LONGEST_REST: Final = 600.0
+_GROWTH: Final = 0.01
+_LOWEST: Final = 0.1
+_BURST: Final = 1.0
+_NOTHING: Final = 1e-6  # less than a clock can tell, so that nobody waits for ever
+
+
+@attrs.define
+class Pace:
+    """The pace of one account's requests, in seconds of any one clock.
+
+    Until the service says 429 it is what the user set, or not bounded at all. Then nothing is sent for as
+    long as the service asks (ten minutes at most), or for five seconds if it does not say; after that, half
+    as many requests as were sent before, growing by one percent a second. Requests that were under way
+    together are one refusal, however many of them are refused.
+    """
+
+    budget: float | None = None
+    """Requests a second; ``None`` for no bound."""
+    _rests_until: float = attrs.field(default=-math.inf, init=False)
+    _fell_at: float = attrs.field(default=-math.inf, init=False)
+    _before: float = attrs.field(default=math.inf, init=False)
+    """The rate that was too high."""
+    _due: float = attrs.field(default=-math.inf, init=False)
+    """When the next request is due, if they are evenly spread."""
+    _sent: deque[float] = attrs.field(factory=lambda: deque(maxlen=1024), init=False)
+
+    def rate(self, now: float) -> float | None:
+        """Requests a second; ``None`` for no bound."""
+        if math.isinf(self._before):
+            return self.budget
+        grown = self._before * (0.5 + _GROWTH * max(now - max(self._rests_until, self._fell_at), 0.0))
+        if grown >= min(2 * self._before, self.budget or math.inf):
+            self._before = math.inf
+            return self.budget
+        return max(grown, _LOWEST)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing bounds it."""
+        return self.budget is None and math.isinf(self._before)
+
+    def rest(self, now: float) -> float:
+        """For how long nothing may be sent at all."""
+        return max(self._rests_until - now, 0.0)
+
+    def wait(self, now: float) -> float:
+        """How long to wait before the next request; ask again afterwards, since a 429 may have come."""
+        rate, wait = self.rate(now), self.rest(now)
+        if rate is not None:
+            # A budget that was never exceeded may be spent in bursts of a second's worth.
+            leeway = max(_BURST - 1.0 / rate, 0.0) if math.isinf(self._before) else 0.0
+            wait = max(wait, self._due - leeway - now)
+        return wait if wait > _NOTHING else 0.0
+
+    def sent(self, now: float) -> None:
+        """A request is sent, at a time when it was due."""
+        self._sent.append(now)
+        rate = self.rate(now)
+        if rate is not None:
+            self._due = max(self._due, now) + 1.0 / rate
+
+    def throttled(
+        self, now: float, sent_at: float, retry_after: float | None, allowed: float | None = None
+    ) -> None:
+        """A request was refused for its rate.
+
+        Args:
+            now: The time.
+            sent_at: When it was sent.
+            retry_after: How long the service asks to wait.
+            allowed: How many requests a second the service says that it allows.
+        """
+        if retry_after is not None:
+            self._rests_until = max(self._rests_until, now + min(retry_after, _LONGEST_REST))
+        if sent_at <= self._fell_at:
+            return
+        too_high = min(self._measured(now), self.rate(now) or math.inf, allowed or math.inf)
+        self._before, self._fell_at = too_high, now
+        if retry_after is None:
+            self._rests_until = max(self._rests_until, now + _REST)
+        self._due = max(self._rests_until, now)
+
+    def _measured(self, now: float) -> float:
+        recent = [at for at in self._sent if at > now - _MEASURED_OVER]
+        return max(len(recent), 1) / max(now - recent[0] if recent else 0.0, 1.0)
