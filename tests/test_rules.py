@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import vizwatch
 from vizwatch import Job, JobPage, JobStatus
 from vizwatch._rules import retrying
-from vizwatch._rules.cadence import ABSENCES_TO_CONFIRM, SETTLES_WITHIN, Cadence, Doubt
+from vizwatch._rules.cadence import ABSENCES_TO_CONFIRM, SETTLES_WITHIN, Cadence, Doubt, OwnWrites
 from vizwatch._rules.listing import Listing, Seen
 from vizwatch._rules.retrying import Fate
 from vizwatch._rules.transitions import Tracker
@@ -183,13 +183,14 @@ codes = st.integers(0, 25).map(JobStatus)
 def test_transitions_chain_have_no_echo_and_end_at_the_first_terminal_status(
     script: list[JobStatus], follow: bool
 ) -> None:
+    """Each status is read twice, so that a step back is believed too."""
     tracker = Tracker("p", 197, TERMINAL, follow_restarts=follow)
     seen = []
-    for number, status in enumerate(script):
+    for number, status in enumerate(status for status in script for _ in range(2)):
         if tracker.ended:
             break
         at = NOW + dt.timedelta(seconds=number)
-        transition = tracker.saw(Job(197, status, duration=number), at)
+        transition = tracker.saw(Job(197, status, duration=number), at - dt.timedelta(seconds=0.25), at)
         if transition is not None:
             assert (transition.not_after, transition.job.duration) == (at, number)
             seen.append(transition)
@@ -202,7 +203,8 @@ def test_transitions_chain_have_no_echo_and_end_at_the_first_terminal_status(
         assert after.previous == before.current
         assert (before.run, before.current) != (after.run, after.current)
         assert after.not_before is not None
-        assert before.not_after <= after.not_before < after.not_after
+        assert before.not_after < after.not_after
+        assert after.not_before < after.not_after
     assert [t.is_terminal for t in seen] == [t.current in TERMINAL for t in seen]
     assert tracker.ended == (not follow and script[ends] in TERMINAL)
     assert len({t.id for t in seen}) == len(seen)
@@ -211,15 +213,74 @@ def test_transitions_chain_have_no_echo_and_end_at_the_first_terminal_status(
 @pytest.mark.fault("W5")
 def test_a_job_that_leaves_a_terminal_status_has_begun_another_run() -> None:
     tracker = Tracker("p", 197, TERMINAL, follow_restarts=True)
-    seen = [tracker.saw(Job(197, JobStatus(code)), NOW) for code in (8, 12, 1, 8, 10, 3, 8)]
+    codes = (8, 12, 1, 1, 8, 10, 3, 8, 8)
+    seen = [tracker.saw(Job(197, JobStatus(code)), NOW, NOW) for code in codes]
     assert [(t.run, t.gap) for t in seen if t] == [
         (1, False), (1, False), (2, False), (2, False), (2, False), (3, True), (4, False),
     ]  # fmt: skip
 
 
+def reads_of(tracker: Tracker, *reads: tuple[float, int, int | None]) -> list[int | None]:
+    """What comes of reads (seconds, status, duration in seconds)."""
+    seen = []
+    for seconds, code, duration in reads:
+        at = NOW + dt.timedelta(seconds=seconds)
+        job = Job(197, JobStatus(code), duration=None if duration is None else duration * 1000)
+        transition = tracker.saw(job, at, at)
+        seen.append(None if transition is None else transition.current and int(transition.current))
+    return seen
+
+
+@pytest.mark.fault("W8")
+@pytest.mark.parametrize(
+    ("reads", "seen"),
+    [
+        ([(0, 8, None), (15, 7, None), (20, 8, None)], [8, None, None]),
+        ([(0, 8, None), (15, 7, None), (20, 7, None)], [8, None, 7]),
+        ([(0, 8, None), (15, 7, None), (20, 1, None)], [8, None, 1]),
+        ([(0, 8, None), (15, 7, None), (20, 12, None)], [8, None, 12]),
+        ([(0, 8, None), (15, 15, None), (30, 8, None)], [8, 15, 8]),
+        ([(0, 8, None), (15, 18, None), (30, 99, None), (45, 7, None)], [8, 18, 99, 7]),
+        ([(0, 10, 100), (15, 8, 90), (20, 10, 100)], [10, None, None]),
+        # A restart: the job has run for less than it can have since its end.
+        ([(0, 10, 100), (15, 1, 0), (20, 4, 0)], [10, None, 4]),
+        ([(0, 10, 100), (15, 8, 10), (20, 8, 15)], [10, None, 8]),
+        # A replica that lags shows a duration of the run that has ended, for as long as a minute.
+        ([(0, 10, 500), (15, 8, 480), (20, 8, 485), (60, 10, 500)], [10, None, None, None]),
+        ([(0, 10, 500), (15, 8, 480), (20, 8, 485), (75, 8, 540)], [10, None, None, 8]),
+        ([(0, 10, None), (15, 1, None), (20, 1, None)], [10, None, 1]),
+    ],
+)
+def test_a_step_back_is_believed_once_it_is_confirmed(
+    reads: list[tuple[float, int, int | None]], seen: list[int | None]
+) -> None:
+    assert reads_of(Tracker("p", 197, TERMINAL, follow_restarts=True), *reads) == seen
+
+
+@pytest.mark.fault("W8")
+@given(st.lists(st.tuples(st.sampled_from([1, 4, 7, 8]), st.booleans()), min_size=1, max_size=20))
+def test_single_reads_of_a_replica_that_lags_change_nothing(truth: list[tuple[int, bool]]) -> None:
+    """A job goes ahead only; between two true reads there may be one that is behind."""
+    codes = sorted(code for code, _ in truth)
+    reads, lagging = list[tuple[float, int, int | None]](), Tracker("p", 197, TERMINAL)
+    for number, (code, (_, lags)) in enumerate(zip(codes, truth, strict=True)):
+        reads.append((2.0 * number, code, None))
+        if lags:
+            reads.append((2.0 * number + 1, codes[max(number - 1, 0)], None))
+    seen = [code for code in reads_of(lagging, *reads) if code is not None]
+    assert seen == sorted(set(codes))
+
+
+def test_a_job_is_followed_from_where_it_was_without_a_transition_for_that() -> None:
+    tracker = Tracker("p", 197, {JobStatus.DELETE_FAILED})
+    tracker.begin(Job(197, JobStatus.DELETE_FAILED), NOW)
+    assert reads_of(tracker, (1, 6, None), (2, 9, None), (3, 9, None), (4, 6, None)) == [None, None, 9, 6]
+    assert tracker.ended
+
+
 def test_deletion_is_the_last_transition_and_keeps_the_job() -> None:
     tracker = Tracker("p", 197, TERMINAL)
-    tracker.saw(Job(197, JobStatus.RUNNING), NOW)
+    tracker.saw(Job(197, JobStatus.RUNNING), NOW, NOW)
     gone = tracker.gone(NOW)
     assert gone is not None
     assert (gone.previous, gone.current, gone.is_terminal) == (JobStatus.RUNNING, None, True)
@@ -231,7 +292,7 @@ def test_each_change_of_a_watch_has_an_id_of_its_own_that_depends_on_the_statuse
     def ids(pause: int) -> list[str]:
         tracker = Tracker("p", 197, TERMINAL)
         reads = [code for code in (1, 7, 8, 15, 8) for _ in range(pause)]
-        seen = [tracker.saw(Job(197, JobStatus(code)), NOW) for code in reads]
+        seen = [tracker.saw(Job(197, JobStatus(code)), NOW, NOW) for code in reads]
         return [t.id for t in seen if t]
 
     assert ids(1) == ids(3)
@@ -293,10 +354,41 @@ def test_a_job_that_was_seen_is_gone_after_three_misses_in_a_row() -> None:
     assert doubt.pause(15.0) == 15.0
 
 
-def test_a_job_never_seen_is_looked_for_three_times_a_second_apart() -> None:
+def test_a_job_never_seen_is_looked_for_three_times_within_seconds() -> None:
     doubt = Doubt()
+    missed = [(doubt.missed(0.0), doubt.pause(15.0)) for _ in range(ABSENCES_TO_CONFIRM)]
+    assert missed == [(False, 1.0), (False, 2.0), (True, 4.0)]
+
+
+def test_what_is_doubted_is_read_less_and_less_often() -> None:
+    doubt = Doubt(restarted_at=0.0)
+    pauses = list[float]()
+    while doubt.is_old(True, sum(pauses)):
+        pauses.append(doubt.pause(15.0))
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0]
+    doubt = Doubt(is_deleted=True)
+    doubt.found()
+    doubt.missed(0.0)
     assert doubt.pause(15.0) == 1.0
-    assert [doubt.missed(0.0) for _ in range(ABSENCES_TO_CONFIRM)] == [False, False, True]
+    doubt.found()
+    doubt.missed(0.0)
+    assert doubt.pause(15.0) == 1.0
+
+
+def test_what_a_client_wrote_is_remembered_for_the_latest_jobs() -> None:
+    own = OwnWrites()
+    for job_id in range(1025):
+        own.note(Operation.CREATE, job_id, 1.0)
+        if job_id == 1000:
+            own.note(Operation.CREATE, 0, 2.0)
+    assert own.doubt(0).created_at == 2.0
+    assert own.doubt(1).created_at is None
+    assert own.doubt(2).created_at == 1.0
+    own.note(Operation.RESTART, 7, 3.0)
+    own.note(Operation.DELETE, 8, 3.0)
+    assert (own.doubt(7).restarted_at, own.doubt(7).is_deleted, own.doubt(8).is_deleted) == (3.0, False, True)
+    own.note(Operation.STOP, 7, 4.0)
+    assert own.doubt(7).restarted_at is None
 
 
 @pytest.mark.fault("W2")

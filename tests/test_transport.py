@@ -63,7 +63,10 @@ async def test_an_attempt_is_sent_once_though_the_server_closes_without_a_reply(
         with pytest.raises(vizwatch.TransportError) as caught:
             await getattr(client, call)(197)
     is_read = call == "get_job"
-    assert sum(server.seen.values()) == (attempts if is_read else 1)
+    sent = {method for method, _ in server.seen} - {"GET"} or {"GET"}
+    assert [count for (method, _), count in server.seen.items() if method in sent] == [
+        attempts if is_read else 1
+    ]
     assert (caught.value.attempts, caught.value.elapsed is None) == (attempts if is_read else 1, False)
     assert isinstance(caught.value, vizwatch.OutcomeUnknownError) == (not is_read)
 
@@ -388,20 +391,11 @@ async def test_a_redirected_create_has_not_happened() -> None:
     assert server.seen.total() == 1
 
 
-@pytest.mark.parametrize(
-    ("call", "first", "second"),
-    [
-        ("stop_job", "503 Busy", {"error_code": "ModelArts.0105", "error_msg": "job status: 9"}),
-        ("delete_job", "503 Busy", {"error_code": "ModelArts.0015", "error_msg": "no such job"}),
-    ],
-)
-async def test_a_write_refused_after_one_that_may_have_happened_stays_unknown(
-    call: str, first: str, second: dict[str, str]
-) -> None:
-    refused = http(second, status="404 Not Found" if call == "delete_job" else "400 Bad Request")
-    async with RawServer(http({}, status=first), refused) as server, client_of(server) as client:
+async def test_a_stop_refused_after_one_that_may_have_happened_stays_unknown_if_no_details_come() -> None:
+    refused = http({"error_code": "ModelArts.0105", "error_msg": "job status: 9"}, status="400 Bad Request")
+    async with RawServer(http({}, status="503 Busy"), refused) as server, client_of(server) as client:
         with pytest.raises(vizwatch.OutcomeUnknownError) as caught:
-            await getattr(client, call)(197)
+            await client.stop_job(197)
     assert caught.value.attempts == 2
     assert caught.value.elapsed is not None
     assert isinstance(caught.value.__cause__, vizwatch.ApiError)

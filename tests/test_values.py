@@ -235,7 +235,7 @@ ERRORS = [
     vizwatch.ConfigError("x"),
     vizwatch.ConnectError("x"),
     vizwatch.RequestTimeoutError("x"),
-    vizwatch.OutcomeUnknownError("x"),
+    vizwatch.OutcomeUnknownError("x", sent_at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC)),
     vizwatch.DecodeError("x", path="$.jobs[3]"),
     vizwatch.RateLimitError("x", http_status=429, error_code="APIGW.0308", retry_after=7.0),
     vizwatch.WrongEndpointError("x", http_status=404),

@@ -6,38 +6,44 @@ import contextlib
 import datetime as dt
 import random
 import weakref
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Self, overload
 
 import anyio
 
 from vizwatch._flows.paging import Dialect, JobPager
-from vizwatch._flows.watching import Watch, arrival, wait_until
+from vizwatch._flows.watching import Watch, wait_until
+from vizwatch._flows.writing import arrival, carried_out
 from vizwatch._rules import codec, reconciling, wire
-from vizwatch._rules.cadence import Cadence, Doubt
+from vizwatch._rules.cadence import Cadence, OwnWrites
 from vizwatch._rules.listing import Ask
+from vizwatch._rules.outage import Outage
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values import checks
-from vizwatch._values.errors import ConfigError, OutcomeUnknownError, ProtocolError
-from vizwatch._values.exchange import Failure
+from vizwatch._values.errors import (
+    ConfigError,
+    JobGoneError,
+    NotFoundError,
+    OutcomeUnknownError,
+    ProtocolError,
+)
+from vizwatch._values.exchange import Failure, Operation, Request
 from vizwatch._values.models import Job, JobPage
 from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
 from vizwatch._values.statuses import TERMINAL, JobStatus
 from vizwatch._world import sources
 from vizwatch._world.auth import Auth
+from vizwatch._world.gate import Gate
 from vizwatch._world.project import Project
+from vizwatch._world.report import Report
 
 if TYPE_CHECKING:
     import aiohttp
 
-T = TypeVar("T")
 Seconds = float | dt.timedelta
 Statuses = JobStatus | int | Collection[JobStatus | int]
-
-_REMEMBERED: Final = 1024
 
 
 class Client:
@@ -86,8 +92,9 @@ class Client:
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self._random = random.Random()
         self._dialect = Dialect()
-        self._created = _Recent()
-        self._restarted = _Recent()
+        self._own_writes = OwnWrites()
+        self._gate = Gate(Outage(self.settings.watch_backoff_base, self.settings.watch_backoff_max))
+        self._report = Report()
 
     @classmethod
     def from_env(
@@ -223,12 +230,9 @@ class Client:
         number = checks.job_id(job_id)
         ends = TERMINAL if terminal is None else checks.statuses("terminal", terminal)
         tracker = Tracker(self.project_id, number, ends, checks.switch("follow_restarts", follow_restarts))
-        doubt = Doubt(self._created.get(number), self._restarted.get(number))
-        return self._watch(tracker, doubt, interval, timeout)
+        return self._watch(tracker, interval, timeout)
 
-    def _watch(
-        self, tracker: Tracker, doubt: Doubt, interval: Seconds | None, timeout: Seconds | None
-    ) -> Watch:
+    def _watch(self, tracker: Tracker, interval: Seconds | None, timeout: Seconds | None) -> Watch:
         settings = self.settings
         if interval is not None:
             interval = checks.seconds("interval", interval, low=settings.poll_interval_min, high=86_400)
@@ -242,9 +246,11 @@ class Client:
         watch = Watch(
             # One attempt a look: looking again is what a watch does anyway, at its own pace.
             lambda: self._read(tracker.job_id, attempts=1),
+            self._gate,
+            self._report,
             tracker,
             cadence,
-            doubt,
+            self._own_writes.doubt(tracker.job_id),
             timeout=None if timeout is None else checks.seconds("timeout", timeout, low=0.001),
             request_time=settings.attempt_timeout,
             chance=self._random.random,
@@ -314,7 +320,7 @@ class Client:
             workspace_id=self.workspace_id,
         )
         job = await self._project.call(request, codec.decode_job)
-        self._created.note(job.job_id)
+        self._own_writes.note(Operation.CREATE, job.job_id, anyio.current_time())
         return job
 
     async def find_created(self, job_name: str, train_url: str, *, since: dt.datetime) -> list[Job]:
@@ -336,12 +342,13 @@ class Client:
         """
         if not isinstance(since, dt.datetime) or since.tzinfo is None:
             raise checks.refused("since", since, "a datetime with a time zone, such as the error's sent_at")
+        wire.create_job(self.project_id, job_name, train_url)  # refuses what a create would
         found: list[Job] = []
-        async for job in self.list_jobs(search_content=job_name, sort_by="create_time", order="desc"):
-            if reconciling.is_earlier(job, since):
+        listing = self.list_jobs(search_content=job_name, sort_by="create_time", order="desc")
+        async for page in listing.pages():
+            found += reconciling.candidates(page.jobs, job_name, train_url, since)
+            if reconciling.are_the_rest_earlier(page.jobs, since):
                 break
-            if reconciling.is_candidate(job, job_name, train_url):
-                found.append(job)
         return found
 
     async def update_job(self, job_id: int | str, job_desc: str) -> None:
@@ -359,21 +366,21 @@ class Client:
 
         Args:
             job_id: The job.
-            wait: How many seconds to wait until it has ended, and then give the job, whatever it ended as;
-                ``None`` to return at once.
+            wait: How many seconds to wait, from the service's answer on, until it has ended, and then give
+                the job, whatever it ended as; ``None`` to return at once.
 
         Raises:
             ConflictError: The job's status does not allow it: it has ended already, for example.
-            OutcomeUnknownError: No answer came: the job may be stopping. With `wait`, only if it did not end.
+            OutcomeUnknownError: No answer came, and the job's details do not tell whether it is stopping.
             WatchTimeoutError: It did not arrive within `wait`.
         """
-        number = checks.job_id(job_id)
+        number, within = checks.job_id(job_id), _within(wait)
+        request = wire.stop_job(self.project_id, number)
 
-        async def stop() -> None:
-            await self._project.call(wire.stop_job(self.project_id, number), codec.decode_done)
-            self._restarted.forget(number)  # an end seen from now on is this one
+        def ended() -> Awaitable[Job]:
+            return self.wait(number, timeout=within, interval=self._soon(within))
 
-        return await self._arrival(stop(), wait, lambda: self.wait(number, timeout=wait))
+        return await self._write(request, number, within, ended)
 
     @overload
     async def restart_job(self, job_id: int | str, *, wait: None = None) -> None: ...
@@ -385,19 +392,12 @@ class Client:
         With `wait`, gives the job once it is running; :class:`JobEndedError` says that it ended instead. The
         rest is as in :meth:`stop_job`.
         """
-        number = checks.job_id(job_id)
+        number, within = checks.job_id(job_id), _within(wait)
 
-        async def restart() -> None:
-            try:
-                await self._project.call(wire.restart_job(self.project_id, number), codec.decode_done)
-            except OutcomeUnknownError:
-                self._restarted.note(number)
-                raise
-            self._restarted.note(number)
+        def running() -> Awaitable[Job]:
+            return self.wait(number, until=JobStatus.RUNNING, timeout=within, interval=self._soon(within))
 
-        return await self._arrival(
-            restart(), wait, lambda: self.wait(number, until=JobStatus.RUNNING, timeout=wait)
-        )
+        return await self._write(wire.restart_job(self.project_id, number), number, within, running)
 
     @overload
     async def delete_job(self, job_id: int | str, *, wait: None = None) -> None: ...
@@ -409,27 +409,50 @@ class Client:
         With `wait`, gives the job as it was last seen, once it is gone; :class:`JobEndedError` says that its
         deletion failed. The rest is as in :meth:`stop_job`.
         """
-        number = checks.job_id(job_id)
+        number, within = checks.job_id(job_id), _within(wait)
         tracker = Tracker(self.project_id, number, {JobStatus.DELETE_FAILED})
+        if within is not None:
+            # Deleted at once, it could not be given any more.
+            with contextlib.suppress(NotFoundError):
+                tracker.begin(await self._read(number), dt.datetime.now(dt.UTC))
 
-        async def delete() -> None:
-            if wait is not None:
-                tracker.saw(await self._read(number), dt.datetime.now(dt.UTC))
-            await self._project.call(wire.delete_job(self.project_id, number), codec.decode_done)
+        async def gone() -> Job:
+            try:
+                return await wait_until(self._watch(tracker, self._soon(within), within), {None})
+            except NotFoundError:
+                raise JobGoneError(f"job {number} is deleted, and was never seen") from None
 
-        return await self._arrival(
-            delete(), wait, lambda: wait_until(self._watch(tracker, Doubt(deleted=True), None, wait), {None})
-        )
+        return await self._write(wire.delete_job(self.project_id, number), number, within, gone)
 
-    async def _arrival(
-        self, write: Coroutine[Any, Any, None], wait: Seconds | None, arrived: Callable[[], Awaitable[Job]]
-    ) -> Job | None:
-        if wait is None:
-            await write
+    def _soon(self, within: float | None) -> float | None:
+        """How often to look for what an own write asked for: it comes within seconds, mostly."""
+        settings = self.settings
+        if within is None:
             return None
-        with contextlib.closing(write):
-            checks.seconds("wait", wait, low=0.001)
+        return min(settings.poll_interval, max(settings.poll_interval_min, within / 20))
+
+    async def _write(
+        self, request: Request, job_id: int, within: float | None, arrived: Callable[[], Awaitable[Job]]
+    ) -> Job | None:
+        """Carries a write out, and waits for what it asks for if `within` says how long."""
+
+        async def write() -> None:
+            try:
+                await carried_out(
+                    request.operation,
+                    lambda: self._project.call(request, codec.decode_done),
+                    lambda: self._read(job_id),
+                    self.settings,
+                )
+            except OutcomeUnknownError:
+                self._own_writes.note(request.operation, job_id, anyio.current_time())
+                raise
+            self._own_writes.note(request.operation, job_id, anyio.current_time())
+
+        if within is not None:
             return await arrival(write, arrived)
+        await write()
+        return None
 
     async def _read(self, job_id: int, attempts: int | None = None) -> Job:
         def decode(body: bytes) -> Job | Failure:
@@ -462,23 +485,8 @@ class Client:
         return f"Client({self._project!r})"
 
 
-class _Recent:
-    """When this client last wrote to which job, for the latest jobs, by the event loop's clock."""
-
-    def __init__(self) -> None:
-        self._times: OrderedDict[int, float] = OrderedDict()
-
-    def note(self, job_id: int) -> None:
-        self._times[job_id] = anyio.current_time()
-        self._times.move_to_end(job_id)
-        if len(self._times) > _REMEMBERED:
-            self._times.popitem(last=False)
-
-    def forget(self, job_id: int) -> None:
-        self._times.pop(job_id, None)
-
-    def get(self, job_id: int) -> float | None:
-        return self._times.get(job_id)
+def _within(wait: Seconds | None) -> float | None:
+    return None if wait is None else checks.seconds("wait", wait, low=0.001)
 
 
 def _settings(given: Settings | None) -> Settings:

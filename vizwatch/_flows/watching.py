@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import anyio
 import attrs
 
 from vizwatch._rules import retrying
-from vizwatch._rules.cadence import Cadence, Doubt
+from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Doubt
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.errors import (
     CallError,
@@ -21,12 +21,12 @@ from vizwatch._values.errors import (
     JobEndedError,
     JobGoneError,
     NotFoundError,
-    OutcomeUnknownError,
-    WatchError,
     WatchTimeoutError,
 )
 from vizwatch._values.models import Job, Transition
 from vizwatch._values.statuses import JobStatus
+from vizwatch._world.gate import Gate
+from vizwatch._world.report import Report
 
 
 @attrs.define(eq=False)
@@ -47,6 +47,8 @@ class Watch:
     """
 
     _read: Callable[[], Awaitable[Job]]
+    _gate: Gate
+    _report: Report
     _tracker: Tracker
     _cadence: Cadence
     _doubt: Doubt
@@ -59,17 +61,23 @@ class Watch:
     _deadline: float = attrs.field(default=math.inf, init=False)
     _look_at: float = attrs.field(default=-math.inf, init=False)
     _read_at: float | None = attrs.field(default=None, init=False)
+    """When the last good read was begun."""
+    _latest: Job | None = attrs.field(default=None, init=False)
+    """The job as last read, believed or not."""
     _step: anyio.CancelScope | None = attrs.field(default=None, init=False)
     _closed: bool = attrs.field(default=False, init=False)
 
     @property
     def job(self) -> Job | None:
-        """The job as last read."""
-        return self._tracker.job
+        """The job as last read, a read that is still doubted left out if there was a better one."""
+        return self._tracker.job or self._latest
 
     @property
     def age(self) -> float | None:
-        """Seconds since the last good read; ``None`` before the first."""
+        """Seconds since the last good read was begun; ``None`` before the first.
+
+        A read that says `UNKNOWN` is not good: the service itself does not know.
+        """
         return None if self._read_at is None else anyio.current_time() - self._read_at
 
     @property
@@ -112,30 +120,56 @@ class Watch:
     async def _next(self, clock: _Clock) -> Transition | None:
         transition = None
         while transition is None and not self._tracker.ended:
-            await anyio.sleep_until(self._look_at)
+            await anyio.sleep_until(self._next_look())
             transition = await self._look(clock)
         return transition
 
+    def _next_look(self) -> float:
+        if self._timeout is None:
+            return self._look_at
+        last = self._cadence.last_look(self._deadline, self._timeout)
+        return last if anyio.current_time() < last < self._look_at else self._look_at
+
     async def _look(self, clock: _Clock) -> Transition | None:
         """Reads the job once, and settles when to look again."""
+        asked = anyio.current_time()
+
+        async def read() -> Job:
+            nonlocal asked
+            asked = anyio.current_time()  # the gate may have kept it waiting
+            return await self._read()
+
         try:
-            job = await self._read()
+            job = self._latest = await self._gate.read(read, self._cadence.interval)
         except NotFoundError as error:
             return self._missed(error, clock)
         except CallError as error:
+            error.job_id = self._tracker.job_id
             if retrying.is_permanent(error):
                 self._closed = True
                 raise
+            self._report.failed(error)
             pause = self._cadence.after_failure(self._chance(), error.retry_after)
             self._look_at = anyio.current_time() + pause
             return None
-        now = self._read_at = anyio.current_time()
+        self._report.read(job.status)
+        return self._saw(job, asked, clock)
+
+    def _saw(self, job: Job, asked: float, clock: _Clock) -> Transition | None:
+        now = anyio.current_time()
+        pause = self._cadence.after_read(now, self._chance())
         if self._doubt.is_old(job.status.is_terminal, now):
-            self._look_at = now + self._doubt.pause(self._cadence.after_read(now, self._chance()))
+            self._look_at = now + self._doubt.pause(pause)
             return None
         self._doubt.found()
-        self._look_at = now + self._cadence.after_read(now, self._chance())
-        return self._tracker.saw(job, clock.at(now))
+        transition = self._tracker.saw(job, clock.at(asked), clock.at(now))
+        if self._tracker.holds:
+            self._look_at = now + min(pause, CONFIRMS_AFTER)
+            return None
+        if job.status is not JobStatus.UNKNOWN or self._read_at is None:
+            self._read_at = asked
+        self._look_at = now + pause
+        return transition
 
     def _missed(self, error: NotFoundError, clock: _Clock) -> Transition | None:
         now = anyio.current_time()
@@ -145,12 +179,15 @@ class Watch:
         transition = self._tracker.gone(clock.at(now))
         if transition is None:
             self._closed = True
+            error.job_id = self._tracker.job_id
             raise error
         return transition
 
     def _late(self) -> WatchTimeoutError:
-        job = self._tracker.job
+        job, seen = self.job, self._tracker.job
         last = "no read succeeded" if job is None else f"last seen {job.status.name}"
+        if job is not None and seen is None:
+            last += ", which may be of the run before it was restarted"
         return WatchTimeoutError(
             f"job {self._tracker.job_id} did not end within {self._timeout:g} s; {last}", job=job
         )
@@ -196,22 +233,3 @@ async def wait_until(watch: Watch, wanted: Collection[JobStatus | None]) -> Job:
             if transition.is_terminal:
                 raise JobEndedError(f"job {job.job_id} ended as {job.status.name}", job=job)
     raise ClientClosedError("the client was closed while it waited for a job")
-
-
-async def arrival(write: Coroutine[Any, Any, None], arrived: Callable[[], Awaitable[Job]]) -> Job:
-    """The job, once what a write asked for has come about; if no answer came, the job itself tells.
-
-    Raises:
-        OutcomeUnknownError: No answer came, and the job does not show that it was carried out.
-    """
-    unsure: OutcomeUnknownError | None = None
-    try:
-        await write
-    except OutcomeUnknownError as error:
-        unsure = error
-    try:
-        return await arrived()
-    except WatchError as error:
-        if unsure is None:
-            raise
-        raise unsure from error

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final
 
 import attrs
 
+from vizwatch._values.exchange import Operation
+
 _HEALTHY_AFTER: Final = 120.0
 _LONGEST_PAUSE: Final = 600.0
+_LAST_LOOK: Final = 1.0
 
 
 @attrs.define
@@ -41,6 +45,10 @@ class Cadence:
         longest = min(self.backoff_max, self.backoff_base * 2.0 ** min(self._failures - 1, 60))
         return chance * longest + min(retry_after or 0.0, _LONGEST_PAUSE)
 
+    def last_look(self, deadline: float, timeout: float) -> float:
+        """When to look for the last time before a deadline, however long the interval is."""
+        return deadline - min(_LAST_LOOK, timeout / 10)
+
     @property
     def longest(self) -> float:
         """The longest pause after a good read: data older than this, and a request's time, is stale."""
@@ -49,6 +57,8 @@ class Cadence:
 
 ABSENCES_TO_CONFIRM: Final = 3
 SETTLES_WITHIN: Final = 60.0
+CONFIRMS_AFTER: Final = 5.0
+"""How soon a step back is read again, in seconds: replicas mostly lag less."""
 _FIRST_DOUBT: Final = 1.0
 
 
@@ -57,7 +67,7 @@ class Doubt:
     """Whether what a read says of a job can be believed: the service answers from replicas that lag.
 
     A job that was seen is gone once three reads in a row, an interval apart, did not find it. One that was
-    never seen is looked for three times as well, but a second apart, since that is mostly a mistyped id; one
+    never seen is looked for three times as well, but within seconds, since that is mostly a mistyped id; one
     that this client has just created is waited for, up to a minute. For as long, the end of a job that this
     client has just restarted is taken for the end of the run before. One that this client has deleted is
     expected to go, and confirmed within seconds.
@@ -67,32 +77,72 @@ class Doubt:
     """When this client created the job, if it did."""
     restarted_at: float | None = None
     """When this client restarted the job, if it did."""
-    deleted: bool = False
+    is_deleted: bool = False
     """Whether this client deleted the job."""
     _misses: int = attrs.field(default=0, init=False)
+    _doubts: int = attrs.field(default=0, init=False)
     _was_seen: bool = attrs.field(default=False, init=False)
 
     def found(self) -> None:
         """The job was there, and what was said of it is believed."""
-        self._misses = 0
+        self._misses = self._doubts = 0
         self._was_seen = True
 
     def missed(self, now: float) -> bool:
         """The job was not found; tells whether it is gone."""
         self._misses += 1
+        self._doubts += 1
         if not self._was_seen and _is_recent(self.created_at, now):
             return False
         return self._misses >= ABSENCES_TO_CONFIRM
 
     def is_old(self, is_terminal: bool, now: float) -> bool:  # noqa: FBT001 - of the status that was read
         """Whether a status is that of the run before an own restart."""
-        return is_terminal and not self._was_seen and _is_recent(self.restarted_at, now)
+        is_old = is_terminal and not self._was_seen and _is_recent(self.restarted_at, now)
+        if is_old:
+            self._misses = 0
+            self._doubts += 1
+        return is_old
 
     def pause(self, interval: float) -> float:
-        """How long to wait before looking again, given the pause after a good read."""
-        expected = self._was_seen and not (self.deleted and self._misses)
-        return interval if expected else min(interval, _FIRST_DOUBT)
+        """How long to wait after a read that was not believed, given the pause after a good one."""
+        if self._was_seen and not self.is_deleted:
+            return interval
+        return min(interval, _FIRST_DOUBT * 2.0 ** min(self._doubts - 1, 60))
 
 
 def _is_recent(since: float | None, now: float) -> bool:
     return since is not None and now - since < SETTLES_WITHIN
+
+
+_REMEMBERED: Final = 1024
+
+
+@attrs.define
+class OwnWrites:
+    """When a client last created, restarted and deleted which jobs; what :class:`Doubt` has to know."""
+
+    _times: dict[Operation, OrderedDict[int, float]] = attrs.field(factory=dict, init=False)
+
+    def note(self, operation: Operation, job_id: int, now: float) -> None:
+        """The client wrote, or may have."""
+        if operation is Operation.STOP:
+            # An end seen from now on is this one's, and not the end before a restart.
+            self._of(Operation.RESTART).pop(job_id, None)
+            return
+        times = self._of(operation)
+        times[job_id] = now
+        times.move_to_end(job_id)
+        if len(times) > _REMEMBERED:
+            times.popitem(last=False)
+
+    def doubt(self, job_id: int) -> Doubt:
+        """What to doubt of a job's reads."""
+        return Doubt(
+            self._of(Operation.CREATE).get(job_id),
+            self._of(Operation.RESTART).get(job_id),
+            job_id in self._of(Operation.DELETE),
+        )
+
+    def _of(self, operation: Operation) -> OrderedDict[int, float]:
+        return self._times.setdefault(operation, OrderedDict())

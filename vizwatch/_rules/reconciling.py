@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from vizwatch._values.models import Job
@@ -11,9 +13,22 @@ CLOCKS_DIFFER: Final = dt.timedelta(minutes=15)
 """How far the service's clock may be behind this machine's: the gateway itself allows no more."""
 
 
-def is_candidate(job: Job, job_name: str, train_url: str) -> bool:
-    """Whether it is the job that was asked for, by what a create says of it."""
-    return job.job_name == job_name and (job.train_url or "").rstrip("/") == train_url.rstrip("/")
+def candidates(jobs: Sequence[Job], job_name: str, train_url: str, since: dt.datetime) -> list[Job]:
+    """Those that may be the job that was asked for at that time, by what a create says of it."""
+    return [
+        job
+        for job in jobs
+        if job.job_name == job_name
+        and (job.train_url or "").rstrip("/") == train_url.rstrip("/")
+        and not is_earlier(job, since)
+    ]
+
+
+def are_the_rest_earlier(jobs: Sequence[Job], since: dt.datetime) -> bool:
+    """Whether a page, newest first, ends before that time: it does not, if the service sorts otherwise."""
+    times = [job.created_at for job in jobs]
+    is_sorted = all(one and other and one >= other for one, other in pairwise(times))
+    return bool(jobs) and is_sorted and is_earlier(jobs[-1], since)
 
 
 def is_earlier(job: Job, since: dt.datetime) -> bool:

@@ -115,6 +115,16 @@ def is_permanent(error: CallError) -> bool:
     return fate(error) in {Fate.REFUSED, Fate.UNAUTHENTICATED} and not unexplained
 
 
+_OUTAGE: Final = frozenset(
+    {Fate.NOT_SENT, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL, Fate.FAILED, Fate.UNKNOWN, Fate.GARBLED}
+)
+
+
+def is_outage(error: CallError) -> bool:
+    """Whether the service, or the way to it, seems to be down: any other failure is an answer of its."""
+    return fate(error) in _OUTAGE
+
+
 def wait_before(retry: int, settings: Settings, chance: float, retry_after: float | None) -> float | None:
     """How long to wait before the `retry`-th retry, in seconds, or ``None`` where that is not worth it.
 

@@ -4,11 +4,38 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection
+from typing import Final
 
 import attrs
 
 from vizwatch._values.models import Job, Transition
 from vizwatch._values.statuses import JobStatus
+
+_WAY: Final = {
+    status: place
+    for place, status in enumerate(
+        (
+            JobStatus.INIT,
+            JobStatus.IMAGE_CREATING,
+            JobStatus.SUBMIT_TRYING,
+            JobStatus.WAITING,
+            JobStatus.RUNNING,
+            JobStatus.KILLING,
+        )
+    )
+}
+"""The statuses that a job goes through one after the other; others come at any time."""
+_READS_TO_CONFIRM: Final = 2
+_REPLICAS_LAG: Final = 60.0
+"""How long a replica may lag, in seconds."""
+
+
+@attrs.define
+class _StepBack:
+    """A step back that was read, and is not believed yet."""
+
+    since: dt.datetime
+    reads: int = 1
 
 
 @attrs.define
@@ -18,6 +45,10 @@ class Tracker:
     What it yields chains (each `previous` is the `current` before it), has no echo (no two neighbours alike
     in run and status), and ends with the first terminal status, unless restarts are followed, or with
     deletion.
+
+    A step back, from running to waiting or from an end to a run, is mostly a replica that lags: it is held
+    until the next read says the same. To leave an end, the job must also not have run for longer than it can
+    have since then, or say so for a minute.
     """
 
     project_id: str
@@ -25,16 +56,35 @@ class Tracker:
     terminal: Collection[JobStatus]
     follow_restarts: bool = False
     job: Job | None = attrs.field(default=None, init=False)
-    """The job as last read."""
+    """The job as last read and believed."""
     ended: bool = attrs.field(default=False, init=False)
     _run: int = attrs.field(default=1, init=False)
     _count: int = attrs.field(default=0, init=False)
     _last_read: dt.datetime | None = attrs.field(default=None, init=False)
+    """When the last read that was believed was begun."""
+    _step_back: _StepBack | None = attrs.field(default=None, init=False)
 
-    def saw(self, job: Job, at: dt.datetime) -> Transition | None:
-        """The job was read at that time (UTC): its transition, if its status changed."""
-        previous, not_before = self.job, self._last_read
+    @property
+    def holds(self) -> bool:
+        """Whether the last read was a step back that is not believed yet."""
+        return self._step_back is not None
+
+    def begin(self, job: Job, at: dt.datetime) -> None:
+        """The job as it was before it is followed: no transition comes of it, whatever its status."""
         self.job, self._last_read = job, at
+
+    def saw(self, job: Job, asked: dt.datetime, at: dt.datetime) -> Transition | None:
+        """The job was read: its transition, if its status changed.
+
+        Args:
+            job: The job.
+            asked: When the read was begun (UTC): what it says was true then or later.
+            at: When its answer had come.
+        """
+        if self._is_held(job, asked):
+            return None
+        previous, not_before = self.job, self._last_read
+        self.job, self._last_read = job, asked
         if previous is not None and previous.status == job.status:
             return None
         is_terminal = job.status in self.terminal
@@ -51,6 +101,23 @@ class Tracker:
             is_terminal=is_terminal,
             gap=restarted and is_terminal,  # from one end to another there was a run that no read saw
         )
+
+    def _is_held(self, job: Job, asked: dt.datetime) -> bool:
+        if self.job is None or self._last_read is None or not _goes_back(self.job.status, job.status):
+            self._step_back = None
+            return False
+        if self._step_back is None:
+            self._step_back = _StepBack(asked)
+            return True
+        self._step_back.reads += 1
+        confirmed = self._step_back.reads >= _READS_TO_CONFIRM
+        if confirmed and self.job.status.is_terminal:
+            since_end = (asked - self._last_read).total_seconds()
+            is_new = job.duration is None or job.duration / 1000 <= since_end + _REPLICAS_LAG
+            confirmed = is_new or (asked - self._step_back.since).total_seconds() >= _REPLICAS_LAG
+        if confirmed:
+            self._step_back = None
+        return not confirmed
 
     def gone(self, at: dt.datetime) -> Transition | None:
         """The job is deleted: its last transition, or ``None`` for a job that was never seen."""
@@ -85,6 +152,12 @@ class Tracker:
             gap=gap,
             is_terminal=is_terminal,
         )
+
+
+def _goes_back(old: JobStatus, new: JobStatus) -> bool:
+    if old.is_terminal:
+        return not new.is_terminal
+    return old in _WAY and new in _WAY and _WAY[new] < _WAY[old]
 
 
 def _code(status: JobStatus | None) -> str:

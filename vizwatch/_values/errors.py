@@ -99,8 +99,10 @@ class RequestTimeoutError(TransportError, TimeoutError):
 class OutcomeUnknownError(TransportError):
     """A write was sent and no answer came: it may have happened. Read the job before sending it again."""
 
-    sent_at: dt.datetime | None = None
-    """When it was first sent, in UTC by this machine's clock; for :meth:`Client.find_created`."""
+    def __init__(self, message: str = "", *, sent_at: dt.datetime) -> None:
+        super().__init__(message)
+        self.sent_at = sent_at
+        """When it was first sent, in UTC by this machine's clock; for :meth:`Client.find_created`."""
 
 
 class ProtocolError(CallError):

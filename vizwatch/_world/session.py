@@ -275,9 +275,9 @@ class Session:
         operation = call.request.operation
         look = "look for it with find_created" if operation is Operation.CREATE else "read the job"
         unknown = OutcomeUnknownError(
-            f"{operation.value}: it may have happened, so {look} before trying again: {reason}"
+            f"{operation.value}: it may have happened, so {look} before trying again: {reason}",
+            sent_at=call.sent_at or dt.datetime.now(dt.UTC),
         )
-        unknown.sent_at = call.sent_at
         unknown.attempts, unknown.elapsed = max(len(call.fates), 1), self._loop.time() - call.started
         raise unknown from cause
 

@@ -122,10 +122,7 @@ async def watch(
         raise ConfigError("watch needs the id of one job at least")
     async with connection.client() as client:
         watches = [
-            (
-                job_id,
-                client.watch(job_id, interval=interval, timeout=timeout, follow_restarts=follow_restarts),
-            )
+            client.watch(job_id, interval=interval, timeout=timeout, follow_restarts=follow_restarts)
             for job_id in dict.fromkeys(job_ids)
         ]
         return await follow(watches, Output(as_json=as_json))

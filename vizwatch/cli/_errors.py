@@ -41,14 +41,14 @@ def exit_code(error: BaseException) -> ExitCode:
     return ExitCode.DEADLINE if isinstance(error, WatchTimeoutError) else ExitCode.FAILED
 
 
-def report(error: BaseException, about: str = "") -> ExitCode:
+def report(error: BaseException) -> ExitCode:
     """Says an error in one line, and returns its exit code; raises what is no user's matter.
 
     Nothing is said where the reader of the output is gone, as in ``vizwatch list | head -1``: that is how it
     wanted to end.
     """
     if isinstance(error, BaseExceptionGroup):
-        return report(error.exceptions[0], about)
+        return report(error.exceptions[0])
     if isinstance(error, OSError) and sys.stdout is not None:
         _discard_unwritten()
     if isinstance(error, BrokenPipeError):
@@ -57,7 +57,7 @@ def report(error: BaseException, about: str = "") -> ExitCode:
         raise error
     text = " ".join(str(error).split())
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"vizwatch: {about}{printable(text, _MAX_LINE)}\n")
+        sys.stderr.write(f"vizwatch: {printable(text, _MAX_LINE)}\n")
     return exit_code(error)
 
 

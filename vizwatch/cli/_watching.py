@@ -6,34 +6,32 @@ from collections.abc import Iterable
 
 import anyio
 
-from vizwatch import Transition, VizwatchError, Watch, WatchError
+from vizwatch import Transition, VizwatchError, Watch
 from vizwatch.cli._errors import ExitCode, report
 from vizwatch.cli._output import Output
 
 
-async def follow(watches: Iterable[tuple[str, Watch]], output: Output) -> int:
+async def follow(watches: Iterable[Watch], output: Output) -> int:
     """Prints the transitions of all watches; of their exit codes, returns the lowest that is not 0.
 
     A watch that fails says so, and does not end the others.
     """
     codes: list[int] = []
 
-    async def follow_one(job_id: str, watch: Watch) -> None:
+    async def follow_one(watch: Watch) -> None:
         last: Transition | None = None
         try:
             async for transition in watch:
                 output.transition(transition)
                 last = transition
         except VizwatchError as error:
-            # A watch's own errors name the job.
-            about = "" if isinstance(error, WatchError) else f"job {job_id}: "
-            codes.append(report(error, about))
+            codes.append(report(error))
         else:
             codes.append(_outcome(last))
 
     async with anyio.create_task_group() as tasks:
-        for job_id, watch in watches:
-            tasks.start_soon(follow_one, job_id, watch)
+        for watch in watches:
+            tasks.start_soon(follow_one, watch)
     return min(filter(None, codes), default=ExitCode.DONE)
 
 

@@ -1,0 +1,316 @@
+"""Watches while the service is down, slow, or does not know: what they cost, and what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from virtual import elapse
+
+import vizwatch
+from vizwatch import Client, Job, JobStatus
+from vizwatch._flows.watching import Watch
+from vizwatch._rules.cadence import Cadence, Doubt
+from vizwatch._rules.outage import FAILURES_TO_BE_DOWN, Outage
+from vizwatch._rules.transitions import Tracker
+from vizwatch._values.statuses import TERMINAL
+from vizwatch._world.gate import Gate
+from vizwatch._world.report import Report
+from vizwatch.emulator import Emulator
+
+pytestmark = pytest.mark.looptime
+
+INTERVAL = 15.0
+_MANY = 2_000
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+# --- the rule -------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.booleans(), max_size=60), st.floats(0, 0.999))
+def test_five_failures_in_a_row_are_an_outage_and_any_answer_ends_it(
+    outcomes: list[bool], chance: float
+) -> None:
+    outage, row, at = Outage(0.8, 30.0), 0, 0.0
+    for answered in outcomes:
+        at += 1.0
+        if answered:
+            outage.answered()
+            row = 0
+        else:
+            outage.failed(at, chance)
+            row += 1
+        assert outage.is_down() == (row >= FAILURES_TO_BE_DOWN)
+        if outage.is_down():
+            assert 0.4 <= outage.probe_at - at <= 30.0
+
+
+def test_probes_are_less_and_less_frequent() -> None:
+    outage = Outage(0.8, 30.0)
+    for _ in range(FAILURES_TO_BE_DOWN - 1):
+        outage.failed(0.0, 0.999)
+    pauses = []
+    for _ in range(10):
+        outage.failed(0.0, 0.999)
+        pauses.append(outage.probe_at)
+    assert pauses[0] == pytest.approx(0.8, rel=0.01)
+    assert pauses[-1] == pytest.approx(30.0, rel=0.01)
+    assert pauses == sorted(pauses)
+
+
+# --- many watches ---------------------------------------------------------------------------------------
+
+
+class Service:
+    """Reads of many jobs, counted by second; down when it is told to be."""
+
+    def __init__(self) -> None:
+        self.reads: Counter[int] = Counter()
+        self.by_job: Counter[int] = Counter()
+        self.down = False
+        self.status = JobStatus.RUNNING
+        self.gate, self.report = Gate(Outage(0.8, 30.0)), Report()
+
+    async def read(self, job_id: int) -> Job:
+        self.reads[int(now())] += 1
+        self.by_job[job_id] += 1
+        await elapse(0.01)
+        if self.down:
+            raise vizwatch.ConnectError("the service is down")
+        return Job(job_id, self.status)
+
+    def watch(self, job_id: int, chance: Callable[[], float]) -> Watch:
+        return Watch(
+            lambda: self.read(job_id),
+            self.gate,
+            self.report,
+            Tracker("p", job_id, TERMINAL),
+            Cadence(INTERVAL, 0.2, 0.8, 30.0),
+            Doubt(),
+            None,
+            request_time=30.0,
+            chance=chance,
+        )
+
+    def rate(self, begin: float, end: float) -> float:
+        return sum(self.reads[second] for second in range(int(begin), int(end))) / (int(end) - int(begin))
+
+
+@pytest.mark.fault("N18")
+async def test_an_outage_costs_next_to_nothing_and_watches_come_back_spread() -> None:
+    """Two hours of outage; benchmarks/soak.py does it with more watches."""
+    import random
+
+    chance = random.Random(7).random
+    service, ended = Service(), list[int]()
+
+    async def follow(job_id: int) -> None:
+        await elapse(chance() * INTERVAL)
+        async for transition in service.watch(job_id, chance):
+            if transition.is_terminal:
+                ended.append(job_id)
+
+    async with anyio.create_task_group() as tasks:
+        for job_id in range(_MANY):
+            tasks.start_soon(follow, job_id)
+        await elapse(60)
+        began = now()
+        healthy = service.rate(began - 30, began)
+        service.down = True
+        await elapse(7200)
+        assert service.rate(began, began + 7200) <= 0.02 * healthy
+        service.down, up = False, now()
+        await elapse(60)
+        service.status = JobStatus.COMPLETED
+    # From the first probe that was answered on; a second's rate is a matter of chance, ten seconds' is not.
+    rates = [service.rate(second, second + 10) for second in range(int(up), int(up) + 55)]
+    assert max(rates) <= 2 * healthy
+    assert max(service.reads[second] for second in range(int(up), int(up) + 55)) <= 2 * healthy
+    assert len(ended) == _MANY
+
+
+@pytest.mark.fault("R3")
+async def test_whoever_waits_longest_probes() -> None:
+    service = Service()
+    service.down = True
+    async with anyio.create_task_group() as tasks:
+
+        async def follow(job_id: int) -> None:
+            async for _ in service.watch(job_id, lambda: 0.5):
+                pass
+
+        for job_id in range(20):
+            tasks.start_soon(follow, job_id)
+        await elapse(3600)
+        assert max(service.by_job.values()) - min(service.by_job.values()) <= 3
+        service.down, service.status = False, JobStatus.COMPLETED
+
+
+async def test_a_probe_that_is_cancelled_lets_another_one_probe() -> None:
+    service = Service()
+    service.down = True
+
+    async def follow(job_id: int) -> None:
+        async for _ in service.watch(job_id, lambda: 0.5):
+            pass
+
+    watches = [asyncio.create_task(follow(job_id)) for job_id in range(5)]
+    await elapse(100)
+    for watch in watches[:4]:
+        watch.cancel()
+    service.down, service.status = False, JobStatus.COMPLETED
+    await asyncio.wait_for(watches[4], 60)
+    assert all(watch.cancelled() for watch in await asyncio.gather(*map(_settle, watches[:4])))
+
+
+async def _settle(task: asyncio.Task[None]) -> asyncio.Task[None]:
+    await asyncio.wait([task])
+    return task
+
+
+async def test_failures_of_one_job_do_not_hold_the_others(cloud: Emulator, here: Client) -> None:
+    broken, sound = cloud.add_jobs(2, status=8)
+    cloud.fault("status", status=500, match={"job_id": broken})
+    tasks = [asyncio.create_task(_all(here.watch(job_id, interval=10))) for job_id in (broken, sound)]
+    await elapse(600)
+    reads = sum(request.path.endswith(f"/{sound}") for request in cloud.requests)
+    assert reads >= 40
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# --- time -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault("N12", "freshness", "bounded")
+@pytest.mark.parametrize("latency", [0.0, 5.0, 14.0, 29.0])
+async def test_a_change_lies_between_its_two_reads_however_slow_they_are(latency: float) -> None:
+    """The answer is formed as soon as the request comes in, and takes its time on the way back."""
+    truth: list[tuple[float, JobStatus]] = [(0.0, JobStatus.WAITING)]
+    under_way, most = 0, 0
+
+    async def read() -> Job:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        status = truth[-1][1]
+        await elapse(latency)
+        under_way -= 1
+        return Job(7, status)
+
+    cadence = Cadence(INTERVAL, 0.2, 0.8, 30.0)
+    watch = Watch(
+        read, Gate(Outage(0.8, 30)), Report(), Tracker("p", 7, TERMINAL), cadence, Doubt(), None,
+        request_time=30.0, chance=lambda: 0.5,
+    )  # fmt: skip
+    start = now()
+    first = await anext(watch)
+    stepping = asyncio.create_task(anext(watch))
+    await elapse(3 * INTERVAL + 1)
+    truth.append((now(), JobStatus.RUNNING))
+    changed, second = now(), await stepping
+    zero = first.not_after.timestamp() - latency - start
+    assert second.not_before is not None
+    assert second.not_before.timestamp() - zero <= changed <= second.not_after.timestamp() - zero
+    lag = now() - changed
+    assert lag <= INTERVAL * 1.2 + 2 * latency
+    assert watch.age is not None
+    assert watch.age == pytest.approx(latency), "what was read is as old as the request"
+    assert not watch.stale
+    assert most == 1, "no two reads of one job overlap"
+
+
+# --- what is said ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault("W11")
+async def test_a_service_that_does_not_know_for_hours_is_stale_and_asked_no_more_often(
+    cloud: Emulator, here: Client
+) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [60, 0], [7260, 12]])
+    watch = here.watch(job_id)
+    assert [(await anext(watch)).current for _ in range(2)] == [8, 0]
+    assert watch.age == pytest.approx(15, abs=4)
+    step = asyncio.create_task(anext(watch))
+    await elapse(7000)
+    assert watch.stale
+    assert watch.age is not None
+    assert watch.age > 6900
+    assert len(cloud.requests) <= 7060 / (INTERVAL * 0.8)
+    assert (await step).current is JobStatus.KILLED
+    assert not watch.stale
+
+
+@pytest.mark.fault("W10")
+async def test_a_status_that_no_document_names_is_told_once(
+    cloud: Emulator, here: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "vizwatch")
+    job_ids = cloud.add_jobs(5, plan=[[0, 8], [20, 99], [60, 98], [100, 99], [140, 12]])
+    seen = await asyncio.gather(*(_all(here.watch(job_id)) for job_id in job_ids))
+    assert seen == [[8, 99, 98, 99, 12]] * 5
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        "a job has the status 98, which no document names: it ends no watch",
+        "a job has the status 99, which no document names: it ends no watch",
+    ]
+
+
+async def _all(watch: Watch) -> list[Any]:
+    return [transition.current async for transition in watch]
+
+
+@pytest.mark.fault("R8")
+async def test_thousands_of_failing_watches_are_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "vizwatch")
+    service = Service()
+    service.down = True
+    async with anyio.create_task_group() as tasks:
+
+        async def follow(job_id: int) -> None:
+            async for _ in service.watch(job_id, lambda: 0.5):
+                pass
+
+        for job_id in range(2_000):
+            tasks.start_soon(follow, job_id)
+        await elapse(600)
+        service.down, service.status = False, JobStatus.COMPLETED
+    assert 1 <= len(caplog.records) <= 11
+    assert caplog.records[1].getMessage().endswith("the service is down")
+    told = sum(int(record.getMessage().split()[0]) for record in caplog.records)
+    assert told <= service.reads.total()
+
+
+@pytest.mark.fault("C4")
+async def test_the_error_of_a_watch_names_its_job(cloud: Emulator, here: Client) -> None:
+    ids = cloud.add_jobs(3, status=8)
+    cloud.fault("status", status=403, code="ModelArts.0108", match={"job_id": ids[1]}, after=1)
+    failed: list[vizwatch.ApiError] = []
+
+    async def follow(job_id: int) -> None:
+        async for _ in here.watch(job_id):
+            pass
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with anyio.create_task_group() as tasks:
+            for job_id in ids:
+                tasks.start_soon(follow, job_id)
+    for error in caught.value.exceptions:
+        assert isinstance(error, vizwatch.PermissionDeniedError)
+        failed.append(error)
+    assert [error.job_id for error in failed] == [ids[1]]
+    assert str(failed[0]).startswith(f"job {ids[1]}: get job: HTTP 403")
+    missing = here.watch(4711)
+    with pytest.raises(vizwatch.NotFoundError, match="job 4711: get job: HTTP 404"):
+        await anext(missing)

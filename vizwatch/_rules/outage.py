@@ -1,0 +1,43 @@
+"""Whether a service is down, as all watches of a client see it together."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import attrs
+
+FAILURES_TO_BE_DOWN: Final = 5
+
+
+@attrs.define
+class Outage:
+    """Counts failures in a row over all reads, and says when the next one is worth it, in seconds.
+
+    A few failures among many reads are the weather; five in a row, with no answer between them, are an
+    outage. Then one read at a time asks whether it is over, after pauses that grow from `backoff_base` to
+    `backoff_max`, each the whole or a random part down to half of it.
+    """
+
+    backoff_base: float
+    backoff_max: float
+    _failures: int = attrs.field(default=0, init=False)
+    _probes: int = attrs.field(default=0, init=False)
+    probe_at: float = attrs.field(default=-math.inf, init=False)
+    """When to ask again whether it is over."""
+
+    def is_down(self) -> bool:
+        """Whether nothing but a probe should be sent."""
+        return self._failures >= FAILURES_TO_BE_DOWN
+
+    def answered(self) -> None:
+        """Any answer of the service, a refusal too: it is there."""
+        self._failures = self._probes = 0
+
+    def failed(self, now: float, chance: float) -> None:
+        """A read got no answer; `chance` is a random number from [0, 1)."""
+        self._failures += 1
+        if self.is_down():
+            pause = min(self.backoff_max, self.backoff_base * 2.0 ** min(self._probes, 60))
+            self._probes += 1
+            self.probe_at = now + pause * (0.5 + 0.5 * chance)

@@ -1,0 +1,58 @@
+"""The gate before the reads of watches: while the service is down, one at a time asks whether it still is."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+from vizwatch._rules import retrying
+from vizwatch._rules.outage import Outage
+from vizwatch._values.errors import CallError
+
+T = TypeVar("T")
+
+
+class Gate:
+    """One for all watches of a client.
+
+    Ten thousand watches that each try on their own keep a service down that just comes up, and then all come
+    at once. Behind the gate one of them probes, whoever waits longest; and when the service answers, the
+    others come back spread over their interval.
+    """
+
+    def __init__(self, outage: Outage) -> None:
+        self._outage = outage
+        self._line = asyncio.Lock()
+        self._random = random.Random()
+
+    async def read(self, read: Callable[[], Awaitable[T]], interval: float) -> T:
+        """What `read` gives or raises, once it may be sent.
+
+        Args:
+            read: Reads once.
+            interval: Over how many seconds the watches of this kind spread after an outage.
+        """
+        if self._outage.is_down():
+            async with self._line:
+                # Whoever held the line before may have found that it is over.
+                if self._outage.is_down():
+                    await anyio.sleep_until(self._outage.probe_at)
+                    return await self._tried(read)
+            await anyio.sleep(self._random.random() * interval)
+        return await self._tried(read)
+
+    async def _tried(self, read: Callable[[], Awaitable[T]]) -> T:
+        try:
+            value = await read()
+        except CallError as error:
+            if retrying.is_outage(error):
+                self._outage.failed(anyio.current_time(), self._random.random())
+            else:
+                self._outage.answered()
+            raise
+        self._outage.answered()
+        return value

@@ -1,0 +1,40 @@
+"""What watches have to tell whoever runs them, in few lines of the logger `vizwatch`."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Final
+
+import anyio
+
+from vizwatch._values.errors import CallError
+from vizwatch._values.statuses import JobStatus
+
+_LOG: Final = logging.getLogger("vizwatch")
+_EVERY: Final = 60.0
+_MOST_CODES: Final = 100
+
+
+class Report:
+    """One for all watches of a client: what happens to thousands of them is still one line a minute."""
+
+    def __init__(self) -> None:
+        self._failed = 0
+        self._told_at = -math.inf
+        self._codes: set[int] = set()
+
+    def read(self, status: JobStatus) -> None:
+        """A read succeeded; a status that no document names is told once."""
+        if status.is_known or status in self._codes or len(self._codes) >= _MOST_CODES:
+            return
+        self._codes.add(int(status))
+        _LOG.warning("a job has the status %d, which no document names: it ends no watch", status)
+
+    def failed(self, error: CallError) -> None:
+        """A watch could not read its job, and will try again."""
+        self._failed += 1
+        now = anyio.current_time()
+        if now - self._told_at >= _EVERY:
+            _LOG.warning("%d reads of watches failed, the last with: %s", self._failed, error)
+            self._failed, self._told_at = 0, now
