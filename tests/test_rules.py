@@ -271,6 +271,37 @@ def test_single_reads_of_a_replica_that_lags_change_nothing(truth: list[tuple[in
     assert seen == sorted(set(codes))
 
 
+@pytest.mark.fault("W5")
+@pytest.mark.parametrize(
+    ("reads", "runs"),
+    [
+        # Running, and running again: it was stopped and restarted between two reads.
+        ([(0, 8, 500), (15, 8, 3), (20, 8, 8)], [(8, 1, False), (8, 2, True)]),
+        (
+            [(0, 8, 500), (15, 8, 3), (20, 8, 8), (35, 8, 2), (40, 8, 7)],
+            [(8, 1, False), (8, 2, True), (8, 3, True)],
+        ),
+        # A replica that lags says so once, or what cannot be of a new run.
+        ([(0, 8, 10), (15, 8, 3), (20, 8, 30)], [(8, 1, False)]),
+        ([(0, 8, 500), (15, 8, 450), (20, 8, 455)], [(8, 1, False)]),
+        ([(0, 8, 500), (15, 8, None), (30, 8, None)], [(8, 1, False)]),
+        # An end, and an end of a shorter run.
+        ([(0, 12, 500), (15, 12, 4), (20, 12, 4)], [(12, 1, False), (12, 2, True)]),
+    ],
+)
+def test_a_restart_between_two_reads_is_known_by_the_duration(
+    reads: list[tuple[float, int, int | None]], runs: list[tuple[int, int, bool]]
+) -> None:
+    tracker, seen = Tracker("p", 197, TERMINAL, follow_restarts=True), []
+    for seconds, code, duration in reads:
+        at = NOW + dt.timedelta(seconds=seconds)
+        job = Job(197, JobStatus(code), duration=None if duration is None else duration * 1000)
+        transition = tracker.saw(job, at, at)
+        if transition is not None:
+            seen.append((transition.current, transition.run, transition.gap))
+    assert seen == runs
+
+
 def test_a_job_is_followed_from_where_it_was_without_a_transition_for_that() -> None:
     tracker = Tracker("p", 197, {JobStatus.DELETE_FAILED})
     tracker.begin(Job(197, JobStatus.DELETE_FAILED), NOW)

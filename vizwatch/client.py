@@ -18,6 +18,7 @@ from vizwatch._flows.writing import arrival, carried_out
 from vizwatch._rules import codec, reconciling, wire
 from vizwatch._rules.cadence import Cadence, OwnWrites
 from vizwatch._rules.listing import Ask
+from vizwatch._rules.mailbox import Mailbox
 from vizwatch._rules.outage import Outage
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values import checks
@@ -214,6 +215,7 @@ class Client:
         timeout: Seconds | None = None,
         terminal: Statuses | None = None,
         follow_restarts: bool = False,
+        backlog: int | None = None,
     ) -> Watch:
         """The job's transitions: first the status found, then each change, until its end.
 
@@ -226,13 +228,23 @@ class Client:
             terminal: The statuses that end the watch, instead of those with `is_terminal`.
             follow_restarts: Whether to go on after a terminal status, for the job's next run; then only
                 deletion, a deadline or closing ends the watch.
+            backlog: How many transitions to keep for a consumer that is slow, while the watch goes on reading
+                in the background: all in order up to this number, and beyond it the newest as one that says
+                in `skipped` how many it left out. ``None`` to read only when the next one is asked for.
         """
         number = checks.job_id(job_id)
         ends = TERMINAL if terminal is None else checks.statuses("terminal", terminal)
         tracker = Tracker(self.project_id, number, ends, checks.switch("follow_restarts", follow_restarts))
-        return self._watch(tracker, interval, timeout)
+        bound = None if backlog is None else checks.whole("backlog", backlog, low=1, high=1_000_000)
+        return self._watch(tracker, interval, timeout, None if bound is None else Mailbox(bound))
 
-    def _watch(self, tracker: Tracker, interval: Seconds | None, timeout: Seconds | None) -> Watch:
+    def _watch(
+        self,
+        tracker: Tracker,
+        interval: Seconds | None,
+        timeout: Seconds | None,
+        backlog: Mailbox | None = None,
+    ) -> Watch:
         settings = self.settings
         if interval is not None:
             interval = checks.seconds("interval", interval, low=settings.poll_interval_min, high=86_400)
@@ -254,6 +266,7 @@ class Client:
             timeout=None if timeout is None else checks.seconds("timeout", timeout, low=0.001),
             request_time=settings.attempt_timeout,
             chance=self._random.random,
+            backlog=backlog,
         )
         self._watches.add(watch)
         return watch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import math
 from collections.abc import Awaitable, Callable, Collection
@@ -13,6 +14,7 @@ import attrs
 
 from vizwatch._rules import retrying
 from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Doubt
+from vizwatch._rules.mailbox import Mailbox
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.errors import (
     CallError,
@@ -21,6 +23,7 @@ from vizwatch._values.errors import (
     JobEndedError,
     JobGoneError,
     NotFoundError,
+    VizwatchError,
     WatchTimeoutError,
 )
 from vizwatch._values.models import Job, Transition
@@ -43,7 +46,13 @@ class Watch:
     is tried again, however often, until the deadline; a refusal that no later read will change is raised.
 
     Nothing runs between two steps of the iteration, so that a watch may be broken off and forgotten at any
-    time; after a cancelled step it can go on. A status that comes and goes between two reads is not seen.
+    time; after a cancelled step it can go on. A status that comes and goes between two reads is not seen,
+    and nothing is read while the consumer is busy. With a backlog, the watch goes on reading meanwhile, in a
+    task of its own, and has to be entered::
+
+        async with client.watch(197, backlog=64) as watch:
+            async for transition in watch:
+                await slow(transition)
     """
 
     _read: Callable[[], Awaitable[Job]]
@@ -57,6 +66,8 @@ class Watch:
     """How long one read may take, in seconds."""
     _chance: Callable[[], float]
     """A random number from [0, 1)."""
+    _backlog: Mailbox | None = None
+    """Where transitions wait that are read ahead of the consumer; ``None`` to read when asked."""
     _clock: _Clock | None = attrs.field(default=None, init=False)
     _deadline: float = attrs.field(default=math.inf, init=False)
     _look_at: float = attrs.field(default=-math.inf, init=False)
@@ -66,6 +77,10 @@ class Watch:
     """The job as last read, believed or not."""
     _step: anyio.CancelScope | None = attrs.field(default=None, init=False)
     _closed: bool = attrs.field(default=False, init=False)
+    _failed: bool = attrs.field(default=False, init=False)
+    _reader: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+    _came: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _failure: VizwatchError | None = attrs.field(default=None, init=False)
 
     @property
     def job(self) -> Job | None:
@@ -90,7 +105,10 @@ class Watch:
         return self
 
     async def __anext__(self) -> Transition:
-        if self._closed or self._tracker.ended:
+        return await (self._read_now() if self._backlog is None else self._from_backlog(self._backlog))
+
+    async def _read_now(self) -> Transition:
+        if self._is_over:
             raise StopAsyncIteration
         if self._step is not None:
             raise ConfigError("this watch is being iterated already: make one watch for each task")
@@ -104,9 +122,39 @@ class Watch:
             self._step = None
         if transition is not None:
             return transition
-        if self._closed or self._tracker.ended:
+        if self._is_over:
             raise StopAsyncIteration
         raise self._late()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._closed or self._failed or self._tracker.ended
+
+    async def _from_backlog(self, backlog: Mailbox) -> Transition:
+        if self._reader is None:
+            raise ConfigError("a watch with a backlog reads in a task of its own: enter it by `async with`")
+        while not self._closed:
+            transition = backlog.take()
+            if transition is not None:
+                return transition
+            if self._reader.done():
+                break
+            self._came.clear()
+            await self._came.wait()
+        failure, self._failure = self._failure, None
+        if failure is not None and not self._closed:
+            raise failure
+        raise StopAsyncIteration
+
+    async def _fill(self, backlog: Mailbox) -> None:
+        try:
+            while True:
+                backlog.put(await self._read_now())
+                self._came.set()
+        except StopAsyncIteration:
+            pass
+        except VizwatchError as error:
+            self._failure = error
 
     def _started(self) -> _Clock:
         """The watch's clock; it and the deadline run from the first step."""
@@ -146,7 +194,7 @@ class Watch:
         except CallError as error:
             error.job_id = self._tracker.job_id
             if retrying.is_permanent(error):
-                self._closed = True
+                self._failed = True
                 raise
             self._report.failed(error)
             pause = self._cadence.after_failure(self._chance(), error.retry_after)
@@ -178,7 +226,7 @@ class Watch:
             return None
         transition = self._tracker.gone(clock.at(now))
         if transition is None:
-            self._closed = True
+            self._failed = True
             error.job_id = self._tracker.job_id
             raise error
         return transition
@@ -197,8 +245,16 @@ class Watch:
         self._closed = True
         if self._step is not None:
             self._step.cancel()
+        if self._reader is not None:
+            self._came.set()
+            self._reader.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([self._reader])
 
     async def __aenter__(self) -> Self:
+        if self._backlog is not None and self._reader is None:
+            self._reader = asyncio.create_task(self._fill(self._backlog))
+            self._reader.add_done_callback(lambda _: self._came.set())
         return self
 
     async def __aexit__(

@@ -48,7 +48,8 @@ class Tracker:
 
     A step back, from running to waiting or from an end to a run, is mostly a replica that lags: it is held
     until the next read says the same. To leave an end, the job must also not have run for longer than it can
-    have since then, or say so for a minute.
+    have since then, or say so for a minute. A status that stays, while the duration begins anew, is a step
+    back too: the job was restarted between two reads, and that is a transition with a gap.
     """
 
     project_id: str
@@ -84,12 +85,13 @@ class Tracker:
         if self._is_held(job, asked):
             return None
         previous, not_before = self.job, self._last_read
+        unseen_run = self._ran_anew(job, asked)
         self.job, self._last_read = job, asked
-        if previous is not None and previous.status == job.status:
+        if previous is not None and previous.status == job.status and not unseen_run:
             return None
         is_terminal = job.status in self.terminal
         restarted = previous is not None and previous.status in self.terminal
-        if restarted:
+        if restarted or unseen_run:
             self._run += 1
         self.ended = is_terminal and not self.follow_restarts
         return self._transition(
@@ -99,11 +101,23 @@ class Tracker:
             not_before,
             at,
             is_terminal=is_terminal,
-            gap=restarted and is_terminal,  # from one end to another there was a run that no read saw
+            # From one end to another, too, there was a run that no read saw.
+            gap=unseen_run or (restarted and is_terminal),
         )
 
+    def _ran_anew(self, job: Job, asked: dt.datetime) -> bool:
+        """Whether a status that stayed is that of another run: its duration began after the last read."""
+        before, last_read = self.job, self._last_read
+        if before is None or last_read is None or before.status != job.status:
+            return False
+        if before.duration is None or job.duration is None or job.duration >= before.duration:
+            return False
+        return job.duration <= (asked - last_read).total_seconds() * 1000
+
     def _is_held(self, job: Job, asked: dt.datetime) -> bool:
-        if self.job is None or self._last_read is None or not _goes_back(self.job.status, job.status):
+        if self.job is None or self._last_read is None:
+            return False
+        if not _goes_back(self.job.status, job.status) and not self._ran_anew(job, asked):
             self._step_back = None
             return False
         if self._step_back is None:

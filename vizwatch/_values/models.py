@@ -110,5 +110,7 @@ class Transition:
     """When the new status was first read (UTC)."""
     gap: bool = False
     """Whether something provably happened between the two reads that no read saw."""
+    skipped: int = 0
+    """How many changes just before were seen and left out, since the consumer was slow: see `backlog`."""
     is_terminal: bool = False
     """Whether the job has come to its end with this: a terminal status, or deleted."""
