@@ -17,6 +17,7 @@ from vizwatch._flows.watching import Watch, wait_until
 from vizwatch._flows.writing import arrival, carried_out
 from vizwatch._rules import codec, reconciling, wire
 from vizwatch._rules.cadence import Cadence, OwnWrites
+from vizwatch._rules.complete import check_complete
 from vizwatch._rules.listing import Ask
 from vizwatch._rules.mailbox import Mailbox
 from vizwatch._rules.outage import Outage
@@ -160,8 +161,20 @@ class Client:
         per_page: int | None = None,
         page: int = 1,
         limit: int | None = None,
+        complete: bool = False,
+        on_bad_row: str = "raise",
     ) -> JobPager:
         """The jobs of one workspace, read page by page while they are iterated.
+
+        Pages drift while they are read. No job is given twice; but when jobs listed before it are deleted
+        meanwhile, a job may move to a page already read and be skipped.
+
+        A *complete* listing skips no job that exists from its first read to its last: it looks for the last
+        page, and reads from there to the first one, by `job_id`. Jobs created or deleted meanwhile may be in
+        it or not. Two things are assumed, and no document says them: a new job's id is higher than all before
+        it, and a page shows the jobs as they are when it is read. :class:`ProtocolError` says that pages are
+        not in order. It costs a few requests more than there are pages. With `order="desc"` jobs come as they
+        are read, in constant memory; with `"asc"` none comes before all are read, and all are held.
 
         Args:
             status: Only jobs in this status, or in one of these: one listing for each, merged in the order
@@ -176,7 +189,18 @@ class Client:
                 100 where the service refuses more.
             page: The page to begin with, from 1; of one status only.
             limit: How many jobs to give at most.
+            complete: Whether to skip no job; see above. Only `workspace_id`, `per_page` and `order` may be
+                given beside it. A job may come into what `status` or `search_content` select while that is
+                read, and move others to pages already read: choose among the jobs that are given. In any
+                other order than that of `job_id` a new job does the same. `page`, `limit` and
+                `on_bad_row="skip"` leave jobs out.
+            on_bad_row: `raise` for a :class:`DecodeError` at a row that is no job, or `skip` to leave it out:
+                `JobPage.skipped` of :meth:`JobPager.pages` says how many were.
+
+        Raises:
+            ConfigError: An argument is wrong, or may not be given beside `complete`.
         """
+        skips = checks.choice("on_bad_row", on_bad_row, ("raise", "skip")) == "skip"
         if limit is not None:
             limit = checks.whole("limit", limit, low=0, high=2**63 - 1)
         if per_page is not None:
@@ -196,12 +220,25 @@ class Client:
             raise ConfigError(
                 "page must be 1 where several statuses are asked for: each has pages of its own"
             )
+        if checks.switch("complete", complete):
+            check_complete(
+                {
+                    "status": status,
+                    "search_content": ask.search_content,
+                    "sort_by": sort_by,
+                    "page": page,
+                    "limit": limit,
+                    "on_bad_row": on_bad_row,
+                }
+            )
 
         async def fetch(query: wire.Query, number: int, size: int) -> JobPage:
             request = wire.list_jobs(self.project_id, query, page=number, per_page=size)
-            return await self._project.call(request, lambda body: codec.decode_page(body, number))
+            return await self._project.call(
+                request, lambda body: codec.decode_page(body, number, skips_bad_rows=skips)
+            )
 
-        return JobPager(fetch, queries, ask, self._dialect)
+        return JobPager(fetch, queries, ask, self._dialect, complete=complete)
 
     async def get_job(self, job_id: int | str) -> Job:
         """The job's details. Raises :class:`NotFoundError` where there is no such job."""

@@ -8,10 +8,11 @@ from typing import Self
 import attrs
 
 from vizwatch._rules import wire
+from vizwatch._rules.complete import CompleteListing
 from vizwatch._rules.listing import Ask, Limits, Listing, Seen
 from vizwatch._rules.merging import Merge
 from vizwatch._rules.wire import Query
-from vizwatch._values.errors import BadRequestError, ConfigError
+from vizwatch._values.errors import BadRequestError, CallError, ConfigError
 from vizwatch._values.models import Job, JobPage
 
 FetchPage = Callable[[Query, int, int], Awaitable[JobPage]]
@@ -41,7 +42,12 @@ class JobPager:
 
     Each iteration reads the listing anew, and holds one page at a time. Nothing is left open when it is
     broken off. A job is given once, however the pages drift; one that other jobs' deletion moves to a page
-    already read is missed.
+    already read is missed, unless the listing is :attr:`complete`.
+
+    An error comes after the jobs of the pages before it, and its `page` and `per_page` say which page could
+    not be read (of several statuses, a page of one of their listings). Going on with the same iterator of
+    :meth:`pages` reads that page again. So does a new listing with this `page` and this `per_page`, where
+    neither is a complete one nor of several statuses; it does not know which jobs were given before.
     """
 
     _fetch: FetchPage
@@ -49,6 +55,8 @@ class JobPager:
     """One for each status asked for."""
     _ask: Ask
     _dialect: Dialect
+    complete: bool = False
+    """Whether no job that exists from the first read to the last is skipped; see :meth:`Client.list_jobs`."""
 
     def __aiter__(self) -> AsyncIterator[Job]:
         """The jobs, one by one."""
@@ -60,10 +68,14 @@ class JobPager:
         Of several statuses, they are the merged listing's: as many jobs as are settled by one more request,
         with the sum of the totals.
         """
+        query = self._queries[0]
+        if self.complete:
+            query_up = attrs.evolve(query, order="asc")
+            backwards = _Pages(self._fetch, query_up, self._ask, self._dialect, complete=True)
+            return _Ascending(backwards) if query.order == "asc" else _Descending(backwards)
         listings = [_Pages(self._fetch, query, self._ask, self._dialect) for query in self._queries]
         if len(listings) == 1:
             return listings[0]
-        query = self._queries[0]
         merge = Merge(query.sort_by, query.order == "desc", len(listings))
         return _MergedPages(listings, merge, Seen(_ascending(query)), self._ask.limit)
 
@@ -89,8 +101,9 @@ class _Pages:
     _query: Query
     _ask: Ask
     _dialect: Dialect
+    _complete: bool = False
     _limits: Limits = attrs.field(factory=Limits, init=False)
-    _listing: Listing | None = attrs.field(default=None, init=False)
+    _listing: Listing | CompleteListing | None = attrs.field(default=None, init=False)
     _given: int = attrs.field(default=0, init=False)
 
     def __aiter__(self) -> Self:
@@ -98,20 +111,21 @@ class _Pages:
 
     async def __anext__(self) -> JobPage:
         left = None if self._ask.limit is None else self._ask.limit - self._given
-        if left == 0 or (self._listing is not None and self._listing.ended):
-            raise StopAsyncIteration
-        page = await self._next()
+        page = None
+        while page is None:
+            if left == 0 or (self._listing is not None and self._listing.ended):
+                raise StopAsyncIteration
+            page = await self._next()
         jobs = tuple(job for job in page.jobs if self._ask.is_found(job, self._limits))[:left]
         self._given += len(jobs)
         return page if len(jobs) == len(page.jobs) else attrs.evolve(page, jobs=jobs)
 
-    async def _next(self) -> JobPage:
+    async def _next(self) -> JobPage | None:
         if self._listing is not None:
             return await self._read(self._listing)
         self._limits = self._dialect.limits
         while True:
-            per_page, first = self._ask.at_once(self._limits), self._ask.first_page(self._limits)
-            listing = Listing(Seen(_ascending(self._query)), per_page, first)
+            listing = self._begun()
             try:
                 page = await self._read(listing)
             except BadRequestError as error:
@@ -124,11 +138,56 @@ class _Pages:
                 self._dialect.learn(self._limits)
                 return page
 
-    async def _read(self, listing: Listing) -> JobPage:
+    def _begun(self) -> Listing | CompleteListing:
+        per_page = self._ask.at_once(self._limits)
+        if self._complete:
+            return CompleteListing(per_page)
+        return Listing(Seen(_ascending(self._query)), per_page, self._ask.first_page(self._limits))
+
+    async def _read(self, listing: Listing | CompleteListing) -> JobPage | None:
         query = self._query
         if query.search_content is not None:
             query = attrs.evolve(query, search_content=query.search_content[: self._limits.search_content])
-        return listing.take(await self._fetch(query, listing.page, listing.per_page))
+        try:
+            return listing.take(await self._fetch(query, listing.page, listing.per_page))
+        except CallError as error:
+            error.page, error.per_page = listing.page, listing.per_page
+            raise
+
+
+@attrs.define
+class _Descending:
+    """The pages of a complete listing as they are read, each with its last job first."""
+
+    _pages: AsyncIterator[JobPage]
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> JobPage:
+        page = await anext(self._pages)
+        return attrs.evolve(page, jobs=page.jobs[::-1])
+
+
+@attrs.define
+class _Ascending:
+    """The pages of a complete listing from the first to the last: held, since the first is read last."""
+
+    _pages: AsyncIterator[JobPage]
+    _held: list[JobPage] = attrs.field(factory=list, init=False)
+    _is_read: bool = attrs.field(default=False, init=False)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> JobPage:
+        if not self._is_read:
+            async for page in self._pages:
+                self._held.append(page)
+            self._is_read = True
+        if not self._held:
+            raise StopAsyncIteration
+        return self._held.pop()
 
 
 @attrs.define
@@ -140,6 +199,8 @@ class _MergedPages:
     _limit: int | None
     _latest: dict[int, JobPage] = attrs.field(factory=dict, init=False)
     """The last page of each listing."""
+    _skipped: int = attrs.field(default=0, init=False)
+    """The rows left out of the pages that were read since the last one was given."""
     _number: int = attrs.field(default=0, init=False)
     _given: int = attrs.field(default=0, init=False)
 
@@ -153,7 +214,7 @@ class _MergedPages:
             if number is not None:
                 await self._read(number)
             jobs = tuple(self._seen.take(self._merge.settled()))[:left]
-            if jobs:
+            if jobs or self._skipped:
                 self._given += len(jobs)
                 return self._page(jobs)
             if number is None:
@@ -167,16 +228,19 @@ class _MergedPages:
         else:
             self._merge.add(number, page.jobs)
             self._latest[number] = page
+            self._skipped += page.skipped
 
     def _page(self, jobs: tuple[Job, ...]) -> JobPage:
         self._number += 1
         totals = [page.job_total_count for page in self._latest.values()]
         known = [total for total in totals if total is not None]
         *_, latest = self._latest.values()
+        skipped, self._skipped = self._skipped, 0
         return attrs.evolve(
             latest,
             jobs=jobs,
             page=self._number,
+            skipped=skipped,
             job_total_count=sum(known) if len(known) == len(totals) else None,
         )
 

@@ -33,14 +33,17 @@ T = TypeVar("T")
 _SHORT_LIFE: Final = 3600.0
 
 
-def decode_page(body: bytes, page: int) -> JobPage | Failure:
-    """The list envelope. Raises :class:`DecodeError` with the path of what is wrong."""
+def decode_page(body: bytes, page: int, *, skips_bad_rows: bool = False) -> JobPage | Failure:
+    """The list envelope. Raises :class:`DecodeError` with the path of what is wrong.
+
+    With `skips_bad_rows` a row that is no job is left out and counted, and only the rest must be right.
+    """
     try:
         envelope = _PAGE.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _tolerant_page(_document(body), page)
-    if not envelope.is_success:
-        return _tolerant_page(_document(body), page)
+        envelope = None
+    if envelope is None or not envelope.is_success:
+        return _tolerant_page(_document(body), page, skips_bad_rows=skips_bad_rows)
     return JobPage(
         tuple(_jobs(map(astuple, envelope.jobs))),
         page,
@@ -269,7 +272,7 @@ class _Envelope:
     quotas: int | None = None
 
 
-def _tolerant_page(document: dict[str, Any], page: int) -> JobPage | Failure:
+def _tolerant_page(document: dict[str, Any], page: int, *, skips_bad_rows: bool = False) -> JobPage | Failure:
     failure = _failure_in(document, payload="jobs")
     if failure is not None:
         return failure
@@ -277,10 +280,26 @@ def _tolerant_page(document: dict[str, Any], page: int) -> JobPage | Failure:
         document = {**document, "jobs": []}
     elif not isinstance(document.get("jobs", []), list):
         raise DecodeError("expected an array", path="$.jobs")
+    rows = document.get("jobs", [])
+    if skips_bad_rows and rows:
+        document = {**document, "jobs": [row for row in rows if _is_job(row)]}
     envelope = _structured(document, _Envelope, "$")
     return JobPage(
-        tuple(envelope.jobs), page, envelope.job_total_count, envelope.job_count_limit, envelope.quotas
+        tuple(envelope.jobs),
+        page,
+        envelope.job_total_count,
+        envelope.job_count_limit,
+        envelope.quotas,
+        len(rows) - len(envelope.jobs),
     )
+
+
+def _is_job(row: object) -> bool:
+    try:
+        _structured(row, Job, "$")
+    except DecodeError:
+        return False
+    return True
 
 
 def _structured(document: object, kind: type[T], path: str) -> T:

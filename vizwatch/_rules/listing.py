@@ -10,6 +10,7 @@ from typing import Final
 
 import attrs
 
+from vizwatch._values.errors import ProtocolError
 from vizwatch._values.models import Job, JobPage
 
 
@@ -74,6 +75,7 @@ class Ask:
 _BARREN_PAGES_TO_END: Final = 2
 _DOCUMENTED_CAPS: Final = frozenset({10, 100})  # a default, and one document's limit of `per_page`
 _REMEMBERED: Final = 10_000
+_UNREADABLE_PAGES: Final = 100
 
 
 @attrs.define
@@ -134,7 +136,7 @@ class Listing:
 
     `job_total_count` can be wrong, so it ends a listing only together with a page shorter than asked for,
     and it prolongs one, past pages that bring nothing new, only a little: a server may cap `per_page`, ignore
-    `page`, and answer an empty page in the middle.
+    `page`, and answer an empty page in the middle. Rows that were left out are on the page and in the total.
     """
 
     seen: Seen
@@ -144,7 +146,9 @@ class Listing:
     count: int = attrs.field(default=0, init=False)
     """How many jobs were given so far."""
     ended: bool = attrs.field(default=False, init=False)
+    _skipped: int = attrs.field(default=0, init=False)
     _barren: int = attrs.field(default=0, init=False)
+    _unreadable: int = attrs.field(default=0, init=False)
     _from_the_start: bool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -155,9 +159,15 @@ class Listing:
         """The page with only its new jobs."""
         new = self.seen.take(page.jobs)
         self.count += len(new)
+        self._skipped += page.skipped
         self.page += 1
-        self._barren = 0 if new else self._barren + 1
-        self.ended = self._is_last(len(page.jobs), page.job_total_count)
+        # Whether rows without an id are new, none can tell: they are where nothing else is on the page.
+        is_unreadable = page.skipped > 0 and not page.jobs
+        self._unreadable = self._unreadable + 1 if is_unreadable else 0
+        if self._unreadable > _UNREADABLE_PAGES:
+            raise ProtocolError(f"list jobs: not one row of {self._unreadable} pages in succession is a job")
+        self._barren = 0 if new or is_unreadable else self._barren + 1
+        self.ended = self._is_last(len(page.jobs) + page.skipped, page.job_total_count)
         if len(new) == len(page.jobs):
             return page
         return attrs.evolve(page, jobs=tuple(new))
@@ -167,4 +177,4 @@ class Listing:
             has_more = total is not None and (total > self.count if self._from_the_start else came > 0)
             return self._barren >= _BARREN_PAGES_TO_END or not has_more
         is_short = came < self.per_page and came not in _DOCUMENTED_CAPS
-        return is_short and self._from_the_start and total == self.count
+        return is_short and self._from_the_start and total == self.count + self._skipped

@@ -73,6 +73,10 @@ class CallError(VizwatchError):
         """The job that was watched, where a watch raises it."""
         self.retry_after: float | None = None
         """How long the service asks to wait, in seconds."""
+        self.page: int | None = None
+        """The page of a listing that could not be read: where to go on, in pages of :attr:`per_page` jobs."""
+        self.per_page: int | None = None
+        """How many jobs that page was asked for, and so what its number means."""
 
     def _text(self) -> str:
         return super().__str__()

@@ -85,6 +85,8 @@ class JobPage:
     """How many jobs can be created; how many *more*, by the China document."""
     quotas: int | None = None
     """How many visualization jobs may run, by the China document; elsewhere, the maximum of training jobs."""
+    skipped: int = 0
+    """How many of the page's rows were left out since they are no jobs, with ``on_bad_row="skip"``."""
 
 
 @attrs.frozen(kw_only=True)
