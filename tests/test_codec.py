@@ -194,10 +194,11 @@ def test_an_error_code_beside_a_payload_is_no_failure_either() -> None:
 # --- pages ----------------------------------------------------------------------------------------------
 
 
-def decode_page(document: Any) -> JobPage | Failure:
-    return codec.decode_page(json.dumps(document).encode(), page=3)
+def decode_page(document: Any, *, skips_bad_rows: bool = False) -> JobPage | Failure:
+    return codec.decode_page(json.dumps(document).encode(), page=3, skips_bad_rows=skips_bad_rows)
 
 
+@pytest.mark.fault("J14")
 def test_jobs_null_is_an_empty_page() -> None:
     assert decode_page({"jobs": None}) == JobPage((), 3)
 
@@ -218,6 +219,47 @@ def test_a_bad_page_is_refused_with_the_place(document: object, path: str) -> No
     with pytest.raises(DecodeError) as caught:
         decode_page(document)
     assert caught.value.path == path
+
+
+BAD_ROWS = [
+    3,
+    None,
+    {},
+    {"job_id": 1},
+    {"job_id": True, "status": 8},
+    {**MINIMAL, "schedule": [5]},
+    {**MINIMAL, "duration": "long"},
+]
+
+
+@pytest.mark.fault("J14")
+@pytest.mark.parametrize("bad", BAD_ROWS)
+def test_a_bad_row_among_a_hundred_is_refused_or_left_out_and_counted(bad: object) -> None:
+    good = [{**MINIMAL, "job_id": number, "more": number} for number in range(99)]
+    document = {"jobs": [*good[:7], bad, *good[7:]], "job_total_count": "100"}
+    with pytest.raises(DecodeError, match=r"- at \$\.jobs\[7\]"):
+        decode_page(document)
+    page = decode_page(document, skips_bad_rows=True)
+    assert isinstance(page, JobPage)
+    assert [job.job_id for job in page.jobs] == list(range(99))
+    assert [job.extra for job in page.jobs] == [{"more": number} for number in range(99)]
+    assert (page.skipped, page.job_total_count, page.page) == (1, 100, 3)
+
+
+@pytest.mark.fault("J14")
+@pytest.mark.parametrize("document", [{}, {"jobs": {}}, {"jobs": [MINIMAL], "quotas": "many"}, [], "x"])
+def test_what_is_wrong_beside_the_rows_is_refused_also_where_bad_rows_are_left_out(document: object) -> None:
+    with pytest.raises(DecodeError):
+        decode_page(document, skips_bad_rows=True)
+
+
+@given(st.lists(st.sampled_from([*BAD_ROWS, MINIMAL, {**MINIMAL, "status": "8"}]), max_size=9))
+def test_every_row_is_given_or_counted(rows: list[Any]) -> None:
+    page = decode_page({"jobs": rows}, skips_bad_rows=True)
+    assert isinstance(page, JobPage)
+    assert page.skipped == sum(row in BAD_ROWS for row in rows)
+    assert len(page.jobs) == len(rows) - page.skipped
+    assert decode_page({"jobs": None}, skips_bad_rows=True) == JobPage((), 3)
 
 
 def test_numbers_of_an_envelope_may_be_strings_or_missing() -> None:

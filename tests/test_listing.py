@@ -1,7 +1,11 @@
-"""Listings of several statuses, and of services that allow less than others."""
+"""Listings that drift, fail or have bad rows, of several statuses, and of services that allow less."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import re
+import sys
 from typing import Any
 
 import pytest
@@ -15,9 +19,9 @@ from servers import RawServer, http
 import vizwatch
 from vizwatch import JobStatus
 from vizwatch._rules import wire
-from vizwatch._rules.listing import Ask, Limits
+from vizwatch._rules.listing import Ask, Limits, Listing, Seen
 from vizwatch._rules.merging import Merge
-from vizwatch._values.models import Job
+from vizwatch._values.models import Job, JobPage
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime
@@ -149,6 +153,180 @@ def test_what_is_tried_gets_narrower_and_ends(
         wide, narrow = Limits(), Limits(100)
         begin = (ask.first_page(wide) - 1) * wide.per_page
         assert (ask.first_page(narrow) - 1) * narrow.per_page == begin
+
+
+# --- what goes wrong between and on the pages -------------------------------------------------------------
+
+
+@pytest.mark.fault("P1")
+@pytest.mark.parametrize("sort_by", ["job_id", "create_time"])
+async def test_jobs_inserted_before_the_cursor_repeat_none(sort_by: str) -> None:
+    async with Emulator(seed=1) as cloud:
+        before = cloud.add_jobs(100, status=8)
+        cloud.fault("drift", insert=4, delete=0)
+        async with client_of(cloud) as client:
+            listing = client.list_jobs(order="desc", sort_by=sort_by, per_page=10)
+            found = [one.job_id async for one in listing]
+    assert len(cloud.requests) > 15, "the service did repeat them: 100 jobs are 10 pages"
+    assert len(set(found)) == len(found)
+    assert set(before) <= set(found)
+
+
+@pytest.mark.fault("P9")
+async def test_an_error_says_which_page_to_go_on_with_in_pages_of_which_size() -> None:
+    async with Emulator(per_page_limit=100) as cloud, client_of(cloud) as client:
+        job_ids = cloud.add_jobs(350, status=8)
+        pages = client.list_jobs().pages()
+        found = [one.job_id for one in (*(await anext(pages)).jobs, *(await anext(pages)).jobs)]
+        cloud.fault("status", status=403, code="ModelArts.0108", count=2)
+        for _ in range(2):
+            with pytest.raises(vizwatch.PermissionDeniedError) as caught:
+                await anext(pages)
+            assert (caught.value.page, caught.value.per_page) == (3, 100)
+        again = client.list_jobs(page=3, per_page=100)
+        rest = [one.job_id for page in [page async for page in pages] for one in page.jobs]
+        assert found + rest == job_ids
+        assert [one.job_id async for one in again] == rest
+    assert asked(cloud, "page") == ["1", "1", "2", "3", "3", "3", "4", "3", "4", "5"]
+
+
+@pytest.mark.fault("P9")
+@pytest.mark.parametrize(
+    ("kind", "params"), [("body", {"text": "[]"}), ("drop", {}), ("truncate", {"bytes": 9})]
+)
+@pytest.mark.parametrize("query", [{}, {"status": [8, 12]}])
+async def test_whatever_fails_of_a_page_says_which_and_the_iterator_loses_nothing(
+    kind: str, params: dict[str, Any], query: dict[str, Any]
+) -> None:
+    async with Emulator() as cloud, client_of(cloud, attempts=1) as client:
+        job_ids = [cloud.add_jobs(1, status=status)[0] for status in [8, 12] * 15]
+        for fails_at in range(3):
+            cloud.fault(kind, after=fails_at, count=1, **params)
+            before = len(cloud.requests)
+            pages = client.list_jobs(per_page=10, **query).pages()
+            found: list[int] = []
+            failed: list[tuple[int | None, int | None]] = []
+            while True:
+                try:
+                    found += [one.job_id for one in (await anext(pages)).jobs]
+                except (vizwatch.TransportError, vizwatch.ProtocolError) as error:
+                    failed.append((error.page, error.per_page))
+                except StopAsyncIteration:
+                    break
+            assert found == job_ids
+            number = int(asked(cloud, "page")[before + fails_at] or 0)
+            assert failed == [(number, 10)]
+
+
+ROW = '{"job_id": %d, "status": 8}'
+
+
+def with_a_bad_row(count: int, total: int) -> str:
+    """A page of so many rows, the first of which has no status."""
+    rows = ['{"job_id": 1}', *(ROW % number for number in range(2, count + 1))]
+    return f'{{"job_total_count": {total}, "jobs": [{", ".join(rows)}]}}'
+
+
+@pytest.mark.fault("J14")
+async def test_a_bad_row_is_raised_with_its_place_or_left_out_and_counted(
+    cloud: Emulator, here: vizwatch.Client
+) -> None:
+    job_ids = cloud.add_jobs(25, status=8)
+    cloud.fault("body", text=with_a_bad_row(10, 25), count=2)
+    with pytest.raises(vizwatch.DecodeError, match="the field is missing") as caught:
+        await here.list_jobs(per_page=10).collect()
+    assert (caught.value.path, caught.value.page) == ("$.jobs[0].status", 1)
+    cloud.clear_faults()
+    cloud.fault("body", text=with_a_bad_row(10, 25), count=1)
+    pages = [page async for page in here.list_jobs(per_page=10, on_bad_row="skip").pages()]
+    assert [(len(page.jobs), page.skipped) for page in pages] == [(9, 1), (10, 0), (5, 0)]
+    assert [one.job_id for page in pages for one in page.jobs] == job_ids[1:]
+
+
+@pytest.mark.fault("J14")
+async def test_of_several_statuses_every_row_left_out_is_counted_once(
+    cloud: Emulator, here: vizwatch.Client
+) -> None:
+    cloud.fault("body", text='{"jobs": [{}, 7]}', count=1)
+    cloud.fault("body", text='{"jobs": [{"job_id": 3, "status": 12}, null]}', after=1, count=1)
+    pages = [page async for page in here.list_jobs(status=[8, 12], on_bad_row="skip").pages()]
+    assert sum(page.skipped for page in pages) == 3
+    assert [one.job_id for page in pages for one in page.jobs] == [3]
+
+
+@pytest.mark.parametrize("value", ["ignore", True, None])
+async def test_what_to_do_with_a_bad_row_is_one_of_two(
+    cloud: Emulator, here: vizwatch.Client, value: Any
+) -> None:
+    with pytest.raises(vizwatch.ConfigError, match="on_bad_row must be one of raise, skip, not"):
+        here.list_jobs(on_bad_row=value)
+    assert not cloud.requests
+
+
+@pytest.mark.fault("J14")
+@given(
+    rows=st.lists(st.booleans(), max_size=40),
+    per_page=st.integers(1, 12),
+    cap=st.integers(1, 12),
+    has_total=st.booleans(),
+    ignores_page=st.booleans(),
+)
+def test_rows_that_are_left_out_do_not_end_a_listing_early(
+    rows: list[bool], per_page: int, cap: int, has_total: bool, ignores_page: bool
+) -> None:
+    """Nor do they prolong it for ever, where a service gives the first page again and again."""
+    size, total = min(per_page, cap), len(rows) if has_total else None
+    listing, found, asked = Listing(Seen(ascending=True), per_page), [], 0
+    while not listing.ended:
+        asked += 1
+        start = 0 if ignores_page else (listing.page - 1) * size
+        good = [start + place for place, is_good in enumerate(rows[start : start + size]) if is_good]
+        skipped = len(rows[start : start + size]) - len(good)
+        page = JobPage(tuple(map(job, good)), listing.page, total, skipped=skipped)
+        try:
+            found += [one.job_id for one in listing.take(page).jobs]
+        except vizwatch.ProtocolError:
+            assert ignores_page and not good and asked > 100
+            break
+    assert found == [
+        number for number, is_good in enumerate(rows[: size if ignores_page else None]) if is_good
+    ]
+    assert asked <= (101 if ignores_page else -(-len(rows) // size) + 2)
+
+
+# --- P8: a million jobs -----------------------------------------------------------------------------------
+
+MILLION = 1_000_000
+
+
+async def million(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers every request of one connection with a page of a million jobs."""
+    with contextlib.suppress(asyncio.IncompleteReadError):
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            page, size = map(int, re.findall(rb"page=(\d+)", head))
+            numbers = range((page - 1) * size + 1, min(page * size, MILLION) + 1)
+            rows = b",".join([b'{"job_id":%d,"status":8,"job_name":"n%d"}' % (one, one) for one in numbers])
+            writer.write(http(raw=b'{"job_total_count":%d,"jobs":[%b]}' % (MILLION, rows)))
+            await writer.drain()
+    writer.close()
+
+
+@pytest.mark.fault("P8")
+@pytest.mark.parametrize("complete", [False, True])
+async def test_a_million_jobs_are_listed_in_the_memory_of_two_pages(complete: bool) -> None:
+    """Measured in the blocks that the interpreter has allocated: a job read has three, an id kept has one."""
+    server = await asyncio.start_server(million, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    blocks: list[int] = []
+    count = 0
+    async with server, vizwatch.Client(f"http://{host}:{port}", "p", auth="t") as client:
+        async for page in client.list_jobs(order="desc" if complete else "asc", complete=complete).pages():
+            count += len(page.jobs)
+            blocks.append(sys.getallocatedblocks())
+    assert count == MILLION
+    # The latest 10,000 ids are remembered, which are ten pages.
+    assert max(blocks[20:]) - blocks[20] < 2 * 1000 * 3
 
 
 # --- several statuses ------------------------------------------------------------------------------------

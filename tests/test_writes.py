@@ -382,6 +382,30 @@ async def test_a_job_made_long_before_is_not_taken_for_the_new_one(cloud: Emulat
         assert [job.job_id for job in found] == sorted((job.job_id for job in found), reverse=True)
 
 
+@pytest.mark.fault("S8")
+@pytest.mark.parametrize("http_status", [None, 200, 400, 409])
+async def test_a_second_create_of_one_name_is_another_job_or_refused_and_sent_once(
+    cloud: Emulator, here: Client, http_status: int | None
+) -> None:
+    """No document says which: after a create whose answer was lost, either way the first job is found."""
+    cloud.fault("drop", match={"method": "POST"}, performed=True, count=1)
+    since = await lost_create(here)
+    if http_status is None:
+        second = [(await here.create_job("board", LOGS)).job_id]
+    else:
+        said = "The job name exists already."
+        match = {"method": "POST"}
+        cloud.fault("status", status=http_status, code="ModelArts.0104", message=said, match=match)
+        with pytest.raises(vizwatch.ApiError, match=said) as caught:
+            await here.create_job("board", LOGS)
+        assert caught.value.attempts == 1
+        second = []
+    assert writes(cloud) == 2
+    *newer, first = [job.job_id for job in await here.find_created("board", LOGS, since=since)]
+    assert newer == second
+    assert (await here.get_job(first)).job_name == "board"
+
+
 async def test_only_as_many_pages_are_read_as_there_are_new_jobs(cloud: Emulator, here: Client) -> None:
     cloud.add_jobs(2500, status=8, job_name="board", train_url="/obs/other/")
     cloud.advance(3600)
