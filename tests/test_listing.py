@@ -247,11 +247,13 @@ async def test_a_bad_row_is_raised_with_its_place_or_left_out_and_counted(
 async def test_of_several_statuses_every_row_left_out_is_counted_once(
     cloud: Emulator, here: vizwatch.Client
 ) -> None:
-    cloud.fault("body", text='{"jobs": [{}, 7]}', count=1)
-    cloud.fault("body", text='{"jobs": [{"job_id": 3, "status": 12}, null]}', after=1, count=1)
-    pages = [page async for page in here.list_jobs(status=[8, 12], on_bad_row="skip").pages()]
-    assert sum(page.skipped for page in pages) == 3
-    assert [one.job_id for page in pages for one in page.jobs] == [3]
+    for row, count in [('{"job_id": 3, "status": 12}', 1), ("false", 0)]:
+        cloud.clear_faults()
+        cloud.fault("body", text='{"jobs": [{}, 7]}', count=1)
+        cloud.fault("body", text=f'{{"jobs": [{row}, null]}}', after=1, count=1)
+        pages = [page async for page in here.list_jobs(status=[8, 12], on_bad_row="skip").pages()]
+        assert sum(page.skipped for page in pages) == 4 - count
+        assert sum(len(page.jobs) for page in pages) == count
 
 
 @pytest.mark.parametrize("value", ["ignore", True, None])
@@ -292,6 +294,17 @@ def test_rows_that_are_left_out_do_not_end_a_listing_early(
         number for number, is_good in enumerate(rows[: size if ignores_page else None]) if is_good
     ]
     assert asked <= (101 if ignores_page else -(-len(rows) // size) + 2)
+
+
+@pytest.mark.fault("J14")
+@pytest.mark.parametrize("cap", [10, 100])
+def test_a_full_page_with_a_bad_row_is_not_taken_for_a_short_one(cap: int) -> None:
+    """Where a service caps the page, and its total counts the page alone."""
+    listing = Listing(Seen(ascending=True), 1000)
+    for start in (0, cap):
+        assert not listing.ended
+        jobs = tuple(map(job, range(start + 1, start + cap)))
+        assert listing.take(JobPage(jobs, listing.page, cap, skipped=1)).jobs == jobs
 
 
 # --- P8: a million jobs -----------------------------------------------------------------------------------
