@@ -1,4 +1,4 @@
-"""A server of raw sockets, for what an HTTP library would never send."""
+"""A server of raw sockets, for what an HTTP library would never send, and a client for it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import asyncio
 import json
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
+
+import vizwatch
 
 Reply = bytes | Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -94,3 +97,19 @@ class RawServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
+
+
+@asynccontextmanager
+async def client_of(
+    server: RawServer | str,
+    *,
+    project_id: str = "p1",
+    auth: Any = "canary-token",
+    session: Any = None,
+    **settings: Any,
+) -> AsyncIterator[vizwatch.Client]:
+    """A client of the server, or of an endpoint, that hardly waits between its attempts."""
+    endpoint = server if isinstance(server, str) else server.endpoint
+    quick = vizwatch.Settings(**{"backoff_base": 0.01, "backoff_max": 0.01, **settings})
+    async with vizwatch.Client(endpoint, project_id, auth=auth, settings=quick, session=session) as client:
+        yield client
