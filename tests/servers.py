@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -27,6 +28,13 @@ def http(
     content = json.dumps(body).encode() if raw is None else raw
     head = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(content)}"]
     return "\r\n".join([*head, "", ""]).encode() + content
+
+
+def bomb(kind: int, size: int = 512) -> bytes:
+    """JSON of `size` MiB, all of it blanks, compressed: gzip (31) or zlib (15) by zlib's `wbits`."""
+    compressor = zlib.compressobj(1, wbits=kind)
+    parts = [compressor.compress(part) for part in (b"[", *[b" " * 2**20] * size, b"]")]
+    return b"".join([*parts, compressor.flush()])
 
 
 class RawServer:

@@ -7,13 +7,12 @@ import gzip
 import json
 import logging
 import tracemalloc
-import zlib
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 import pytest
-from servers import RawServer, client_of, http
+from servers import RawServer, bomb, client_of, http
 
 import vizwatch
 from vizwatch.emulator import Emulator
@@ -155,13 +154,6 @@ async def test_a_read_whose_body_is_cut_is_tried_again(body: str) -> None:
         job = await client.get_job(197)
     assert (job.job_id, job.status) == (197, 8)
     assert server.seen.total() == 2
-
-
-def bomb(kind: int, size: int = 512) -> bytes:
-    """JSON of `size` MiB, all of it blanks, compressed: gzip (31) or zlib (15) by zlib's `wbits`."""
-    compressor = zlib.compressobj(1, wbits=kind)
-    parts = [compressor.compress(part) for part in (b"[", *[b" " * 2**20] * size, b"]")]
-    return b"".join([*parts, compressor.flush()])
 
 
 BOMBS = {
