@@ -1,4 +1,7 @@
-"""What all benchmarks share: two things measured in turn, their ratio, its budget, and how it is told."""
+"""What all benchmarks share: what was measured, what is promised of it, and how both are told.
+
+A `Report` has two things measured in turn, their ratio and its budget; a `Verdict`, counts and bounds.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -106,28 +109,113 @@ class Report:
             wall = "" if row.wall is None else " / ".join(_figure(sample.median) for sample in row.wall)
             ours, theirs, ratio = str(row.ours), str(row.theirs), str(row.ratio)
             cells.append((row.what, row.unit, ours, row.against, theirs, ratio, budget, row.verdict, wall))
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
-        lines.insert(1, "  ".join("-" * width for width in widths))
         runs = " or ".join(map(str, sorted({len(row.ours.runs) for row in self.rows})))
         taken = f"Medians of {runs} runs, in turn, with [least..greatest]; {self.seconds:.0f} s in all."
-        where = [", ".join(f"{name} {value}" for name, value in of.items()) for of in (machine(), versions())]
-        return "\n".join([f"{self.name}: {self.title}", "", *lines, "", taken, *where])
+        return "\n".join([f"{self.name}: {self.title}", "", *aligned(cells), "", taken, *where()])
 
     def write(self, folder: Path = RESULTS) -> Path:
         """Writes everything, each run included, to `NAME.json` in that folder."""
-        document = {
-            "name": self.name,
-            "title": self.title,
-            "machine": machine(),
-            "versions": versions(),
-            "seconds": round(self.seconds, 3),
-            "rows": [row.document() for row in self.rows],
-        }
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{self.name}.json"
-        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        return path
+        return written(folder, self, rows=[row.document() for row in self.rows])
+
+
+@attrs.frozen(kw_only=True)
+class Check:
+    """Something counted or measured, and its bounds."""
+
+    what: str
+    found: float
+    unit: str = ""
+    at_most: float | None = None
+    at_least: float | None = None
+    note: str = ""
+    """What helps to read it."""
+
+    @property
+    def bounds(self) -> str:
+        """As the table says it; empty where it is only told."""
+        given = (("at most", self.at_most), ("at least", self.at_least))
+        return ", ".join(f"{word} {_count(bound)}" for word, bound in given if bound is not None)
+
+    @property
+    def verdict(self) -> str:
+        """Whether it keeps to its bounds."""
+        if not self.bounds:
+            return "no bound"
+        below = self.at_most is None or self.found <= self.at_most
+        above = self.at_least is None or self.found >= self.at_least
+        return "met" if below and above else "not met"
+
+
+@attrs.frozen(kw_only=True)
+class Verdict:
+    """What a trial found, check by check."""
+
+    name: str
+    title: str
+    checks: Sequence[Check]
+    seconds: float
+    """How long all of it took."""
+    examples: Sequence[str] = ()
+    """Some of what was wrong, in words."""
+
+    @property
+    def is_met(self) -> bool:
+        """Whether every check keeps to its bounds."""
+        return all(check.verdict != "not met" for check in self.checks)
+
+    def table(self) -> str:
+        """The checks under a head, and beneath them where they were made."""
+        cells = [("what", "found", "unit", "bounds", "verdict", "")]
+        cells += [
+            (check.what, _count(check.found), check.unit, check.bounds, check.verdict, check.note)
+            for check in self.checks
+        ]
+        total = f"{'All met' if self.is_met else 'Not all met'}; {self.seconds:.0f} s in all."
+        head = f"{self.name}: {self.title}"
+        return "\n".join([head, "", *aligned(cells), "", *self.examples, total, *where()])
+
+    def write(self, folder: Path = RESULTS) -> Path:
+        """Writes everything to `NAME.json` in that folder."""
+        checks = [{**attrs.asdict(check), "verdict": check.verdict} for check in self.checks]
+        return written(folder, self, checks=checks, examples=list(self.examples), met=self.is_met)
+
+
+class _Told(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def seconds(self) -> float: ...
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table whose first one is its head."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return lines
+
+
+def where() -> list[str]:
+    """The machine and the versions, a line each."""
+    return [", ".join(f"{name} {value}" for name, value in of.items()) for of in (machine(), versions())]
+
+
+def written(folder: Path, told: _Told, **rest: Any) -> Path:
+    """Writes what was found to `NAME.json` in that folder."""
+    document = {
+        "name": told.name,
+        "title": told.title,
+        "machine": machine(),
+        "versions": versions(),
+        "seconds": round(told.seconds, 3),
+        **rest,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{told.name}.json"
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 async def timed(
@@ -193,6 +281,11 @@ def _cpu() -> str:
 
 def _document(sample: Sample) -> dict[str, Any]:
     return {"median": sample.median, "spread": sample.spread, "runs": sample.runs}
+
+
+def _count(value: float) -> str:
+    """A count as it is, any other number to four digits."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:.4g}"
 
 
 def _figure(value: float) -> str:
