@@ -252,6 +252,12 @@ async def timed(
     return Row(ours=our_cpu, theirs=their_cpu, wall=(our_wall, their_wall), **row)
 
 
+def resident() -> float:
+    """MiB of memory that this process has now; Linux alone tells."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def machine() -> dict[str, str]:
     """What the runs were taken on."""
     return {

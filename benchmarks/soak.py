@@ -22,22 +22,19 @@ import gc
 import itertools
 import logging
 import math
-import os
 import random
-import resource
 import statistics
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 import attrs
 import looptime
 
-from benchmarks._frame import Check, Verdict
+from benchmarks._frame import Check, Verdict, resident
 from benchmarks._network import Cut, Identity, Network
 from benchmarks._promises import PROMISES, Life, Promises, Status, Witness
 from vizwatch import Client, OutcomeUnknownError, PasswordAuth, Settings, VizwatchError
@@ -318,9 +315,9 @@ async def soaked(plan: Plan) -> tuple[Soak, Sequence[Check]]:
             others = [asyncio.create_task(one()) for one in (soak.look, soak.write, soak.revoke, soak.fall)]
             first = min(_HOUR, plan.seconds / 10)
             await asyncio.sleep(first)
-            resident = _resident()
+            before_rest = _settled()
             await asyncio.sleep(plan.seconds - first)
-            grown = _resident() - resident
+            grown = _settled() - before_rest
             soak.closing = True
             for task in others:
                 task.cancel()
@@ -424,14 +421,9 @@ def _told(heard: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in heard.most_common(3))
 
 
-def _resident() -> float:
-    """MiB of memory that this process has now."""
+def _settled() -> float:
     gc.collect()
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return resident()
 
 
 def run(plan: Plan | None = None) -> Verdict:
