@@ -1,22 +1,43 @@
-"""Runs the benchmarks, all or those named: a table of each, and `benchmarks/results/NAME.json` beside it."""
+"""Runs the benchmarks, all or those named: a table of each, and `benchmarks/results/NAME.json` beside it.
+
+`python -m benchmarks.soak` and `python -m benchmarks.leaks`, which take longer, are commands of their own.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
-from typing import Final
+from pathlib import Path
+from typing import Final, Protocol
 
-from benchmarks import importing, listing
-from benchmarks._frame import Report
+from benchmarks import compare, importing, listing
 
-BENCHMARKS: Final[Mapping[str, Callable[..., Report]]] = {"listing": listing.run, "importing": importing.run}
+
+class Result(Protocol):
+    """What a benchmark found."""
+
+    def table(self) -> str:
+        """To be read."""
+        ...
+
+    def write(self) -> Path:
+        """Writes it down."""
+        ...
+
+
+BENCHMARKS: Final[Mapping[str, Callable[..., Result]]] = {
+    "listing": listing.run,
+    "importing": importing.run,
+    "compare": compare.run,
+}
+_TIMED: Final = ("listing", "importing")
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", nargs="*", help=f"of {', '.join(BENCHMARKS)}; by default, all")
-    parser.add_argument("--runs", type=int, help="how often each thing is measured, instead of its default")
+    parser.add_argument("--runs", type=int, help="how often each thing is timed, instead of its default")
     arguments = parser.parse_args()
     if unknown := set(arguments.name) - set(BENCHMARKS):
         parser.error(
@@ -26,7 +47,7 @@ def main() -> None:
         parser.error("--runs must be at least 1")
     options = {} if arguments.runs is None else {"runs": arguments.runs}
     for name in arguments.name or BENCHMARKS:
-        report = BENCHMARKS[name](**options)
+        report = BENCHMARKS[name](**(options if name in _TIMED else {}))
         print(report.table(), end="\n\n", flush=True)
         report.write()
 

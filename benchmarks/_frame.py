@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -256,6 +257,14 @@ def resident() -> float:
     """MiB of memory that this process has now; Linux alone tells."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def peak_resident() -> float:
+    """MiB of memory that this process had at most so far."""
+    # Not getrusage: there a child begins with what its parent had.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (peak,) = re.findall(r"VmHWM:\s+([0-9]+) kB", status)
+    return int(peak) / 1024
 
 
 def machine() -> dict[str, str]:
