@@ -18,6 +18,7 @@ PROMISES: Final = (
     "no invention",
     "final state",
     "freshness",
+    "times of changes",
     "write at most once",
     "no secret out",
 )
@@ -151,7 +152,7 @@ class Witness:
             start, end = self._at(new.not_before) - _EPSILON, self._at(new.not_after) + _EPSILON
             entered = self.life.enters(current, start, end)
             otherwise = f"{current} did not begin in {start:.1f}..{end:.1f}: {self.life.steps}"
-            hold("freshness", kept=entered, otherwise=otherwise)
+            hold("times of changes", kept=entered, otherwise=otherwise)
         self.last = new
 
     def _at(self, moment: dt.datetime) -> float:

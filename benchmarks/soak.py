@@ -6,7 +6,7 @@ client about 8,000; 5.8 million polls are 25 minutes of the one and 12 of the ot
 be faked. Only that the network is down is played, in aiohttp's connector, where a request is given its
 connection.
 
-One request in twenty meets a fault: 500, 502, 503, 504, 408, a connection closed before or after the request
+One look in twenty meets a fault: 500, 502, 503, 504, 408, a connection closed before or after the request
 is carried out, half an answer, a late one, one that never comes, a login page, a job that is missing for a
 moment. 429 is not among them: it is no accident but an order to slow down, which a client obeys.
 
@@ -45,7 +45,6 @@ _DAY: Final = 24 * _HOUR
 _RENEW_AT: Final = 0.8
 _ENDS: Final[Sequence[Status]] = (10, 10, 11, 12, 14, None)
 _SERVICE: Final = {"path": "visualization-jobs"}
-# One in 240 each: twelve of them are one in twenty.
 _FAULTS: Final[Sequence[tuple[str, dict[str, Any]]]] = (
     ("status", {"status": 500, "code": "ModelArts.0010"}),
     ("status", {"status": 502, "performed": True}),
@@ -58,8 +57,9 @@ _FAULTS: Final[Sequence[tuple[str, dict[str, Any]]]] = (
     ("latency", {"seconds": 5.0, "performed": True}),
     ("latency", {"seconds": 45.0}),
     ("body", {"text": "<html>log in</html>", "content_type": "text/html"}),
-    ("status", {"status": 404, "code": "ModelArts.0015", "match": {"operation": "details"}}),
+    ("status", {"status": 404, "code": "ModelArts.0015"}),
 )
+_ONE_IN: Final = 20
 
 
 @attrs.frozen
@@ -247,9 +247,13 @@ class Soak:
 
 
 def scatter(cloud: Emulator) -> None:
-    """One request in twenty meets a fault."""
+    """One look in twenty meets a fault, and of the few other requests one in three."""
     for number, (kind, params) in enumerate(_FAULTS):
-        cloud.fault(kind, **{"match": _SERVICE, **params}, every=20 * len(_FAULTS), after=20 * number)
+        rarely = {"every": _ONE_IN * len(_FAULTS), "after": _ONE_IN * number}
+        cloud.fault(kind, **params, **rarely, match={"operation": "details"})
+    for number, performed in enumerate((False, True)):
+        cloud.fault("drop", performed=performed, every=6, after=3 * number, match={"operation": "create"})
+        cloud.fault("truncate", bytes=20, every=3, match={"operation": "list"})
 
 
 class _Listener(logging.Handler):
@@ -394,7 +398,7 @@ def _rates(soak: Soak) -> list[Check]:
         what = f"while down: {outage.what}"
         checks += [
             Check(what=what, found=100 * down, unit="% of steady", at_most=2),
-            Check(what="  peak after it", found=peak, unit="x steady", at_most=2),
+            Check(what=f"peak after: {outage.what}", found=peak, unit="x steady", at_most=2),
         ]
     return checks
 
@@ -431,7 +435,7 @@ def run(plan: Plan | None = None) -> Verdict:
     plan = Plan() if plan is None else plan
     start = time.perf_counter()
     # Loopback delivers at once: few idle turns tell that nothing more comes before time may move on.
-    with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(noop_cycles=5)) as runner:
+    with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(noop_cycles=2)) as runner:
         soak, checks = runner.run(soaked(plan))
     title = f"{plan.watches:,} watches for {plan.hours:g} h, a look every {plan.interval:g} s, 5 % faults"
     examples = [*soak.promises.examples, *soak.errors[:8]]
