@@ -16,6 +16,7 @@ import aiohttp
 import attrs
 
 _DUE: Final = 0.75
+_TAKES: Final = 2.0
 _RELAYED: Final = re.compile(rb"(?i)\r\nx-subject-token: *([^\r]+)")
 
 
@@ -145,6 +146,7 @@ class Identity:
             if not self.network.up.is_set():
                 # Refused or silent, a client with one call at a time cannot tell it from this.
                 return
+            await asyncio.sleep(_TAKES)  # meanwhile, whoever else needs a token must wait for this one
             answer = await self._relayed(head, body)
             self._note(answer)
             writer.write(answer)

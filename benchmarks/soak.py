@@ -189,9 +189,9 @@ class Soak:
                 witness.look(now, stale=watch.stale)
 
     async def write(self) -> None:
-        """Creates a job every few minutes, and looks for it where its outcome is unknown."""
+        """Creates a job every minute or so, and looks for it where its outcome is unknown."""
         for number in itertools.count(1):
-            await asyncio.sleep(self.rng.uniform(200, 400))
+            await asyncio.sleep(self.rng.uniform(30, 90))
             now = self.network.now
             if not self.promises.was_calm(now, now + self.client.settings.write_timeout):
                 continue
@@ -252,7 +252,7 @@ def scatter(cloud: Emulator) -> None:
         rarely = {"every": _ONE_IN * len(_FAULTS), "after": _ONE_IN * number}
         cloud.fault(kind, **params, **rarely, match={"operation": "details"})
     for number, performed in enumerate((False, True)):
-        cloud.fault("drop", performed=performed, every=6, after=3 * number, match={"operation": "create"})
+        cloud.fault("drop", performed=performed, every=6, after=2 * number, match={"operation": "create"})
         cloud.fault("truncate", bytes=20, every=3, match={"operation": "list"})
 
 

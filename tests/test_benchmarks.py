@@ -70,7 +70,7 @@ KNOWN = {"promise broken: times of changes"}
 @pytest.mark.fault("A5")
 def test_an_hour_of_faults_outages_and_rotations_breaks_no_promise(tmp_path: Path) -> None:
     """The rates while down and after it are not held here: so few watches say nothing of them."""
-    options = "soak.Plan(watches=40, hours=1, rotations=6)"
+    options = "soak.Plan(watches=30, hours=1, rotations=6)"
     checks = verdicts(*found(tmp_path, "soak", options))
 
     rates = {what for what in checks if what.startswith(("while down: ", "peak after: "))}
