@@ -111,8 +111,8 @@ class Identity:
     """Those that were answered with a token."""
     needless: int = attrs.field(default=0, init=False)
     """Those of them that were not due."""
-    tokens: list[str] = attrs.field(factory=list, init=False, repr=False)
-    """All that were given."""
+    secrets: list[str] = attrs.field(factory=list, init=False, repr=False)
+    """All tokens that were given, and whatever else must not be shown."""
     _given_at: float | None = attrs.field(default=None, init=False)
     _server: asyncio.Server | None = attrs.field(default=None, init=False)
 
@@ -164,7 +164,7 @@ class Identity:
         if not answer.startswith(b"HTTP/1.1 201") or token is None:
             return
         self.given += 1
-        self.tokens.append(token[1].decode())
+        self.secrets.append(token[1].decode())
         now = self.network.now
         if self._given_at is not None and now - self._given_at < _DUE * self.lifetime:
             self.needless += 1
