@@ -59,6 +59,10 @@ class RawServer:
         host, port = self._server.sockets[0].getsockname()[:2]
         return f"{'https' if self._tls else 'http'}://{host}:{port}"
 
+    def close(self) -> None:
+        """Stops listening, so that connections are refused."""
+        self._server.close()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None

@@ -444,22 +444,31 @@ def test_the_end_of_the_run_before_an_own_restart_is_not_the_jobs_end() -> None:
     assert not Doubt().is_old(True, 0.0)
 
 
-def api(status: int, retry_after: float | None = None) -> vizwatch.ApiError:
+def api(status: int, retry_after: float | None = None, code: str | None = None) -> vizwatch.ApiError:
     kind = {
         401: vizwatch.AuthenticationError,
         404: vizwatch.NotFoundError,
         409: vizwatch.ConflictError,
         429: vizwatch.RateLimitError,
     }
-    return kind.get(status, vizwatch.ServerError)(http_status=status, retry_after=retry_after)
+    return kind.get(status, vizwatch.ServerError)(
+        http_status=status, retry_after=retry_after, error_code=code
+    )
 
 
 FATES: list[tuple[CallError, Fate]] = [
     (vizwatch.ConnectError("x"), Fate.NOT_SENT),
-    (vizwatch.ConnectError("TLS", retryable=False), Fate.REFUSED),
+    (vizwatch.ConnectError("proxy", retryable=False), Fate.REFUSED),
+    (vizwatch.TlsError("expired"), Fate.REFUSED),
     (api(429), Fate.THROTTLED),
     (api(503), Fate.UNAVAILABLE),
     (api(503, 1.0), Fate.UNAVAILABLE_UNTIL),
+    (api(503, 1.0, "ModelArts.0010"), Fate.UNAVAILABLE_UNTIL),
+    (api(503, None, "ModelArts.4302"), Fate.UNAVAILABLE),
+    (api(503, 1.0, "ModelArts.4302"), Fate.HELD_BACK),
+    (api(503, 0.0, "ModelArts.4700"), Fate.HELD_BACK),
+    (api(503, 1.0, "APIGW.0201"), Fate.HELD_BACK),
+    (api(500, 1.0, "ModelArts.4302"), Fate.FAILED),
     (api(500), Fate.FAILED),
     (api(408), Fate.FAILED),
     (api(404), Fate.REFUSED),
@@ -481,24 +490,24 @@ def test_every_error_has_its_fate(error: CallError, fate: Fate) -> None:
     assert unsent is (fate if fate in permanent else Fate.NOT_SENT)
 
 
-#                   NOT_SENT 429 503 503+RA 5xx UNKNOWN garbled redirect 401 refused
+#                   NOT_SENT 429 503 503+RA 503+RA+gateway 5xx UNKNOWN garbled redirect 401 refused
 POLICY = {
-    Operation.LIST:    "yes yes yes yes yes yes yes yes no no",
-    Operation.GET:     "yes yes yes yes yes yes yes yes no no",
-    Operation.TOKEN:   "yes yes yes yes yes yes yes yes no no",
-    Operation.UPDATE:  "yes yes yes yes yes yes no no no no",
-    Operation.STOP:    "yes yes yes yes no no no no no no",
-    Operation.DELETE:  "yes yes yes yes no no no no no no",
-    Operation.RESTART: "yes yes no yes no no no no no no",
-    Operation.CREATE:  "yes yes no no no no no no no no",
+    Operation.LIST:    "yes yes yes yes yes yes yes yes yes no no",
+    Operation.GET:     "yes yes yes yes yes yes yes yes yes no no",
+    Operation.TOKEN:   "yes yes yes yes yes yes yes yes yes no no",
+    Operation.UPDATE:  "yes yes yes yes yes yes yes no no no no",
+    Operation.STOP:    "yes yes yes yes yes no no no no no no",
+    Operation.DELETE:  "yes yes yes yes yes no no no no no no",
+    Operation.RESTART: "yes yes no yes yes no no no no no no",
+    Operation.CREATE:  "yes yes no no yes no no no no no no",
 }  # fmt: skip
 COLUMNS = [
-    Fate.NOT_SENT, Fate.THROTTLED, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL, Fate.FAILED, Fate.UNKNOWN,
-    Fate.GARBLED, Fate.REDIRECTED, Fate.UNAUTHENTICATED, Fate.REFUSED,
+    Fate.NOT_SENT, Fate.THROTTLED, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL, Fate.HELD_BACK, Fate.FAILED,
+    Fate.UNKNOWN, Fate.GARBLED, Fate.REDIRECTED, Fate.UNAUTHENTICATED, Fate.REFUSED,
 ]  # fmt: skip
 
 
-@pytest.mark.fault("N1")
+@pytest.mark.fault("N1", "H2")
 @pytest.mark.parametrize("operation", Operation)
 def test_the_table_of_what_may_be_sent_again(operation: Operation) -> None:
     row = dict(zip(COLUMNS, POLICY[operation].split(), strict=True))
@@ -524,6 +533,8 @@ def test_an_answer_of_somebody_else_is_doubted_once(fate: Fate) -> None:
         (Operation.UPDATE, [Fate.UNKNOWN, Fate.NOT_SENT], True),
         (Operation.CREATE, [Fate.NOT_SENT, Fate.THROTTLED], False),
         (Operation.CREATE, [Fate.REDIRECTED], False),
+        (Operation.CREATE, [Fate.UNAVAILABLE_UNTIL], True),
+        (Operation.CREATE, [Fate.HELD_BACK, Fate.HELD_BACK], False),
         (Operation.STOP, [Fate.REFUSED], False),
         (Operation.GET, [Fate.UNKNOWN], False),
     ],

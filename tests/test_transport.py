@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import datetime as dt
 import gzip
 import json
+import logging
 import socket
 import ssl
+import threading
 import tracemalloc
-from collections.abc import AsyncIterator
+import warnings
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import aiohttp
 import pytest
@@ -146,6 +153,43 @@ FAILING = {
 }
 
 
+NOT_HTTP = {
+    **{name: FAILING[name] for name in ("bad status line", "not HTTP", "negative length", "two lengths")},
+    "HTTP/0.9": json.dumps(JOB).encode(),
+    "HTTP/0.9 with a head": http(JOB).replace(b"HTTP/1.1", b"HTTP/0.9"),
+    "HTTP/2.0": http(JOB).replace(b"HTTP/1.1", b"HTTP/2.0"),
+    **{
+        f"status {status}": http(JOB, status=f"{status} Odd")
+        for status in ("099", "101", "600", "999", "1000")
+    },
+}
+
+
+@pytest.mark.fault("H11")
+@pytest.mark.parametrize("fault", NOT_HTTP)
+async def test_what_is_not_http_is_a_protocol_error_and_its_connection_is_dropped(fault: str) -> None:
+    async with RawServer(NOT_HTTP[fault]) as server, client_of(server) as client:
+        with pytest.raises(vizwatch.ProtocolError, match="the answer is not HTTP") as caught:
+            await client.get_job(197)
+        assert type(caught.value) is vizwatch.ProtocolError
+        assert server.connections == len(server.requests) == 2, "doubted once, and on another connection"
+        with pytest.raises(vizwatch.OutcomeUnknownError):
+            await client.create_job("tb", "/obs/name/")
+    assert server.connections == len(server.requests) == 3
+
+
+@pytest.mark.fault("H12")
+@pytest.mark.parametrize("status", [413, 414, 431, 494])
+async def test_a_gateways_limit_is_not_met_twice(status: int) -> None:
+    """Not by a watch, either: it asks for the same with the same headers each time."""
+    page = http(raw=b"<html>Too Large", status=f"{status} No", headers=("Content-Type: text/html",))
+    async with RawServer(page) as server, client_of(server) as client:
+        for call in (client.get_job(197), anext(client.watch(197)), client.create_job("tb", "/obs/name/")):
+            with pytest.raises(vizwatch.BadRequestError, match=f"HTTP {status}: .*A gateway's limit of the"):
+                await call
+    assert server.seen.total() == 3
+
+
 async def truncate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(FAILING["truncated"])
     await writer.drain()
@@ -187,7 +231,9 @@ async def test_every_error_of_aiohttp_is_one_of_ours(answers: Any, client: vizwa
     for kind in sorted(kinds, key=lambda kind: kind.__name__):
         error = kind.__new__(kind)  # each has its own way of being made, and all end up with these
         error.args = (CANARY,)
-        vars(error).update(_certificate_error=OSError("bad"), _os_error=OSError(1, "bad"), message="bad")
+        vars(error).update(
+            _certificate_error=OSError("bad"), _os_error=OSError(1, "bad"), message="bad", status=407
+        )
         answers.get(f"{URL}/197", exception=error, repeat=True)
         with pytest.raises((vizwatch.TransportError, vizwatch.ProtocolError)) as caught:
             await client._read(197, attempts=1)
@@ -341,16 +387,148 @@ async def test_a_full_pool_is_waited_for_and_then_named() -> None:
     assert server.seen.total() == 1
 
 
-async def test_a_certificate_that_is_not_trusted_is_refused_at_once() -> None:
+# --- TLS ------------------------------------------------------------------------------------------------
+
+CA = trustme.CA()
+
+
+class BlockingServer:
+    """Takes TLS connections one by one, and closes each. Asyncio's own would drop the alert of old TLS."""
+
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
+        self._tls = tls
+        self.connections = 0
+        self.spoken_to = 0
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with connection, contextlib.suppress(OSError):
+                if self._tls is None:
+                    connection.recv(10_000)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                else:
+                    with self._tls.wrap_socket(connection, server_side=True) as spoken:
+                        self.spoken_to += bool(spoken.recv(1))
+
+    def __enter__(self) -> Self:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"https://localhost:{self._listening.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._thread.join()
+
+
+def certified(name: str, **options: Any) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("localhost").configure_cert(context)
-    async with RawServer(http(JOB), tls=context) as server:
+    CA.issue_cert(name, **options).configure_cert(context)
+    return context
+
+
+def self_signed(directory: Path) -> ssl.SSLContext:
+    context, chain = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), directory / "self-signed.pem"
+    authority = trustme.CA()
+    chain.write_bytes(authority.private_key_pem.bytes() + authority.cert_pem.bytes())
+    context.load_cert_chain(chain)
+    return context
+
+
+def old() -> ssl.SSLContext:
+    context = certified("localhost")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    return context
+
+
+TLS_REFUSALS: dict[str, tuple[Callable[[Path], ssl.SSLContext | None], str]] = {
+    "expired": (
+        lambda _: certified("localhost", not_after=dt.datetime(2020, 1, 1, tzinfo=dt.UTC)),
+        "certificate has expired",
+    ),
+    "wrong host": (lambda _: certified("example.com"), "Hostname mismatch"),
+    "self-signed": (self_signed, "self.signed certificate"),
+    "TLS 1.0": (lambda _: old(), "protocol version"),
+    "no TLS": (lambda _: None, "wrong version number|record layer failure"),
+}
+
+
+@pytest.mark.fault("N14")
+@pytest.mark.looptime(False)  # the server is a thread, whose answers virtual time would not wait for
+@pytest.mark.parametrize("case", TLS_REFUSALS)
+async def test_tls_that_is_refused_is_not_tried_again(case: str, tmp_path: Path) -> None:
+    """A create was not sent, either; and nobody is told to switch the check off."""
+    context, said = TLS_REFUSALS[case]
+    trusting = ssl.create_default_context()
+    CA.configure_trust(trusting)
+    with BlockingServer(context(tmp_path)) as server:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)) as session:
+            async with client_of(server.endpoint, session=session) as client:
+                for call in (client.get_job(197), client.create_job("tb", "/obs/name/")):
+                    with pytest.raises(vizwatch.TlsError, match=f"TLS was refused: .*({said})") as caught:
+                        await call
+                    error = caught.value
+                    assert isinstance(error, vizwatch.ConnectError) and isinstance(
+                        error, vizwatch.ConfigError
+                    )
+                    assert (error.attempts, error.retryable) == (1, False)
+                    assert len(str(error)) < 400
+                    for hint in ("verify=", "verify_", "insecure", "ssl=", "CERT_NONE", "disable"):
+                        assert hint not in str(error)
+                with pytest.raises(vizwatch.TlsError):
+                    await anext(client.watch(197))
+    assert (server.connections, server.spoken_to) == (3, 0)
+
+
+@pytest.mark.fault("N14")
+async def test_a_certificate_of_nobody_we_trust_is_refused_by_default() -> None:
+    async with RawServer(http(JOB), tls=certified("localhost")) as server:
         async with client_of(server.endpoint.replace("127.0.0.1", "localhost")) as client:
-            with pytest.raises(vizwatch.ConnectError, match=r"TLS failed: .*certificate") as caught:
+            with pytest.raises(vizwatch.TlsError, match="unable to get local issuer certificate"):
                 await client.get_job(197)
-    assert caught.value.attempts == 1
     assert server.requests == []
-    assert "verify=" not in str(caught.value)
+
+
+@pytest.mark.fault("N14")
+async def test_a_certificate_of_another_fingerprint_is_refused() -> None:
+    async with RawServer(http(JOB), tls=certified("localhost")) as server:
+        pinned = aiohttp.TCPConnector(ssl=aiohttp.Fingerprint(b"x" * 32))
+        async with aiohttp.ClientSession(connector=pinned) as session:
+            async with client_of(server, session=session) as client:
+                with pytest.raises(vizwatch.TlsError, match="another fingerprint"):
+                    await client.create_job("tb", "/obs/name/")
+    assert server.requests == []
+
+
+@pytest.mark.fault("N14")
+async def test_tls_that_breaks_off_is_tried_again() -> None:
+    """Such as a balancer restarted in the middle of a handshake."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        async with client_of(f"https://127.0.0.1:{port}") as client:
+            with pytest.raises(vizwatch.ConnectError) as caught:
+                await client.create_job("tb", "/obs/name/")
+    assert type(caught.value) is vizwatch.ConnectError
+    assert caught.value.attempts == 4
+
+
+# --- proxies --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.fault("N15")
@@ -368,6 +546,78 @@ async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.Monkey
         assert trap.connections == 1
 
 
+PROXY_ANSWERS = {
+    "refuses": (http(status="403 Forbidden", raw=CANARY.encode()), "refused it with HTTP 403"),
+    "wants another password": (
+        http(status="407 Authenticate", headers=(f'Proxy-Authenticate: Basic realm="{CANARY}"',)),
+        "refused it with HTTP 407: it wants another user",
+    ),
+    "fails": (http(status=f"502 {CANARY}"), "refused it with HTTP 502"),
+    "hangs up": (CLOSE, ""),
+    "is none": (f"{CANARY}\r\n\r\n".encode(), ""),
+    "is not there": (None, "no connection to the proxy: "),
+}
+
+
+@pytest.mark.fault("N15")
+@pytest.mark.parametrize("case", PROXY_ANSWERS)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxys_password_is_shown_by_no_error(
+    scheme: str, case: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it refuses before the TLS inside it (CONNECT) was never sent, a create neither."""
+    caplog.set_level(logging.DEBUG)
+    reply, said = PROXY_ANSWERS[case]
+    async with RawServer(reply or CLOSE) as proxy:
+        address = proxy.endpoint.replace("//", f"//canary-user:{CANARY}@")
+        if reply is None:
+            proxy.close()
+        monkeypatch.setenv(f"{scheme.upper()}_PROXY", address)
+        settings = {"trust_env": True, "allow_insecure": True}
+        async with client_of(f"{scheme}://example.invalid", settings=settings) as client:
+            for call in (client.get_job(197), client.create_job("tb", "/obs/name/")):
+                with pytest.raises(vizwatch.VizwatchError) as caught:
+                    await call
+                assert "canary" not in shown(caught.value)
+            if scheme == "https" and said:
+                assert said in str(caught.value)
+                assert type(caught.value) is vizwatch.ConnectError
+                assert caught.value.attempts == (1 if "40" in said else 4)
+    assert "canary" not in caplog.text
+    sent = base64.b64encode(f"canary-user:{CANARY}".encode())
+    assert all(sent in request for request in proxy.requests), "they were there to be shown"
+
+
+@pytest.mark.fault("N15")
+@pytest.mark.parametrize(
+    "address",
+    [
+        "socks5://u:canary@h:1",
+        "https://u:canary@h:1",
+        "u:canary@h:1",
+        "canary",
+        "http://",
+        "http://u:canary@h:x",
+    ],
+)
+async def test_a_proxy_that_cannot_be_used_is_told_before_any_request_and_not_shown(
+    address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Aiohttp passes one by that is reached by https, and fails with some others in ways of its own."""
+    async with RawServer(http(JOB)) as server:
+        monkeypatch.setenv("HTTP_PROXY", address)
+        async with client_of(server) as client:
+            await client.get_job(197)
+        with pytest.raises(vizwatch.ConfigError, match=r"the proxy of HTTP_PROXY .*must be") as caught:
+            async with client_of(server, settings={"trust_env": True}):
+                pass
+        assert "canary" not in shown(caught.value) + caplog.text
+        if address != "http://u:canary@h:x":
+            monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+            async with client_of(server, settings={"trust_env": True}) as client:
+                await client.get_job(197)
+
+
 # --- writes that may have happened ----------------------------------------------------------------------
 
 GARBLED = ["closed", "bad status line", "broken gzip", "login page", "garbage", "truncated"]
@@ -381,6 +631,42 @@ async def test_a_create_that_is_answered_with_anything_else_may_have_happened(fa
         with pytest.raises(vizwatch.OutcomeUnknownError, match="create job: it may have happened"):
             await client.create_job("tb", "/obs/name/")
     assert server.seen.total() == 1
+
+
+@pytest.mark.fault("H2", "write once")
+@pytest.mark.parametrize(
+    ("code", "headers", "resent"),
+    [
+        ("ModelArts.4302", ("Retry-After: 7",), True),
+        ("ModelArts.4700", ("Retry-After: 7",), True),
+        ("APIGW.0201", ("Retry-After: 7",), True),
+        ("ModelArts.4302", (), False),
+        ("ModelArts.0010", ("Retry-After: 7",), False),
+        (None, ("Retry-After: 7",), False),
+    ],
+)
+async def test_a_create_is_sent_again_after_a_503_only_where_the_gateway_held_it_back(
+    code: str | None, headers: tuple[str, ...], resent: bool
+) -> None:
+    busy = http({"error_code": code, "error_msg": "busy"}, status="503 Busy", headers=headers)
+    async with RawServer(busy, http(JOB)) as server, client_of(server) as client:
+        if resent:
+            started = asyncio.get_running_loop().time()
+            assert (await client.create_job("tb", "/obs/name/")).job_id == 197
+            assert 7 <= asyncio.get_running_loop().time() - started < 7.1
+        else:
+            with pytest.raises(vizwatch.OutcomeUnknownError):
+                await client.create_job("tb", "/obs/name/")
+    assert server.seen.total() == 1 + resent
+
+
+@pytest.mark.fault("write once")
+async def test_a_create_that_the_gateway_holds_back_for_ever_has_not_happened() -> None:
+    busy = http({"error_code": "APIGW.0201"}, status="503 Busy", headers=("Retry-After: 1",))
+    async with RawServer(busy) as server, client_of(server) as client:
+        with pytest.raises(vizwatch.ServerError) as caught:
+            await client.create_job("tb", "/obs/name/")
+    assert (caught.value.attempts, server.seen.total()) == (4, 4)
 
 
 async def test_a_redirected_create_has_not_happened() -> None:

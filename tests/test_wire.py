@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import urllib.parse
 from typing import Any
 
@@ -276,6 +277,48 @@ def test_a_refusal_carries_what_the_reader_needs() -> None:
         "stop job: HTTP 400 ModelArts.0105: This job can't be stop. job status: 10\\x1b[2J [request r-1]. "
         "Read the job's status, and try again once it allows the operation."
     )
+
+
+@pytest.mark.fault("S4", "S9")
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("This job can't be stop. job status: 10", vizwatch.JobStatus.COMPLETED),
+        ("This job can't be resubmit. job status: 8", vizwatch.JobStatus.RUNNING),
+        ("This job can't be delete. job status: 9.", vizwatch.JobStatus.KILLING),
+        ("job status:23", vizwatch.JobStatus(23)),
+        ("job status: " + "9" * 10, None),
+        ("job status: ١", None),
+        ("job status: -1", None),
+        ("wrong state", None),
+        ("", None),
+    ],
+)
+def test_a_conflict_tells_the_jobs_status_where_its_text_does(
+    text: str, status: vizwatch.JobStatus | None
+) -> None:
+    error = wire.refusal(Operation.STOP, Answer(400, {}, b""), Failure("ModelArts.0105", text), clean)
+    assert isinstance(error, vizwatch.ConflictError)
+    assert error.status is status
+    assert pickle.loads(pickle.dumps(error)).status == status
+
+
+@pytest.mark.fault("H12")
+@pytest.mark.parametrize(
+    ("status", "limit", "way_out"),
+    [
+        (413, "limit of the request's body", "shorter job_desc"),
+        (414, "limit of the address", "shorter search_content"),
+        (431, "limit of the request's headers", "the token"),
+        (494, "limit of the request's headers", "the token"),
+    ],
+)
+def test_a_gateways_limit_is_named(status: int, limit: str, way_out: str) -> None:
+    error = wire.refusal(Operation.LIST, Answer(status, {}, b""), Failure(), clean)
+    assert type(error) is vizwatch.BadRequestError
+    assert not error.retryable
+    assert limit in str(error)
+    assert way_out in str(error)
 
 
 def test_an_api_that_is_no_longer_offered_is_called_so() -> None:

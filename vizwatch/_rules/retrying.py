@@ -30,6 +30,7 @@ class Fate(enum.Enum):
     THROTTLED = "429"
     UNAVAILABLE = "503"
     UNAVAILABLE_UNTIL = "503 with Retry-After"
+    HELD_BACK = "503 of the gateway, with Retry-After"
     FAILED = "500, 502, 504 or 408"
     UNKNOWN = "sent, and no complete answer"
     GARBLED = "an answer that is not this API's"
@@ -44,6 +45,7 @@ _READ: Final = frozenset(
         Fate.THROTTLED,
         Fate.UNAVAILABLE,
         Fate.UNAVAILABLE_UNTIL,
+        Fate.HELD_BACK,
         Fate.FAILED,
         Fate.UNKNOWN,
         Fate.GARBLED,
@@ -51,16 +53,19 @@ _READ: Final = frozenset(
     }
 )
 
+_NEVER_ARRIVED: Final = frozenset({Fate.NOT_SENT, Fate.THROTTLED, Fate.HELD_BACK})
+_UNAVAILABLE: Final = frozenset({Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL})
+
 # A write is sent again only where it provably was not carried out, or where twice is the same as once.
 RESEND: Final[Mapping[Operation, frozenset[Fate]]] = {
     Operation.LIST: _READ,
     Operation.GET: _READ,
     Operation.UPDATE: _READ - {Fate.GARBLED, Fate.REDIRECTED},
     Operation.TOKEN: _READ,
-    Operation.STOP: frozenset({Fate.NOT_SENT, Fate.THROTTLED, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL}),
-    Operation.DELETE: frozenset({Fate.NOT_SENT, Fate.THROTTLED, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL}),
-    Operation.RESTART: frozenset({Fate.NOT_SENT, Fate.THROTTLED, Fate.UNAVAILABLE_UNTIL}),
-    Operation.CREATE: frozenset({Fate.NOT_SENT, Fate.THROTTLED}),
+    Operation.STOP: _NEVER_ARRIVED | _UNAVAILABLE,
+    Operation.DELETE: _NEVER_ARRIVED | _UNAVAILABLE,
+    Operation.RESTART: _NEVER_ARRIVED | {Fate.UNAVAILABLE_UNTIL},
+    Operation.CREATE: _NEVER_ARRIVED,
 }
 
 _AMBIGUOUS: Final = frozenset(
@@ -84,10 +89,8 @@ def fate(error: CallError, *, was_sent: bool = True) -> Fate:  # noqa: C901 - a 
             return Fate.NOT_SENT
         case RateLimitError():
             return Fate.THROTTLED
-        case ServerError(http_status=503, retry_after=None):
-            return Fate.UNAVAILABLE
         case ServerError(http_status=503):
-            return Fate.UNAVAILABLE_UNTIL
+            return _unavailable(error)
         case ServerError():
             return Fate.FAILED
         case ProtocolError(http_status=int(status)) if 300 <= status < 400:
@@ -96,6 +99,15 @@ def fate(error: CallError, *, was_sent: bool = True) -> Fate:  # noqa: C901 - a 
             return Fate.GARBLED
         case _:
             return Fate.UNKNOWN
+
+
+def _unavailable(error: ServerError) -> Fate:
+    if error.retry_after is None:
+        return Fate.UNAVAILABLE
+    # These codes are the gateway's, which passed the request on to nobody.
+    code = error.error_code or ""
+    is_gateways = code in {"ModelArts.4302", "ModelArts.4700"} or code.startswith("APIGW.")
+    return Fate.HELD_BACK if is_gateways else Fate.UNAVAILABLE_UNTIL
 
 
 def may_resend(operation: Operation, fates: Sequence[Fate]) -> bool:
@@ -110,9 +122,12 @@ def outcome_is_unknown(operation: Operation, fates: Sequence[Fate]) -> bool:
 
 
 def is_permanent(error: CallError) -> bool:
-    """Whether no later request will come to anything else; a refusal without a code is not the service's."""
+    """Whether no later request will come to anything else.
+
+    A refusal without a code is not the service's, and may be of the moment.
+    """
     unexplained = isinstance(error, BadRequestError | ConflictError) and error.error_code is None
-    return fate(error) in {Fate.REFUSED, Fate.UNAUTHENTICATED} and not unexplained
+    return not error.retryable or (fate(error) in {Fate.REFUSED, Fate.UNAUTHENTICATED} and not unexplained)
 
 
 _OUTAGE: Final = frozenset(

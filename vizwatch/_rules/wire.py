@@ -307,7 +307,30 @@ def refusal(operation: Operation, answer: Answer, failure: Failure, clean: Clean
         error.allowed_rate = allowed_rate(answer.headers)
     if failure.error_code == "APIGW.0101":
         error.hint = "This API is not, or no longer, offered at this endpoint: check the endpoint's region."
+    elif answer.status in _TOO_LARGE:
+        error.hint, error.retryable = _TOO_LARGE[answer.status], False
+    if isinstance(error, ConflictError):
+        error.status = _status_told(failure.message)
     return error
+
+
+_HEADERS_TOO_LARGE: Final = (
+    "A gateway's limit of the request's headers is exceeded, and most of them is the token: get a shorter "
+    "one (scoped to this project alone, without the catalog), or sign with AkSkAuth."
+)
+_TOO_LARGE: Final[Mapping[int, str]] = {
+    413: "A gateway's limit of the request's body is exceeded: give a shorter job_desc or train_url.",
+    414: "A gateway's limit of the address is exceeded: give a shorter search_content.",
+    431: _HEADERS_TOO_LARGE,
+    494: _HEADERS_TOO_LARGE,
+}
+"""What a gateway finds too large, by its HTTP status; 494 is nginx's own."""
+
+
+def _status_told(text: str) -> JobStatus | None:
+    """The job's status, where the text of a conflict tells it, as those of the documents' samples do."""
+    told = re.search(r"job status: *([0-9]{1,9})(?![0-9])", text)
+    return JobStatus(int(told[1])) if told else None
 
 
 def is_foreign(answer: Answer) -> bool:

@@ -6,6 +6,7 @@
     ├── ConfigError (a ValueError)      wrong argument or setting, before any request
     ├── TransportError                  no complete answer
     │   ├── ConnectError                never sent
+    │   │   └── TlsError                (also a ConfigError) TLS with this endpoint is refused
     │   ├── RequestTimeoutError         (a TimeoutError)
     │   └── OutcomeUnknownError         a write may have happened
     ├── ProtocolError                   an answer that is not this API's: HTML, redirect, another job's
@@ -28,6 +29,8 @@ from __future__ import annotations
 
 import datetime as dt
 from typing import TYPE_CHECKING, Any
+
+from vizwatch._values.statuses import JobStatus
 
 if TYPE_CHECKING:
     from vizwatch._values.models import Job
@@ -94,6 +97,17 @@ class TransportError(CallError):
 
 class ConnectError(TransportError):
     """The request was never sent: no address, no connection, or no TLS."""
+
+
+class TlsError(ConnectError, ConfigError):
+    """TLS was refused: by the certificate, by the protocol's version, or since the port speaks no TLS.
+
+    It is not tried again: nothing was sent, and nothing will be until the endpoint, its certificate or what
+    this machine trusts has changed.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message, retryable=False)
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
@@ -188,6 +202,9 @@ class NotFoundError(ApiError):
 
 class ConflictError(ApiError):
     """The job's status does not allow the operation."""
+
+    status: JobStatus | None = None
+    """The job's status, where the service's text tells it: ``job status: 10``."""
 
     hint = "Read the job's status, and try again once it allows the operation."
 

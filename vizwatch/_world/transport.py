@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import ssl
+import urllib.request
 from collections.abc import Mapping
 from typing import Final
 
 import aiohttp
 import anyio
+from aiohttp.connector import Connection
 from yarl import URL
 
 from vizwatch._values.errors import (
@@ -17,6 +20,7 @@ from vizwatch._values.errors import (
     ConnectError,
     ProtocolError,
     RequestTimeoutError,
+    TlsError,
     TransportError,
 )
 from vizwatch._values.exchange import Answer
@@ -25,10 +29,27 @@ from vizwatch._values.text import printable
 
 _CLOSE_WITHIN: Final = 2.0
 _MAX_HEADER: Final = 65_536  # a token comes in a header, and can be larger than aiohttp's 8190 bytes
+_VERSIONS: Final = (aiohttp.HttpVersion10, aiohttp.HttpVersion11)
+_BROKEN_TLS: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 
 class _DisconnectedError(Exception):
     """A disconnect, under a name that aiohttp does not answer by sending GET, PUT and DELETE again."""
+
+
+class _Response(aiohttp.ClientResponse):
+    """An answer; aiohttp takes any three digits for its status, and any version from 0.9 to 2.0."""
+
+    @property
+    def is_http(self) -> bool:
+        return 200 <= self.status < 600 and self.version in _VERSIONS
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        protocol = connection.protocol  # which is back in the pool, where the whole answer is here already
+        await super().start(connection)
+        if protocol is not None and not self.is_http:
+            protocol.close()
+        return self
 
 
 async def _send_once(
@@ -36,6 +57,7 @@ async def _send_once(
 ) -> aiohttp.ClientResponse:
     # A session that is the caller's may keep cookies; they are not this API's.
     request.headers.pop("Cookie", None)
+    request.response_class = _Response
     try:
         return await handler(request)
     except aiohttp.ClientConnectorError:
@@ -51,6 +73,9 @@ class Transport:
         endpoint: `https://host[:port]`.
         settings: Pool, timeouts and the largest body.
         session: The caller's own session, which is never closed here; by default one is made.
+
+    Raises:
+        ConfigError: The session is none, or a proxy of the environment, which is to be used, has no address.
     """
 
     def __init__(
@@ -58,6 +83,13 @@ class Transport:
     ) -> None:
         if session is not None and not isinstance(session, aiohttp.ClientSession):
             raise ConfigError(f"session must be an aiohttp.ClientSession, not {type(session).__name__}")
+        trust_env = settings.trust_env if session is None else session.trust_env
+        unusable = _unusable_proxy(URL(endpoint)) if trust_env else None
+        if unusable is not None:
+            raise ConfigError(
+                f"the proxy of {unusable.upper()}_PROXY (used since trust_env is set) must be an address "
+                "such as http://host:3128; it may hold a password, and is not shown"
+            )
         self.endpoint = endpoint
         self._settings = settings
         self._owns_session = session is None
@@ -83,6 +115,7 @@ class Transport:
 
         Raises:
             ConnectError: Nothing was sent.
+            TlsError: Nothing was sent, and nothing will be, as TLS was refused.
             RequestTimeoutError: No complete answer came within that time.
             ConfigError: The caller's session is closed.
             TransportError: The connection broke before the answer was complete.
@@ -126,6 +159,11 @@ class Transport:
             max_field_size=_MAX_HEADER,
             middlewares=(_send_once,),
         ) as response:
+            if isinstance(response, _Response) and not response.is_http:
+                raise ProtocolError(
+                    f"{self.endpoint}: the answer is not HTTP/1.1 with a status of 200 to 599",
+                    http_status=response.status,
+                )
             return Answer(response.status, response.headers, await self._read(response))
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
@@ -146,12 +184,20 @@ class Transport:
     def _failure(self, error: Exception, within: float) -> CallError:
         place = self.endpoint
         match error:
-            case aiohttp.ClientConnectorCertificateError():
-                return ConnectError(f"{place}: TLS failed: {_reason(error)}", retryable=False)
+            case aiohttp.ClientSSLError() if not isinstance(error.os_error, _BROKEN_TLS):
+                return self._refusal_of_tls(_tls_reason(error.os_error))
+            case aiohttp.ServerFingerprintMismatch():
+                return self._refusal_of_tls("the certificate has another fingerprint")
+            case aiohttp.ClientProxyConnectionError():
+                return ConnectError(f"{place}: no connection to the proxy: {_reason(error.os_error)}")
+            case aiohttp.ClientHttpProxyError():
+                return self._refusal_of_proxy(error.status)
+            case aiohttp.InvalidURL():
+                return ConnectError(f"{place}: not sent: the proxy has no address", retryable=False)
             case aiohttp.ConnectionTimeoutError():
                 return ConnectError(f"{place}: no connection within {self._settings.connect_timeout:g} s")
             case aiohttp.ClientConnectorError():
-                return ConnectError(f"{place}: no connection: {_reason(error)}")
+                return ConnectError(f"{place}: no connection: {_reason(error.os_error)}")
             case TimeoutError():
                 return RequestTimeoutError(f"{place}: no complete answer within {within:g} s")
             case aiohttp.ClientResponseError():
@@ -159,6 +205,20 @@ class Transport:
                 return ProtocolError(f"{place}: the answer is not HTTP, or its headers are too long")
             case _:
                 return TransportError(f"{place}: the connection broke before the answer was complete")
+
+    def _refusal_of_tls(self, reason: str) -> TlsError:
+        return TlsError(
+            f"{self.endpoint}: TLS was refused: {reason}. Check the endpoint's host and port, the server's "
+            "certificate, and this machine's clock and CA certificates"
+        )
+
+    def _refusal_of_proxy(self, status: int) -> ConnectError:
+        """The proxy was asked for a connection (CONNECT) and gave none, so that nothing was sent over it."""
+        asks = ": it wants another user and password" if status == 407 else ""
+        return ConnectError(
+            f"{self.endpoint}: no connection: the proxy refused it with HTTP {status}{asks}",
+            retryable=not 400 <= status < 500 or status in {408, 429},
+        )
 
     async def aclose(self) -> None:
         """Closes the pool, unless it is the caller's; also in a cancelled scope, and within bounded time."""
@@ -173,12 +233,34 @@ def _timeout(within: float, connect: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=within, connect=min(connect, 0.98 * within), ceil_threshold=math.inf)
 
 
-def _reason(error: BaseException) -> str:
-    """What went wrong, of the parts of aiohttp's exceptions that never hold a header of the request."""
+def _reason(error: OSError) -> str:
+    return printable(error.strerror or type(error).__name__)
+
+
+def _tls_reason(error: OSError) -> str:
     match error:
-        case aiohttp.ClientConnectorCertificateError():
-            return printable(str(error.certificate_error))
-        case aiohttp.ClientConnectorError():
-            return printable(error.os_error.strerror or type(error.os_error).__name__)
+        case ssl.SSLCertVerificationError():
+            return printable(error.verify_message)
+        case ssl.SSLError(reason=str(reason)):
+            return printable(reason.replace("_", " ").lower())
         case _:
-            return type(error).__name__
+            return _reason(error)
+
+
+def _unusable_proxy(endpoint: URL) -> str | None:
+    """The scheme whose proxy aiohttp would fail with, or silently not use, as one that is reached by TLS."""
+    for scheme, address in urllib.request.getproxies().items():
+        if scheme not in {"http", "https", "ws", "wss"}:
+            continue
+        try:
+            proxy = URL(address)
+            is_address = proxy.scheme == "http" and proxy.host is not None and proxy.port is not None
+        except ValueError:
+            return scheme  # aiohttp reads them all
+        if (
+            not is_address
+            and scheme == endpoint.scheme
+            and not urllib.request.proxy_bypass(endpoint.host or "")
+        ):
+            return scheme
+    return None
