@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import pickle
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import trustme
 from canaries import shown
 from servers import RawServer, http
 
@@ -295,6 +298,50 @@ async def test_a_wrong_cloud_is_told_by_its_name_and_shows_no_secret(
     assert CANARY not in shown(caught.value) + repr(pickle.dumps(caught.value)) + (
         caplog.text if "YAML" not in case else ""
     )
+
+
+@pytest.mark.fault("X10")
+@pytest.mark.parametrize("variable", ["OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE"])
+@pytest.mark.parametrize("kind", ["large", "pipe", "device"])
+async def test_a_file_that_is_no_file_of_clouds_is_not_read(
+    kind: str, variable: str, clouds: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody writes to the pipe, and the device gives zeros for ever: reading would not end."""
+    clouds(_cloud("auth: {auth_url: https://iam.example.com/v3}"))
+    path = Path("/dev/zero") if kind == "device" else tmp_path / "odd.yaml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "large":
+        with path.open("wb") as file:
+            file.truncate(2**30)
+    monkeypatch.setenv(variable, str(path))
+    said = "1073741824 bytes, and is not read" if kind == "large" else "is not a regular file"
+    with pytest.raises(vizwatch.ConfigError, match=said):
+        await CloudsAuth("here").scope()
+
+
+@pytest.mark.fault("X10")
+async def test_a_file_of_clouds_may_have_a_mebibyte(cloud: Emulator, clouds: Write) -> None:
+    path = clouds(**user(cloud))
+    text = path.read_text() + "\n#"
+    path.write_text(text + "x" * (2**20 - len(text)))
+    assert (await CloudsAuth("here").scope()).project_id == cloud.project_id
+    path.write_text(text + "x" * (2**20 - len(text) + 1))
+    with pytest.raises(vizwatch.ConfigError, match="has 1048577 bytes"):
+        await CloudsAuth("here").scope()
+
+
+@pytest.mark.fault("N14")
+async def test_an_identity_service_whose_certificate_is_refused_is_asked_once(clouds: Write) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    async with RawServer(http({}), tls=context) as server:
+        address = server.endpoint.replace("127.0.0.1", "localhost")
+        clouds(auth_url=f"{address}/v3", username="ada", password=CANARY, project_name="p")
+        with pytest.raises(vizwatch.TlsError, match="no TLS with the cloud 'here'") as caught:
+            await CloudsAuth("here").scope()
+    assert CANARY not in shown(caught.value)
+    assert server.requests == []
 
 
 PLACES: dict[str, tuple[bytes, type[vizwatch.VizwatchError]]] = {

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import stat
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
@@ -11,7 +14,7 @@ import anyio.to_thread
 
 from vizwatch._rules import wire
 from vizwatch._values import checks, regions
-from vizwatch._values.errors import CallError, ConfigError, ConnectError, ProtocolError
+from vizwatch._values.errors import CallError, ConfigError, ConnectError, ProtocolError, TlsError
 from vizwatch._values.exchange import Operation, Scope, Token
 from vizwatch._values.secrets import Secret, secret
 from vizwatch._values.settings import Settings
@@ -22,6 +25,7 @@ T = TypeVar("T")
 
 _SERVICE_TYPES: Final = ("modelarts", "modelartsv1")
 _UNKNOWN_LIFE: Final = 3600.0
+_MAX_FILE: Final = 2**20
 _NO_SECRETS: Final = frozenset(
     {"auth_url", "username", "user_id", "project_id", "project_name", "default_domain", "system_scope"}
 )
@@ -159,7 +163,7 @@ class _Cloud:
             case exceptions.HttpError(http_status=int(status)) if status != 404:  # which says nothing of jobs
                 return wire.classify(status, None)(text, http_status=status, operation=Operation.TOKEN.value)
             case exceptions.SSLError():
-                return ConnectError(f"get token: no TLS with {self.name}: {text}", retryable=False)
+                return TlsError(f"get token: no TLS with {self.name}: {text}")
             case exceptions.ConnectionError():
                 return ConnectError(f"get token: {self.name}: {text}")
             case exceptions.HttpError() | exceptions.InvalidResponse() | exceptions.DiscoveryFailure():
@@ -185,9 +189,38 @@ def _session(**options: Any) -> Any:
 
 
 def _region(name: str | None) -> Any:
-    from openstack.config.loader import OpenStackConfig  # noqa: PLC0415 - as above
+    from openstack.config.loader import (  # noqa: PLC0415 - as above
+        CONFIG_FILES,
+        SECURE_FILES,
+        VENDOR_FILES,
+        OpenStackConfig,
+    )
 
+    # What openstacksdk looks through by itself, looked at before it reads any of it whole.
+    for variable, paths in (
+        ("OS_CLIENT_CONFIG_FILE", CONFIG_FILES),
+        ("OS_CLIENT_SECURE_FILE", SECURE_FILES),
+        (None, VENDOR_FILES),
+    ):
+        named = os.environ.get(variable, "") if variable else ""
+        for path in filter(None, (named, *paths)):
+            _check_file(path)
     return OpenStackConfig().get_one(name)
+
+
+def _check_file(path: str) -> None:
+    """Raises for a file of clouds that is too large to be one, or a pipe or device, which may never end."""
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError):
+        return  # openstacksdk goes on with the next one
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigError(f"{printable(path)} is not a regular file, and so is not read")
+    if found.st_size > _MAX_FILE:
+        raise ConfigError(
+            f"{printable(path)} has {found.st_size} bytes, and is not read: a file of clouds has "
+            f"{_MAX_FILE} at most"
+        )
 
 
 def _origin(address: str) -> str:
