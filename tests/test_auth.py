@@ -11,12 +11,14 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
+from canaries import shown
 from servers import RawServer, http
 from virtual import elapse
 
 import vizwatch
-from vizwatch import AkSkAuth, Client, PasswordAuth
+from vizwatch import AkSkAuth, Client, PasswordAuth, printable
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime
@@ -72,8 +74,12 @@ async def test_a_token_is_renewed_at_four_fifths_of_its_life(cloud: Emulator) ->
         assert token_calls(cloud) == 1
         await elapse(0.12 * DAY)
         await client.get_job(job_id)
+        await elapse(1)
         assert token_calls(cloud) == 2
-    assert jobs_statuses(cloud) == [200] * 3
+        await elapse(0.15 * DAY)
+        await client.get_job(job_id)
+    assert jobs_statuses(cloud) == [200] * 4
+    assert token_calls(cloud) == 2
 
 
 @pytest.mark.fault("A5")
@@ -129,20 +135,45 @@ async def test_ten_thousand_refusals_cost_one_call_though_the_callers_come_and_g
     assert token_calls(cloud) == 2
 
 
-async def test_a_token_that_is_refused_again_is_the_end_and_no_storm(cloud: Emulator) -> None:
-    ids = cloud.add_jobs(50, status=8)
-    async with client_of(cloud, password_auth(cloud)) as client:
-        await client.get_job(ids[0])
-        cloud.fault("status", status=401, code="ModelArts.0203", match={"operation": "details"})
+@pytest.mark.fault("A2")
+@pytest.mark.parametrize("apart", [0.0, 15.0], ids=["in step", "spread over an interval"])
+async def test_a_token_that_is_refused_for_ever_ends_every_watch_once_and_costs_one_renewal(
+    cloud: Emulator, apart: float
+) -> None:
+    ids = cloud.add_jobs(200, status=8)
+    ends = dict.fromkeys(ids, 0)
 
-        async def watched(job_id: int) -> None:
+    async def watched(client: Client, job_id: int, after: float) -> None:
+        await elapse(after)
+        with pytest.raises(vizwatch.AuthenticationError):
             async for _ in client.watch(job_id):
                 pass
+        ends[job_id] += 1
 
-        outcomes = await asyncio.gather(*map(watched, ids), return_exceptions=True)
-    assert {type(outcome) for outcome in outcomes} == {vizwatch.AuthenticationError}
-    assert token_calls(cloud) <= 2
-    assert len(jobs_statuses(cloud)) <= 1 + 2 * len(ids)
+    async with client_of(cloud, password_auth(cloud)) as client:
+        await client.get_job(ids[0])
+        starts = [n * apart / len(ids) for n in range(len(ids))]
+        watches = [asyncio.create_task(watched(client, *one)) for one in zip(ids, starts, strict=True)]
+        await elapse(16)
+        cloud.fault("status", status=401, code="ModelArts.0203", match={"operation": "details"})
+        await asyncio.gather(*watches)
+    assert set(ends.values()) == {1}
+    assert token_calls(cloud) == 2
+    assert jobs_statuses(cloud).count(401) <= len(ids) * 2
+
+
+@pytest.mark.fault("A2")
+async def test_a_token_that_is_refused_for_ever_is_renewed_once_a_minute_at_most(cloud: Emulator) -> None:
+    async with client_of(cloud, password_auth(cloud)) as client:
+        cloud.fault("status", status=401, code="ModelArts.0202", match={"operation": "details"})
+        for _ in range(600):
+            with pytest.raises(vizwatch.AuthenticationError, match=r"ModelArts\.0202"):
+                await client.get_job(1)
+            await elapse(1)
+        assert 10 <= token_calls(cloud) <= 1 + 10
+        cloud.clear_faults()
+        (job_id,) = cloud.add_jobs(1, status=8)
+        await client.get_job(job_id)
 
 
 @pytest.mark.fault("A3", "C9")
@@ -158,19 +189,75 @@ async def test_whoever_leads_may_be_cancelled_and_another_leads(cloud: Emulator)
     assert token_calls(cloud) == 2
 
 
-async def test_an_old_token_that_lives_is_used_while_the_identity_service_is_down(cloud: Emulator) -> None:
+@pytest.mark.fault("A6")
+@pytest.mark.parametrize("failing", ["down", "hanging"])
+async def test_nobody_waits_for_the_identity_service_while_the_old_token_lives(
+    cloud: Emulator, failing: str
+) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    loop = asyncio.get_running_loop()
+    async with client_of(cloud, password_auth(cloud)) as client:
+        await client.get_job(job_id)
+        if failing == "down":
+            cloud.fault("status", status=503, match={"operation": "token"})
+        else:
+            cloud.fault("latency", seconds=7200, match={"operation": "token"})
+        await elapse(0.9 * DAY)
+        for second in range(300):
+            started = loop.time()
+            await client.get_job(job_id)
+            assert loop.time() - started < 0.1, f"after {second} s"
+            await elapse(1)
+        assert token_calls(cloud) <= 1 + 6 * 4, "a renewal a minute, with its attempts"
+        cloud.clear_faults()
+        await elapse(120)
+        before = token_calls(cloud)
+        await client.get_job(job_id)
+        await elapse(1)
+        assert token_calls(cloud) == before + 1
+        await elapse(0.5 * DAY)
+        await client.get_job(job_id)
+    assert set(jobs_statuses(cloud)) == {200}
+
+
+@pytest.mark.fault("A6")
+async def test_a_token_at_its_end_is_waited_for_even_if_a_renewal_hangs(cloud: Emulator) -> None:
     (job_id,) = cloud.add_jobs(1, status=8)
     async with client_of(cloud, password_auth(cloud)) as client:
         await client.get_job(job_id)
-        cloud.fault("status", status=503, match={"operation": "token"})
-        await elapse(0.9 * DAY)
-        for _ in range(100):
+        await elapse(DAY - 30)
+        cloud.fault("latency", seconds=7200, match={"operation": "token"}, count=1)
+        await client.get_job(job_id)
+        await elapse(31)
+        await client.get_job(job_id)
+    assert set(jobs_statuses(cloud)) == {200}
+
+
+@pytest.mark.fault("A6", "C5")
+@pytest.mark.parametrize("how", ["alone", "in a cancelled scope"])
+async def test_closing_a_client_ends_a_renewal_in_advance(cloud: Emulator, how: str) -> None:
+    """The test's own watch over left tasks sees the rest; and the credentials serve the next client."""
+    (job_id,) = cloud.add_jobs(1, status=8)
+    auth = password_auth(cloud)
+    with anyio.CancelScope() as scope:
+        async with client_of(cloud, auth) as client:
             await client.get_job(job_id)
-        assert token_calls(cloud) == 1 + 4  # one renewal was tried, with its four attempts
-        cloud.clear_faults()
+            await elapse(0.9 * DAY)
+            cloud.fault("latency", seconds=7200, match={"operation": "token"})
+            await client.get_job(job_id)
+            await elapse(1)
+            assert len(asyncio.all_tasks()) > 1
+            closing = asyncio.get_running_loop().time()
+            if how == "in a cancelled scope":
+                scope.cancel()
+    assert asyncio.get_running_loop().time() - closing < 0.1
+    cloud.clear_faults()
+    async with client_of(cloud, auth) as client:
+        await client.get_job(job_id)
         await elapse(61)
         await client.get_job(job_id)
-        assert token_calls(cloud) == 6
+        await elapse(1)
+    assert token_calls(cloud) == 3
     assert set(jobs_statuses(cloud)) == {200}
 
 
@@ -257,6 +344,143 @@ def test_a_wrong_argument_is_named(arguments: dict[str, Any], text: str) -> None
     }
     with pytest.raises(vizwatch.ConfigError, match=text):
         PasswordAuth(**{**given, **arguments})
+
+
+# --- credentials of one's own ---------------------------------------------------------------------------
+
+CANARY = "canary-5f2e"
+
+
+class Own:
+    """Gives what it is told to, or raises it."""
+
+    def __init__(self, given: Any) -> None:
+        self._given = given
+
+    async def headers(self, request: vizwatch.Outgoing, /) -> Any:
+        if isinstance(self._given, BaseException):
+            raise self._given
+        return self._given
+
+
+class Renewing(Own):
+    """The same of what renews them."""
+
+    def __init__(self, given: Any) -> None:
+        super().__init__({"X-Auth-Token": f"{CANARY}-token"})
+        self._renewal = Own(given)
+
+    async def renew(self, refused: Any, /) -> Any:
+        return await self._renewal.headers(refused)
+
+
+class Scoped(Own):
+    """The same of what knows its project."""
+
+    async def scope(self) -> Any:
+        return await self.headers(vizwatch.Outgoing("GET", ""))
+
+
+RAISED = [
+    KeyError(CANARY),
+    RuntimeError(CANARY),
+    StopAsyncIteration(CANARY),
+    ValueError(CANARY),
+    ExceptionGroup(CANARY, [OSError(CANARY)]),
+    type("Odd\x1b[2J" + "x" * 100, (Exception,), {})(CANARY),
+]
+NOT_HEADERS = [None, "", CANARY, 7, [("X-Auth-Token", CANARY)], b"canary"]
+WRONG_HEADERS: list[dict[Any, Any]] = [
+    {"X-Auth-Token": ""},
+    {"X-Auth-Token": " "},
+    {"X-Auth-Token": None},
+    {"X-Auth-Token": CANARY.encode()},
+    {"X-Auth-Token": f" {CANARY}"},
+    {"X-Auth-Token": f"{CANARY}\n"},
+    {"X-Auth-Token": f"{CANARY}\r\nX-Other: y"},
+    {"X-Auth-Token": f"{CANARY}ü"},
+    {"": CANARY},
+    {"X Auth": CANARY},
+    {"X-Auth:": CANARY},
+    {"X-Auth\n": CANARY},
+    {"X-Äuth": CANARY},
+    {None: CANARY},
+]
+
+
+async def refused_credentials(auth: Any, text: str) -> str:
+    """What a client says that is made with such credentials, and shows nobody, and sends nobody."""
+    async with RawServer(http({"error_code": "ModelArts.0202"}, status="401 No")) as server:
+        with pytest.raises(vizwatch.ConfigError, match=text) as caught:
+            async with Client(
+                server.endpoint, None if isinstance(auth, Scoped) else "p1", auth=auth
+            ) as client:
+                await client.get_job(197)
+    error = caught.value
+    assert not error.__cause__ and not error.__context__
+    assert "canary" not in shown(error) and str(error).isprintable() and len(str(error)) < 250
+    assert len(server.requests) == isinstance(auth, Renewing)
+    return str(error)
+
+
+@pytest.mark.fault("A15", "X1")
+@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__[:20].encode().hex())
+@pytest.mark.parametrize(("kind", "method"), [(Own, "headers"), (Renewing, "renew"), (Scoped, "scope")])
+async def test_credentials_that_raise_are_told_by_the_type_alone(
+    kind: type[Own], method: str, error: Exception
+) -> None:
+    said = await refused_credentials(kind(error), f"auth\\.{method} failed with ")
+    assert printable(type(error).__name__, 60) in said
+
+
+@pytest.mark.fault("A15", "X1")
+@pytest.mark.parametrize("given", NOT_HEADERS, ids=repr)
+async def test_credentials_that_give_no_headers_are_told_by_the_type_alone(given: Any) -> None:
+    await refused_credentials(Own(given), f"must give a mapping of headers, not {type(given).__name__}")
+    await refused_credentials(Scoped(given), f"auth.scope must give a Scope, not {type(given).__name__}")
+
+
+@pytest.mark.fault("A15", "X1", "X5")
+@pytest.mark.parametrize("given", WRONG_HEADERS, ids=repr)
+async def test_credentials_that_no_request_may_have_are_not_sent(given: dict[Any, Any]) -> None:
+    is_named = "X-Auth-Token" in given
+    await refused_credentials(
+        Own(given), "a value that none may have" if is_named else "a header whose name is none"
+    )
+
+
+@pytest.mark.fault("A15")
+async def test_credentials_without_async_are_told_what_to_write() -> None:
+    class Sync:
+        def headers(self, request: vizwatch.Outgoing, /) -> dict[str, str]:
+            return {"X-Auth-Token": CANARY}
+
+    await refused_credentials(Sync(), "auth.headers must be a coroutine function: write `async def headers`")
+
+
+@pytest.mark.fault("A15")
+@pytest.mark.parametrize("kind", [Own, Renewing, Scoped])
+async def test_credentials_that_hang_end_at_the_calls_deadline(kind: type[Own]) -> None:
+    class Hanging(kind):  # type: ignore[misc,valid-type] # each of the three
+        async def headers(self, request: vizwatch.Outgoing, /) -> Any:
+            if kind is Renewing:
+                return await super().headers(request)
+            return await elapse(3600)
+
+        async def renew(self, refused: Any, /) -> Any:
+            await elapse(3600)
+
+    auth = Hanging(None)
+    if kind is not Renewing:
+        del Hanging.renew
+    loop = asyncio.get_running_loop()
+    async with RawServer(http({"error_code": "ModelArts.0202"}, status="401 No")) as server:
+        started = loop.time()
+        with pytest.raises(vizwatch.ConnectError, match=r"credentials.*(too long|not within 60 s)"):
+            async with Client(server.endpoint, None if kind is Scoped else "p1", auth=auth) as client:
+                await client.get_job(197)
+        assert loop.time() - started == pytest.approx(60, abs=0.1)
+    assert len(server.requests) == (kind is Renewing)
 
 
 # --- signatures -----------------------------------------------------------------------------------------

@@ -312,7 +312,7 @@ async def test_credentials_that_no_header_may_have_are_refused() -> None:
             return {"X-Auth-Token": "canary\r\nX-Other: y"}
 
     async with vizwatch.Client(ENDPOINT, PROJECT, auth=Broken()) as client:
-        with pytest.raises(vizwatch.ConfigError, match="header that is not printable") as caught:
+        with pytest.raises(vizwatch.ConfigError, match="it must be printable ASCII") as caught:
             await client.get_job(197)
     assert "canary" not in str(caught.value)
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from vizwatch._rules import signing
+from vizwatch._values.errors import ConfigError, VizwatchError
 from vizwatch._values.exchange import Outgoing, Scope
 from vizwatch._values.secrets import Secret, secret
+from vizwatch._values.text import printable
+
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 @runtime_checkable
@@ -23,7 +30,9 @@ class Auth(Protocol):
         """The headers that authenticate a request: `X-Auth-Token`, or a signature over what is given.
 
         An `OSError` raised here, such as `TimeoutError`, counts as a request that could not be sent, and is
-        tried again; any other error ends the call.
+        tried again, until the call's deadline. Any other error that is no :class:`VizwatchError` becomes a
+        :class:`ConfigError` that names its type and not its text, which may hold a secret; so does a header
+        without a value, or one that no request may have.
         """
         ...
 
@@ -49,6 +58,71 @@ class ScopedAuth(Auth, Protocol):
     async def scope(self) -> Scope:
         """Which project they are for, and where it is; may ask the identity service."""
         ...
+
+
+async def headers_of(auth: Auth, request: Outgoing) -> dict[str, str]:
+    """The headers that the credentials give for a request, checked, and with values that do not show.
+
+    Raises:
+        ConfigError: They are none, or the credentials failed in a way that no network does.
+        OSError: They failed as a network does.
+        VizwatchError: As the credentials raise it.
+    """
+    checked = _checked_headers(await _guarded("headers", lambda: auth.headers(request)))
+    if isinstance(checked, str):
+        raise ConfigError(checked)
+    return checked
+
+
+def _checked_headers(given: object) -> dict[str, str] | str:
+    """The headers, or what is wrong with them: told, not raised, as this frame holds what must not show."""
+    if not isinstance(given, Mapping):
+        return f"auth.headers must give a mapping of headers, not {_type(given)}"
+    for name, text in given.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            return "auth.headers gave a header whose name is none: it has characters that no name may have"
+        if not isinstance(text, str) or not _VALUE.fullmatch(text):
+            return (
+                "auth.headers gave a header with a value that none may have: it must be printable ASCII, and "
+                "neither be empty nor begin or end in a blank"
+            )
+    return {name: Secret(text) for name, text in given.items()}
+
+
+async def renewed(auth: RenewableAuth, refused: Mapping[str, str]) -> bool:
+    """Whether the credentials were renewed. Raises as :func:`headers_of` does."""
+    return bool(await _guarded("renew", lambda: auth.renew(refused)))
+
+
+async def scope_of(auth: ScopedAuth) -> Scope:
+    """What the credentials are for. Raises as :func:`headers_of` does."""
+    checked = _checked_scope(await _guarded("scope", auth.scope))
+    if isinstance(checked, str):
+        raise ConfigError(checked)
+    return checked
+
+
+def _checked_scope(given: object) -> Scope | str:
+    return given if isinstance(given, Scope) else f"auth.scope must give a Scope, not {_type(given)}"
+
+
+async def _guarded(method: str, ask: Callable[[], object]) -> object:
+    try:
+        given = ask()
+        if inspect.isawaitable(given):
+            return await given
+        del given  # which may be a secret, and this frame is shown
+        problem = f"must be a coroutine function: write `async def {method}`"
+    except (VizwatchError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001 - it is the user's code
+        problem = f"failed with {_type(error)}, whose text is not shown, since it may hold a secret"
+    # Outside of the except clause: the user's exception must not hang on ours as context.
+    raise ConfigError(f"auth.{method} {problem}")
+
+
+def _type(value: object) -> str:
+    return printable(type(value).__name__, 60)
 
 
 class TokenAuth:

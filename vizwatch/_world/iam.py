@@ -17,9 +17,11 @@ from vizwatch._world.tokens import TokenGetter
 class PasswordAuth(TokenGetter):
     """A user's name and password, with which tokens are got from the identity service (IAM).
 
-    One token serves all requests. It is renewed at 80 % of its life, a little earlier or later by chance, and
-    once for however many requests the service refuses with it; while the identity service is down the old
-    one is used as long as it lives. A password that was refused is never sent again: accounts get locked.
+    One token serves all requests. It is renewed at 80 % of its life, a little earlier or later by chance, in
+    the background: no request waits, and while the identity service is down or hangs the old one is used as
+    long as it lives. A refused token is renewed once for however many requests were refused with it, and once
+    a minute at most where the new one is refused too. A password that was refused is never sent again:
+    accounts get locked.
 
     Args:
         iam_endpoint: `https://iam.{region}…`, with or without `/v3`.

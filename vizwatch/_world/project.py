@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from vizwatch._rules import wire
 from vizwatch._values import checks, regions
-from vizwatch._values.errors import ClientClosedError, ConfigError
-from vizwatch._values.exchange import Answer, Failure, Request
+from vizwatch._values.errors import ClientClosedError, ConfigError, ConnectError
+from vizwatch._values.exchange import Answer, Failure, Request, Scope
 from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
-from vizwatch._world.auth import Auth, ScopedAuth, TokenAuth
+from vizwatch._world.auth import Auth, ScopedAuth, TokenAuth, scope_of
 from vizwatch._world.session import Session
+from vizwatch._world.tokens import TokenGetter
 
 if TYPE_CHECKING:
     import aiohttp
@@ -121,7 +123,7 @@ class Project:
     async def _locate(self) -> None:
         if None not in {self._endpoint, self._project_id} or not isinstance(self._auth, ScopedAuth):
             return
-        scope = await self._auth.scope()
+        scope = await self._scope(self._auth)
         if self._project_id is None:
             if scope.project_id is None:
                 raise ConfigError("the credentials name no project: give project_id")
@@ -129,11 +131,25 @@ class Project:
         if self._endpoint is None:
             self._endpoint = self._address(scope.endpoint, name="the credentials' endpoint")
 
+    async def _scope(self, auth: ScopedAuth) -> Scope:
+        within = self._settings.call_timeout
+        try:
+            async with asyncio.timeout(within) as deadline:
+                return await scope_of(auth)
+        except OSError as error:
+            late = deadline.expired()
+            reason = f"not within {within:g} s" if late else f"it failed with {type(error).__name__}"
+        raise ConnectError(f"the credentials did not tell their project: {reason}")
+
     async def aclose(self) -> None:
         """Ends the calls under way, which raise, and closes the connections; idempotent."""
         self._closed = True
-        if self._session is not None:
-            await self._session.aclose()
+        try:
+            if self._session is not None:
+                await self._session.aclose()
+        finally:
+            if isinstance(self._auth, TokenGetter):
+                await self._auth.aclose()
 
     def __repr__(self) -> str:
         return f"{self._endpoint!r}, {self._project_id!r}"

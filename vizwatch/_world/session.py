@@ -31,7 +31,7 @@ from vizwatch._values.exchange import Answer, Failure, Operation, Outgoing, Requ
 from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
 from vizwatch._values.text import printable, redacted
-from vizwatch._world.auth import Auth, RenewableAuth
+from vizwatch._world.auth import Auth, RenewableAuth, headers_of, renewed
 from vizwatch._world.transport import Transport
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class Session:
         # Refused for its credentials, a request is not carried out: even a create may be sent again.
         call.under_way = False
         if not call.renewed and isinstance(self._auth, RenewableAuth):
-            call.renewed = await self._in_time(call, self._auth.renew(credentials))
+            call.renewed = await self._in_time(call, renewed(self._auth, credentials))
         raise refusal
 
     async def _sent(self, call: _Call) -> tuple[Answer, dict[str, str]]:
@@ -211,7 +211,7 @@ class Session:
         request = call.request
         outgoing = Outgoing(request.method, self._transport.endpoint + request.target, request.body)
         await self._admitted(call)
-        credentials = await self._in_time(call, self._authenticated(outgoing))
+        credentials = await self._in_time(call, headers_of(self._auth, outgoing))
         headers = {**_HEADERS, **credentials}
         if request.body:
             headers["Content-Type"] = "application/json"
@@ -256,14 +256,6 @@ class Session:
             late = deadline.expired()
             reason = "it took too long" if late else f"they failed with {type(error).__name__}"
         raise ConnectError(f"not sent: waiting for credentials: {reason}")
-
-    async def _authenticated(self, outgoing: Outgoing) -> dict[str, str]:
-        """The credentials' headers."""
-        given = dict(await self._auth.headers(outgoing))
-        for text in (*given, *given.values()):
-            if not isinstance(text, str) or not text.isascii() or not text.isprintable():
-                raise ConfigError("auth gave a header that is not printable ASCII: check the credentials")
-        return {name: Secret(value) for name, value in given.items()}
 
     def _raise(self, call: _Call, failure: CallError) -> NoReturn:
         failure.attempts, failure.elapsed = len(call.fates), self._loop.time() - call.started

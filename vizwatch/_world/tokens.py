@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
 import copy
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NoReturn
 
-from vizwatch._values.errors import AuthenticationError, CallError
+import anyio
+
+from vizwatch._values.errors import AuthenticationError, CallError, VizwatchError
 from vizwatch._values.exchange import Outgoing, Token
 
 _RENEW_AT: Final = 0.8
 _SPREAD: Final = 0.05
 _RETRY_RENEWAL: Final = 60.0
+_CLOSE_WITHIN: Final = 2.0
 
 
 class Tokens:
     """The tokens of one account, the last one kept.
 
-    It is renewed at 80 % of its life, a little earlier or later by chance; while that fails, the old one is
-    used as long as it lives. Credentials that were refused are not sent again: accounts get locked.
+    It is renewed at 80 % of its life, a little earlier or later by chance, while the old one is used as long
+    as it lives: no request waits for that. A token that was got in place of a refused one, and is refused
+    too, is not replaced in the same minute. Credentials that were refused are not sent again: accounts get
+    locked.
 
     Args:
         ask: Gets a token.
@@ -32,9 +38,12 @@ class Tokens:
         self._token: Token | None = None
         self._renew_at = 0.0
         self._expires_at = 0.0
+        self._replacement: Token | None = None
+        self._replaced_at = 0.0
         self._asking = asyncio.Lock()
         self._asked = 0
         self._failure: CallError | None = None
+        self._renewal: asyncio.Task[None] | None = None
 
     async def current(self) -> Token:
         """A token that lives. Raises what asking for it raises, if there is none."""
@@ -43,16 +52,35 @@ class Tokens:
             return await self._other_than(self._token)
         if now >= self._renew_at and not self._asking.locked():
             self._renew_at = now + _RETRY_RENEWAL
-            try:
-                return await self._other_than(self._token)
-            except CallError:
-                pass  # the old token lives, and is asked about again in a minute
+            self._renewal = asyncio.create_task(self._renew_in_advance(self._token))
         return self._token
 
-    async def renew(self, refused: Mapping[str, str]) -> None:
-        """Gets another token than the refused one: by one call, for however many were refused with it."""
-        if self._token is None or self._token.value == refused.get("X-Auth-Token"):
-            await self._other_than(self._token)
+    async def _renew_in_advance(self, old: Token) -> None:
+        # What is wrong is told once the old token is at its end; until then it is asked about each minute.
+        with contextlib.suppress(VizwatchError):
+            await self._other_than(old)
+
+    async def renew(self, refused: Mapping[str, str]) -> bool:
+        """Gets another token than the refused one, by one call, for however many were refused with it.
+
+        Gives ``False`` where that has just been done and was in vain.
+        """
+        old, loop = self._token, asyncio.get_running_loop()
+        if old is not None and old.value != refused.get("X-Auth-Token"):
+            return True
+        if old is not None and old is self._replacement and loop.time() < self._replaced_at + _RETRY_RENEWAL:
+            return False
+        token = await self._other_than(old)
+        if token is not self._replacement:
+            self._replacement, self._replaced_at = token, loop.time()
+        return True
+
+    async def aclose(self) -> None:
+        """Ends a renewal in advance, so that no task is left behind; later requests may begin another."""
+        if self._renewal is not None and not self._renewal.done():
+            self._renewal.cancel()
+            with anyio.move_on_after(_CLOSE_WITHIN, shield=True):
+                await asyncio.wait([self._renewal])
 
     async def _other_than(self, old: Token | None) -> Token:
         """Asks for a token, or takes the one, or the failure, that another task is just getting.
@@ -103,9 +131,18 @@ class TokenGetter(abc.ABC):
         return {"X-Auth-Token": (await self._tokens.current()).value}
 
     async def renew(self, refused: Mapping[str, str], /) -> bool:
-        """A token other than the refused one: by one call, for however many requests were refused with it."""
-        await self._tokens.renew(refused)
-        return True
+        """A token other than the refused one: by one call, for however many requests were refused with it.
+
+        Where the last one was got in place of a refused one, less than a minute ago, there is none.
+        """
+        return await self._tokens.renew(refused)
+
+    async def aclose(self) -> None:
+        """Ends what is under way in the background: each client that they were given to does so.
+
+        They can be used further, by other clients or by themselves.
+        """
+        await self._tokens.aclose()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("credentials are not pickled: make them anew where they are needed")
