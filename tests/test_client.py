@@ -366,11 +366,30 @@ async def test_a_client_is_used_inside_async_with() -> None:
             await use
 
 
+@pytest.mark.fault("U8")
 async def test_a_listing_is_neither_awaited_nor_iterated_without_async(client: vizwatch.Client) -> None:
     with pytest.raises(vizwatch.ConfigError, match="async for"):
         list(client.list_jobs())  # type: ignore[call-overload] # the mistake is the point
     with pytest.raises(vizwatch.ConfigError, match="async for"):
         await client.list_jobs()  # type: ignore[misc] # the mistake is the point
+
+
+@pytest.mark.fault("U8")
+async def test_a_watch_is_neither_awaited_nor_iterated_without_async(client: vizwatch.Client) -> None:
+    with pytest.raises(vizwatch.ConfigError, match=r"`async for transition in client\.watch\(…\)`"):
+        for _ in client.watch(1):  # type: ignore[attr-defined] # the mistake is the point
+            pass
+    with pytest.raises(vizwatch.ConfigError, match=r"`await client\.wait\(…\)`"):
+        await client.watch(1)  # type: ignore[misc] # the mistake is the point
+
+
+@pytest.mark.fault("U8", "U7")
+def test_a_client_is_not_entered_without_async() -> None:
+    with pytest.raises(
+        vizwatch.ConfigError, match=r"write `async with Client\(…\) as client` in a coroutine"
+    ):
+        with vizwatch.Client(ENDPOINT, PROJECT, auth="t"):
+            pass
 
 
 @pytest.mark.fault("C6")

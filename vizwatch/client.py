@@ -525,6 +525,14 @@ class Client:
     ) -> None:
         await self.aclose()
 
+    def __enter__(self) -> None:
+        raise ConfigError(
+            "a client is asynchronous: write `async with Client(…) as client` in a coroutine, which "
+            "`asyncio.run(…)` runs"
+        )
+
+    def __exit__(self, *_: object) -> None: ...
+
     async def aclose(self) -> None:
         """Ends live watches, whose iteration stops, and calls under way, which raise; idempotent."""
         for watch in list(self._watches):

@@ -104,6 +104,15 @@ class Watch:
     def __aiter__(self) -> Self:
         return self
 
+    def __iter__(self) -> None:
+        raise ConfigError("a watch is asynchronous: use `async for transition in client.watch(…)`")
+
+    def __await__(self) -> None:
+        raise ConfigError(
+            "a watch is iterated, not awaited: `async for transition in client.watch(…)`, or "
+            "`await client.wait(…)` for the job's end"
+        )
+
     async def __anext__(self) -> Transition:
         return await (self._read_now() if self._backlog is None else self._from_backlog(self._backlog))
 
