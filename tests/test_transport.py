@@ -528,6 +528,21 @@ async def test_tls_that_breaks_off_is_tried_again() -> None:
     assert caught.value.attempts == 4
 
 
+@pytest.mark.fault("N14")
+@pytest.mark.parametrize("kind", [ssl.SSLEOFError, ssl.SSLZeroReturnError])
+async def test_tls_that_breaks_off_in_openssls_words_is_tried_again_too(
+    kind: type[ssl.SSLError], answers: Any, client: vizwatch.Client
+) -> None:
+    """Other event loops than asyncio's say it so."""
+    from conftest import JOBS as URL
+
+    key: Any = None
+    error = aiohttp.ClientConnectorSSLError(key, kind(8, "EOF occurred in violation of protocol"))
+    answers.get(f"{URL}/197", exception=error)
+    answers.get(f"{URL}/197", payload=JOB)
+    assert (await client.get_job(197)).job_id == 197
+
+
 # --- proxies --------------------------------------------------------------------------------------------
 
 
