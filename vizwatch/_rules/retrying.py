@@ -131,7 +131,15 @@ def is_permanent(error: CallError) -> bool:
 
 
 _OUTAGE: Final = frozenset(
-    {Fate.NOT_SENT, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL, Fate.FAILED, Fate.UNKNOWN, Fate.GARBLED}
+    {
+        Fate.NOT_SENT,
+        Fate.UNAVAILABLE,
+        Fate.UNAVAILABLE_UNTIL,
+        Fate.HELD_BACK,
+        Fate.FAILED,
+        Fate.UNKNOWN,
+        Fate.GARBLED,
+    }
 )
 
 
