@@ -95,6 +95,7 @@ async def many_calls(endpoint: str, project_id: str, token: str, calls: str) -> 
 
 
 @pytest.mark.fault("R2", "bounded")
+@pytest.mark.xfail(strict=True, reason="descriptors that this process lacks use up the quota of retries")
 async def test_fewer_descriptors_than_the_pool_has_places_are_no_error(cloud: Emulator) -> None:
     """In real time, since the limit is a process's own; what cannot be opened is tried again."""
     assert await in_child(many_calls, cloud.endpoint, cloud.project_id, cloud.token, "500") == {"well": 500}
