@@ -95,7 +95,6 @@ async def many_calls(endpoint: str, project_id: str, token: str, calls: str) -> 
 
 
 @pytest.mark.fault("R2", "bounded")
-@pytest.mark.xfail(strict=True, reason="descriptors that this process lacks use up the quota of retries")
 async def test_fewer_descriptors_than_the_pool_has_places_are_no_error(cloud: Emulator) -> None:
     """In real time, since the limit is a process's own; what cannot be opened is tried again."""
     assert await in_child(many_calls, cloud.endpoint, cloud.project_id, cloud.token, "500") == {"well": 500}
@@ -268,7 +267,6 @@ def test_a_client_that_is_called_from_another_loop_still_works_in_its_own() -> N
 
 
 @pytest.mark.fault("C6")
-@pytest.mark.xfail(strict=True, reason="closing from another loop raises asyncio's bare RuntimeError")
 def test_closing_from_another_loop_is_refused_like_a_call() -> None:
     with asyncio.Runner() as first, asyncio.Runner() as second:
         server = first.run(RawServer(http(JOB)).__aenter__())

@@ -32,7 +32,7 @@ from vizwatch._values.errors import (
 )
 from vizwatch._values.exchange import Failure, Operation, Request
 from vizwatch._values.models import Job, JobPage
-from vizwatch._values.secrets import Secret
+from vizwatch._values.secrets import hidden
 from vizwatch._values.settings import Settings
 from vizwatch._values.statuses import TERMINAL, JobStatus
 from vizwatch._world import sources
@@ -84,8 +84,7 @@ class Client:
         session: aiohttp.ClientSession | None = None,
         allow_insecure: bool = False,
     ) -> None:
-        if isinstance(auth, str):
-            auth = Secret(auth)  # before anything can fail, and show this frame
+        auth = hidden(auth)
         self.settings = _settings(settings)
         self._project = Project(
             endpoint, project_id, auth, self.settings, session, allow_insecure=allow_insecure
@@ -535,12 +534,14 @@ class Client:
 
     async def aclose(self) -> None:
         """Ends live watches, whose iteration stops, and calls under way, which raise; idempotent."""
+        self._project.check_loop()
         for watch in list(self._watches):
             await watch.aclose()
         await self._project.aclose()
 
     def __repr__(self) -> str:
-        return f"Client({self._project!r})"
+        # A traceback may show it half made.
+        return f"Client({getattr(self, '_project', None)!r})"
 
 
 def _within(wait: Seconds | None) -> float | None:

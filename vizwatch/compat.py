@@ -194,10 +194,14 @@ async def _page(
     order: str,
     search_content: str | None,
 ) -> JobPage:
+    if status == "":
+        status = None
     if isinstance(status, str):
         if not (status.isascii() and status.isdigit() and len(status) < 10):
             raise checks.refused("status", status, "a status's number")
         status = int(status)
+    if status is not None:
+        checks.status("status", status)  # one, as there
     listing = _client(client).list_jobs(
         status=status,
         per_page=checks.whole("per_page", per_page, low=1, high=_MAX_PER_PAGE),

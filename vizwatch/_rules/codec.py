@@ -21,10 +21,10 @@ from cattrs.gen import make_dict_structure_fn
 from msgspec.structs import astuple
 
 from vizwatch._values.checks import MAX_JOB_ID
-from vizwatch._values.errors import DecodeError
+from vizwatch._values.errors import ConfigError, DecodeError
 from vizwatch._values.exchange import Answer, Failure, Token
 from vizwatch._values.models import Job, JobPage, Schedule
-from vizwatch._values.secrets import secret
+from vizwatch._values.secrets import hidden, secret
 from vizwatch._values.statuses import JobStatus
 from vizwatch._values.text import printable
 
@@ -75,15 +75,19 @@ def decode_done(body: bytes) -> Failure | None:
 
 def decode_token(answer: Answer) -> Token | Failure:
     """The answer of the token call: the token in a header, its times in the body."""
-    value = answer.headers.get("X-Subject-Token", "")
+    value = hidden(answer.headers.get("X-Subject-Token", ""))
     if not value:
         raise DecodeError("the answer has no header X-Subject-Token")
     about = _document(answer.body).get("token")
     about = about if isinstance(about, dict) else {}
     project = about.get("project")
     project_id = project.get("id") if isinstance(project, dict) else None
+    try:
+        token = secret("X-Subject-Token", value)
+    except ConfigError as error:
+        raise DecodeError(str(error)) from None
     return Token(
-        secret("X-Subject-Token", value),
+        token,
         _lifetime(about),
         project_id if isinstance(project_id, str) else None,
     )

@@ -126,7 +126,11 @@ def is_permanent(error: CallError) -> bool:
 
     A refusal without a code is not the service's, and may be of the moment.
     """
-    unexplained = isinstance(error, BadRequestError | ConflictError) and error.error_code is None
+    unexplained = (
+        isinstance(error, BadRequestError | ConflictError)
+        and error.error_code is None
+        and error.operation != Operation.TOKEN.value  # the identity service has no codes
+    )
     return not error.retryable or (fate(error) in {Fate.REFUSED, Fate.UNAUTHENTICATED} and not unexplained)
 
 

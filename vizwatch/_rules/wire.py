@@ -303,6 +303,8 @@ def refusal(operation: Operation, answer: Answer, failure: Failure, clean: Clean
         retry_after=retry_after(answer.headers),
         operation=operation.value,
     )
+    if operation is Operation.TOKEN and isinstance(error, AuthenticationError):
+        error.hint = "Check the user's name, password and domain: what was refused is not sent again."
     if isinstance(error, RateLimitError):
         error.allowed_rate = allowed_rate(answer.headers)
     if failure.error_code == "APIGW.0101":
@@ -372,19 +374,25 @@ def _host(location: str) -> str:
 _ALLOWED_SKEW: Final = 15 * 60
 
 
-def clock_skew(signed_at: str, answer: Answer) -> float | None:
+def clock_skew(signed_at: str, answer: Answer, message: str) -> float | None:
     """How many seconds this machine's clock is ahead of the service's, where that explains a refusal.
 
     Args:
         signed_at: The `X-Sdk-Date` that was refused.
         answer: Whose `Date` says what time it is there.
+        message: The refusal's text, which says it too.
     """
+    told = re.search(r"server time: ?([0-9]{8}T[0-9]{6}Z)", message)
     try:
-        here = dt.datetime.strptime(signed_at, "%Y%m%dT%H%M%SZ").replace(tzinfo=dt.UTC)
-        skew = (here - email.utils.parsedate_to_datetime(answer.headers.get("Date", ""))).total_seconds()
+        there = _stamp(told[1]) if told else email.utils.parsedate_to_datetime(answer.headers.get("Date", ""))
+        skew = (_stamp(signed_at) - there).total_seconds()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return skew if abs(skew) > _ALLOWED_SKEW else None
+
+
+def _stamp(text: str) -> dt.datetime:
+    return dt.datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=dt.UTC)
 
 
 def skewed(error: ApiError, skew: float) -> ClockSkewError:

@@ -98,6 +98,9 @@ class TransportError(CallError):
 class ConnectError(TransportError):
     """The request was never sent: no address, no connection, or no TLS."""
 
+    is_local: bool = False
+    """Whether this machine is in the way, and not the service: it has no file descriptor or port left."""
+
 
 class TlsError(ConnectError, ConfigError):
     """TLS was refused: by the certificate, by the protocol's version, or since the port speaks no TLS.

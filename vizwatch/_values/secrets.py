@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 
 from vizwatch._values.errors import ConfigError
+
+T = TypeVar("T")
 
 _LONGEST: Final = 65_536
 
@@ -46,8 +48,14 @@ class SecretDict(dict[str, str]):
         return f"{{{', '.join(map(repr, self))}}}"
 
 
+def hidden(value: T) -> T | Secret:
+    """A string as a secret, anything else as it is: before what holds it can fail, and be shown."""
+    return Secret(value) if isinstance(value, str) else value
+
+
 def secret(name: str, value: object) -> Secret:
     """The value as a secret, if a header can carry it. Raises :class:`ConfigError` without showing it."""
+    value = hidden(value)
     if isinstance(value, str) and len(value) <= _LONGEST and re.fullmatch(r"[!-~]+", value):
         return Secret(value)
     padded = isinstance(value, str) and value.strip() and value != value.strip()

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from vizwatch._rules import signing
 from vizwatch._values.errors import ConfigError, VizwatchError
 from vizwatch._values.exchange import Outgoing, Scope
-from vizwatch._values.secrets import Secret, secret
+from vizwatch._values.secrets import Secret, hidden, secret
 from vizwatch._values.text import printable
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -136,8 +136,8 @@ class TokenAuth:
     """
 
     def __init__(self, token: str) -> None:
-        token = secret("token", Secret(token) if isinstance(token, str) else token)
-        self._headers = {"X-Auth-Token": token}
+        token = hidden(token)
+        self._headers = {"X-Auth-Token": secret("token", token)}
 
     async def headers(self, request: Outgoing, /) -> Mapping[str, str]:  # noqa: ARG002
         """The token, whatever the request."""
@@ -162,6 +162,8 @@ class AkSkAuth:
     """
 
     def __init__(self, access_key: str, secret_key: str, security_token: str | None = None) -> None:
+        access_key, secret_key = hidden(access_key), hidden(secret_key)
+        security_token = hidden(security_token)
         self._access_key = secret("access_key", access_key)
         self._secret_key = secret("secret_key", secret_key)
         temporary = security_token is not None

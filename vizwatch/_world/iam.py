@@ -8,7 +8,7 @@ from vizwatch._rules import codec, wire
 from vizwatch._values import checks
 from vizwatch._values.errors import ConfigError
 from vizwatch._values.exchange import Outgoing, Scope, Token
-from vizwatch._values.secrets import Secret
+from vizwatch._values.secrets import Secret, hidden
 from vizwatch._values.settings import Settings
 from vizwatch._world.session import Session
 from vizwatch._world.tokens import TokenGetter
@@ -47,6 +47,7 @@ class PasswordAuth(TokenGetter):
         project_id: str | None = None,
         settings: Settings | None = None,
     ) -> None:
+        password = hidden(password)
         self._settings = Settings() if settings is None else settings
         if isinstance(iam_endpoint, str):
             iam_endpoint = iam_endpoint.rstrip("/").removesuffix("/v3")
@@ -56,6 +57,10 @@ class PasswordAuth(TokenGetter):
             raise ConfigError("one of project_name and project_id must be given: a token is for one project")
         if not isinstance(password, str) or not password.strip():
             raise ConfigError("password must not be empty")
+        if any("\ud800" <= one <= "\udfff" for one in password):
+            raise ConfigError(
+                "password must be text: it has lone surrogates, as bytes read in a wrong encoding"
+            )
         self._request = wire.get_token(
             checks.text("username", username, low=1, high=255),
             Secret(password),
@@ -82,7 +87,8 @@ class PasswordAuth(TokenGetter):
             await session.aclose()
 
     def __repr__(self) -> str:
-        return f"PasswordAuth({self._endpoint!r}, '***')"
+        # A traceback may show it half made.
+        return f"PasswordAuth({getattr(self, '_endpoint', None)!r}, '***')"
 
 
 class _Nobody:

@@ -11,7 +11,7 @@ from vizwatch._rules import wire
 from vizwatch._values import checks, regions
 from vizwatch._values.errors import ClientClosedError, ConfigError, ConnectError
 from vizwatch._values.exchange import Answer, Failure, Request, Scope
-from vizwatch._values.secrets import Secret
+from vizwatch._values.secrets import Secret, hidden
 from vizwatch._values.settings import Settings
 from vizwatch._world.auth import Auth, ScopedAuth, TokenAuth, scope_of
 from vizwatch._world.session import Session
@@ -48,8 +48,7 @@ class Project:
         *,
         allow_insecure: bool,
     ) -> None:
-        if isinstance(auth, str):
-            auth = Secret(auth)  # before anything can fail, and show this frame
+        auth = hidden(auth)
         insecure = settings.allow_insecure or checks.switch("allow_insecure", allow_insecure)
         self._address = functools.partial(wire.endpoint, allow_insecure=insecure)
         self._endpoint = None if endpoint is None else self._address(endpoint)
@@ -86,6 +85,11 @@ class Project:
     def check_open(self) -> None:
         """Raises unless calls can be made."""
         self._opened()
+
+    def check_loop(self) -> None:
+        """Raises in another event loop than the one that it was opened in."""
+        if self._session is not None:
+            self._session.check_loop()
 
     async def call(
         self, request: Request, decode: Callable[[bytes], T | Failure], attempts: int | None = None
@@ -152,4 +156,4 @@ class Project:
                 await self._auth.aclose()
 
     def __repr__(self) -> str:
-        return f"{self._endpoint!r}, {self._project_id!r}"
+        return f"{getattr(self, '_endpoint', None)!r}, {getattr(self, '_project_id', None)!r}"

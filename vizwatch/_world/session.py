@@ -109,8 +109,7 @@ class Session:
             ProtocolError: The answer is not this API's.
             ClientClosedError: The client was closed meanwhile.
         """
-        if asyncio.get_running_loop() is not self._loop:
-            raise ConfigError("the client was opened in another event loop: open one in each loop")
+        self.check_loop()
         call = self._new_call(request, attempts)
         with anyio.CancelScope() as scope:
             self._calls.add(scope)
@@ -150,12 +149,15 @@ class Session:
         fate, tries = call.fates[-1], len(call.fates)
         if fate is Fate.UNAUTHENTICATED and call.renewed and call.fates.count(fate) == 1:
             return 0.0
+        if failure.attempts > 1:
+            return None  # of credentials, which have been asked for again already
         if tries >= call.allowed or not retrying.may_resend(call.request.operation, call.fates):
             return None
         pause = retrying.wait_before(tries, self.settings, self._random.random(), failure.retry_after)
         if pause is None or self._loop.time() + pause >= call.deadline:
             return None
-        if not self._quota.take(fate):
+        is_local = isinstance(failure, ConnectError) and failure.is_local
+        if not is_local and not self._quota.take(fate):
             failure.not_retried = "the client's retry quota is used up, Settings.retry_quota"
             return None
         return pause
@@ -188,6 +190,11 @@ class Session:
         """
         answer, credentials = await self._sent(self._new_call(request, attempts=1))
         return answer, (*map(Secret, credentials.values()), *request.secrets)
+
+    def check_loop(self) -> None:
+        """Raises :class:`ConfigError` in another event loop than the one that it was made in."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise ConfigError("the client was opened in another event loop: open one in each loop")
 
     def _new_call(self, request: Request, attempts: int | None) -> _Call:
         settings, now = self.settings, self._loop.time()
@@ -258,7 +265,8 @@ class Session:
         raise ConnectError(f"not sent: waiting for credentials: {reason}")
 
     def _raise(self, call: _Call, failure: CallError) -> NoReturn:
-        failure.attempts, failure.elapsed = len(call.fates), self._loop.time() - call.started
+        failure.attempts = max(failure.attempts, len(call.fates))
+        failure.elapsed = self._loop.time() - call.started
         if call.is_doubtful:
             self._raise_unknown(call, str(failure), failure)
         raise failure
@@ -275,6 +283,7 @@ class Session:
 
     async def aclose(self) -> None:
         """Ends the calls under way, which raise, and closes the connections; idempotent."""
+        self.check_loop()
         for scope in self._calls:
             scope.cancel()
         await self._transport.aclose()
@@ -305,7 +314,10 @@ def _judged(
     if answer.status == 404 and failure.error_code is None:
         raise wire.not_this_api(request.operation, answer, clean)
     refusal = wire.refusal(request.operation, answer, failure, clean)
-    skew = wire.clock_skew(credentials.get("X-Sdk-Date", ""), answer)
-    if skew is not None and isinstance(refusal, AuthenticationError):
-        raise wire.skewed(refusal, skew)
+    signed_at = credentials.get("X-Sdk-Date")
+    if signed_at is not None and isinstance(refusal, AuthenticationError):
+        skew = wire.clock_skew(signed_at, answer, refusal.message)
+        if skew is not None:
+            raise wire.skewed(refusal, skew)
+        refusal.hint = "Check access key and secret key, and that they are of this endpoint's cloud."
     raise refusal

@@ -12,7 +12,8 @@ from typing import Final, NoReturn
 
 import anyio
 
-from vizwatch._values.errors import AuthenticationError, CallError, VizwatchError
+from vizwatch._rules import retrying
+from vizwatch._values.errors import CallError, VizwatchError
 from vizwatch._values.exchange import Outgoing, Token
 
 _RENEW_AT: Final = 0.8
@@ -40,6 +41,7 @@ class Tokens:
         self._expires_at = 0.0
         self._replacement: Token | None = None
         self._replaced_at = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._asking = asyncio.Lock()
         self._asked = 0
         self._failure: CallError | None = None
@@ -47,6 +49,7 @@ class Tokens:
 
     async def current(self) -> Token:
         """A token that lives. Raises what asking for it raises, if there is none."""
+        self._enter_loop()
         now = asyncio.get_running_loop().time()
         if self._token is None or now >= self._expires_at:
             return await self._other_than(self._token)
@@ -65,6 +68,7 @@ class Tokens:
 
         Gives ``False`` where that has just been done and was in vain.
         """
+        self._enter_loop()
         old, loop = self._token, asyncio.get_running_loop()
         if old is not None and old.value != refused.get("X-Auth-Token"):
             return True
@@ -74,6 +78,12 @@ class Tokens:
         if token is not self._replacement:
             self._replacement, self._replaced_at = token, loop.time()
         return True
+
+    def _enter_loop(self) -> None:
+        """Lets credentials outlive an event loop, whose lock and task are its own: the token is not."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._asking, self._renewal = loop, asyncio.Lock(), None
 
     async def aclose(self) -> None:
         """Ends a renewal in advance, so that no task is left behind; later requests may begin another."""
@@ -91,7 +101,7 @@ class Tokens:
         async with self._asking:
             if self._token is not None and self._token is not old:
                 return self._token
-            refused = isinstance(self._failure, AuthenticationError)
+            refused = self._failure is not None and retrying.is_permanent(self._failure)
             if self._failure is not None and (refused or self._asked != asked):
                 raise copy.copy(self._failure)
             try:

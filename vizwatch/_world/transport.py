@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import ssl
 import urllib.request
@@ -27,8 +28,9 @@ from vizwatch._values.exchange import Answer
 from vizwatch._values.settings import Settings
 from vizwatch._values.text import printable
 
+_LOCAL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 _CLOSE_WITHIN: Final = 2.0
-_MAX_HEADER: Final = 65_536  # a token comes in a header, and can be larger than aiohttp's 8190 bytes
+_MAX_HEADER: Final = 66_560  # a token comes in a header: up to 64 KiB, and its name; aiohttp's is 8190 bytes
 _VERSIONS: Final = (aiohttp.HttpVersion10, aiohttp.HttpVersion11)
 _BROKEN_TLS: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
@@ -197,7 +199,9 @@ class Transport:
             case aiohttp.ConnectionTimeoutError():
                 return ConnectError(f"{place}: no connection within {self._settings.connect_timeout:g} s")
             case aiohttp.ClientConnectorError():
-                return ConnectError(f"{place}: no connection: {_reason(error.os_error)}")
+                failure = ConnectError(f"{place}: no connection: {_reason(error.os_error)}")
+                failure.is_local = error.os_error.errno in _LOCAL
+                return failure
             case TimeoutError():
                 return RequestTimeoutError(f"{place}: no complete answer within {within:g} s")
             case aiohttp.ClientResponseError():
