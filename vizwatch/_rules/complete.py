@@ -125,8 +125,6 @@ class CompleteListing:
             self._last_by_total = -(-total // self._size)
 
     def _found_jobs(self, page: JobPage) -> None:
-        if self.page <= self._filled:
-            return
         first_id = page.jobs[0].job_id
         if first_id <= self._first_id:
             raise ProtocolError(
