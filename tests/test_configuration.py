@@ -288,6 +288,15 @@ def test_a_profile_names_a_section_or_a_cloud_of_clouds_yaml() -> None:
     assert found.credentials == Cloud(Found("otc", "argument profile"))
 
 
+def test_a_cloud_that_an_argument_chose_is_not_completed_from_the_environment() -> None:
+    leftovers = {"VIZWATCH_REGION": "cn-north-4", "VIZWATCH_PROJECT_ID": "leftover", "OS_PROJECT_ID": "other"}
+    found = resolved(leftovers, {"basic": SECTION}, profile="otc", has_clouds=True)
+    assert (found.endpoint, found.project_id) == (None, None)
+    assert found.credentials == Cloud(Found("otc", "argument profile"))
+    given = resolved(leftovers, profile="otc", has_clouds=True, region="eu-de", project_id=PROJECT)
+    assert (value(given.endpoint), value(given.project_id)) == (ENDPOINT, PROJECT)
+
+
 def test_what_is_not_needed_is_not_looked_at() -> None:
     environment = VIZWATCH | {"HUAWEICLOUD_SDK_SK": " ", "OS_REGION_NAME": "RegionOne", "OS_TOKEN": ""}
     found = resolved(environment, problem=f"{FILE}, line 3: broken")

@@ -4,7 +4,7 @@ In this order: arguments, and the section of the credentials file that an argume
 `HUAWEICLOUD_SDK_*`; the credentials file's `[basic]`; `OS_*`, which may name a cloud of clouds.yaml.
 
 Endpoint, project and credentials are each taken from one place: an access key is never completed from the
-next one. What is not needed is not looked at, so a blank variable or a broken file further down is no error.
+next one. A cloud of clouds.yaml that an argument chose says all three, so that only arguments go before it. What is not needed is not looked at, so a blank variable or a broken file further down is no error.
 But a token and an access key in the environment contradict each other, whichever variables they are in: one
 of them is a leftover, and which one cannot be known.
 
@@ -164,6 +164,8 @@ class _Place:
     sources: Mapping[str, str]
     problem: str | None = None
     is_environment: bool = False
+    is_all: bool = False
+    """Whether nothing is looked for after it: what it does not say here, it says to those who use it."""
 
     def having(self, fields: Sequence[str]) -> list[str]:
         return [field for field in fields if field in self.raw]
@@ -212,7 +214,7 @@ def _places(
     if name in file.sections:
         chosen = _section(file, name)
     elif has_clouds:
-        chosen = _Place({"cloud": name}, {"cloud": "argument profile"})
+        chosen = _Place({"cloud": name}, {"cloud": "argument profile"}, is_all=True)
     else:
         known = ", ".join(checks.shown(section) for section in file.sections) or "none"
         missing = f"{file.name} has no section {checks.shown(name)}; its sections: {known}"
@@ -231,6 +233,8 @@ def _first(places: Sequence[_Place], fields: Sequence[str]) -> int | None:
             raise ConfigError(place.problem)
         if place.having(fields):
             return number
+        if place.is_all:
+            break
     return None
 
 
