@@ -7,11 +7,14 @@ import contextlib
 import logging
 import os
 import pickle
+import signal
+import socket
 import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -20,6 +23,9 @@ from servers import RawServer, http
 
 import vizwatch
 from vizwatch import Client, CloudsAuth
+from vizwatch._values.exchange import Token
+from vizwatch._values.secrets import Secret
+from vizwatch._world.clouds import _Cloud
 from vizwatch.emulator import Emulator
 
 CANARY = "canary-5f2e"
@@ -174,10 +180,9 @@ async def test_an_endpoint_of_clouds_yaml_wins_over_the_catalog(cloud: Emulator,
 def test_without_a_catalog_the_region_tells_but_only_of_the_same_cloud(
     auth_url: str, region: str | None, endpoint: str | None, clouds: Write
 ) -> None:
-    from vizwatch._world.clouds import _Cloud
-
     clouds(region=region, auth_url=auth_url, username="ada", password=CANARY, project_name="p")
-    assert _Cloud("here", vizwatch.Settings()).endpoint == endpoint
+    token = Token(Secret(CANARY), 1.0, "p")
+    assert _Cloud("here", "here", vizwatch.Settings()).scope(token) == vizwatch.Scope("p", endpoint)
 
 
 async def test_a_client_that_is_not_told_where_says_so(cloud: Emulator, clouds: Write) -> None:
@@ -185,7 +190,7 @@ async def test_a_client_that_is_not_told_where_says_so(cloud: Emulator, clouds: 
         async def scope(self) -> vizwatch.Scope:
             return vizwatch.Scope("p")
 
-    with pytest.raises(vizwatch.ConfigError, match=r"the credentials' endpoint must be .* address"):
+    with pytest.raises(vizwatch.ConfigError, match="the credentials do not tell where ModelArts is"):
         await Client(None, None, auth=Nowhere("here")).__aenter__()
 
 
@@ -257,6 +262,44 @@ async def test_if_the_task_that_asks_is_cancelled_another_one_asks(cloud: Emulat
     assert (await second).project_id == cloud.project_id
 
 
+async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+async def dripping(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"H")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.fault("A15", "N9")
+async def test_an_identity_service_that_drips_takes_no_longer_than_a_call(clouds: Write) -> None:
+    async with RawServer(dripping) as server, asyncio.timeout(20):
+        clouds(auth_url=f"{server.endpoint}/v3", username="ada", password=CANARY, project_name="p")
+        settings = vizwatch.Settings(connect_timeout=1, attempt_timeout=1, call_timeout=1)
+        with pytest.raises(vizwatch.RequestTimeoutError, match=r"cloud 'here' .*nothing within 1 s"):
+            await CloudsAuth("here", settings=settings).scope()
+
+
+@pytest.mark.fault("C9")
+async def test_a_signal_ends_a_command_whatever_the_identity_service_does(clouds: Write) -> None:
+    async with RawServer(silent) as server:
+        path = clouds(auth_url=f"{server.endpoint}/v3", username="ada", password=CANARY, project_name="p")
+        environment = {**os.environ, "OS_CLIENT_CONFIG_FILE": str(path)}
+        command = (sys.executable, "-m", "vizwatch", "list", "--profile", "here")
+        child = await asyncio.create_subprocess_exec(*command, env=environment)
+        try:
+            while not server.requests:  # noqa: ASYNC110 - the server tells nobody what comes in
+                await asyncio.sleep(0.01)
+            child.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(child.wait(), 10) == 143
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+
+
 # --- what is wrong ---------------------------------------------------------------------------------------
 
 
@@ -285,6 +328,16 @@ WRONG: dict[str, tuple[str, str, str]] = {
         "here",
         _cloud(f"auth_type: banana\n    auth: {{password: {CANARY}}}"),
         "cloud 'here' of clouds.yaml: .*banana",
+    ),
+    "auth_url that is no address": (
+        "here",
+        _cloud(f"auth: {{auth_url: 'http://[', username: a, password: {CANARY}}}"),
+        "auth_url of the cloud 'here' of clouds.yaml must be an address",
+    ),
+    "auth_url that is a number": (
+        "here",
+        _cloud(f"auth: {{auth_url: 7, username: a, password: {CANARY}}}"),
+        "cloud 'here' of clouds.yaml: 'int'",
     ),
     "http": (
         "here",
@@ -352,6 +405,63 @@ async def test_an_identity_service_whose_certificate_is_refused_is_asked_once(cl
             await CloudsAuth("here").scope()
     assert CANARY not in shown(caught.value)
     assert server.requests == []
+
+
+@pytest.mark.parametrize("address", ["https://[", "7", f"{CANARY}", "//example.com"])
+async def test_an_endpoint_of_clouds_yaml_that_is_none_is_told(
+    address: str, cloud: Emulator, clouds: Write
+) -> None:
+    clouds(top=f"modelarts_endpoint_override: {address}", **user(cloud))
+    with pytest.raises(
+        vizwatch.ConfigError, match=r"of the cloud 'here' of clouds\.yaml, must be an"
+    ) as caught:
+        await CloudsAuth("here").scope()
+    assert CANARY not in str(caught.value)
+
+
+async def test_a_profile_that_is_nowhere_is_told_with_both_places(
+    clouds: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "credentials"
+    file.write_text("[basic]\nak = a\nsk = s\n")
+    monkeypatch.setenv("HUAWEICLOUD_SDK_CREDENTIALS_FILE", str(file))
+    clouds(_cloud("auth: {}"))
+    said = rf"^the cloud 'work' of clouds.yaml \(argument profile; .* {file}: 'basic'\): .*not found"
+    with pytest.raises(vizwatch.ConfigError, match=said):
+        await Client.from_env("work").__aenter__()
+    monkeypatch.setitem(sys.modules, "openstack.config.loader", None)
+    with pytest.raises(vizwatch.ConfigError, match=r"'work' .*'basic'\) needs openstacksdk: pip install"):
+        await Client.from_env("work").__aenter__()
+
+
+OTC_IAM = "https://iam.eu-de.otc.t-systems.com/v3"
+HUAWEI = "https://modelarts.cn-north-4.myhuaweicloud.com"
+
+
+@pytest.mark.fault("X13")
+@pytest.mark.parametrize("way", ["argument", "OS_CLOUD", "password"])
+async def test_no_token_is_even_asked_for_to_be_sent_to_the_other_cloud(
+    way: str, clouds: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clouds(auth_url=OTC_IAM, username="ada", password=CANARY, project_name="p")
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("nothing may be asked"))
+    if way == "password":
+        names: dict[str, Any] = {"username": "ada", "password": CANARY, "domain_name": "d", "project_id": "p"}
+        client = Client(HUAWEI, "p", auth=vizwatch.PasswordAuth(OTC_IAM, **names))
+    elif way == "argument":
+        client = Client.from_env("here", endpoint=HUAWEI, project_id="p")
+    else:
+        for name, value in {
+            "OS_CLOUD": "here",
+            "VIZWATCH_ENDPOINT": HUAWEI,
+            "VIZWATCH_PROJECT_ID": "p",
+        }.items():
+            monkeypatch.setenv(name, value)
+        client = Client.from_env()
+    async with client:
+        with pytest.raises(vizwatch.ConfigError, match=r"of Open Telekom Cloud .* of Huawei Cloud") as caught:
+            await client.get_job(7)
+    assert CANARY not in shown(caught.value)
 
 
 PLACES: dict[str, tuple[bytes, type[vizwatch.VizwatchError]]] = {

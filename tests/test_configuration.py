@@ -52,7 +52,6 @@ def resolved(
     *,
     profile: object = None,
     problem: str | None = None,
-    has_clouds: bool = False,
     allow_insecure: bool = False,
     **arguments: Any,
 ) -> Configuration:
@@ -61,7 +60,6 @@ def resolved(
         environment or {},
         CredentialsFile(sections=sections or {}, problem=problem),
         profile=profile,
-        has_clouds=has_clouds,
         address=functools.partial(wire.endpoint, allow_insecure=allow_insecure),
     )
 
@@ -277,23 +275,31 @@ def test_a_password_and_a_cloud_say_themselves_which_project_they_are_for() -> N
     assert (value(found.endpoint), value(found.project_id)) == (ENDPOINT, PROJECT)
 
 
-def test_a_profile_names_a_section_or_a_cloud_of_clouds_yaml() -> None:
+OF_PROFILE = f"argument profile; the sections of {FILE}: 'basic', 'other'"
+
+
+def test_a_profile_names_a_section_or_else_a_cloud_of_clouds_yaml() -> None:
     sections = {"basic": SECTION, "other": {"ak": "a", "sk": "s"}}
-    found = resolved(VIZWATCH, sections, profile="otc", has_clouds=True)
-    assert found.credentials == Cloud(Found("otc", "argument profile"))
+    found = resolved(VIZWATCH, sections, profile="otc")
+    assert found.credentials == Cloud(Found("otc", OF_PROFILE))
     assert found.unused == ("VIZWATCH_TOKEN",)
-    found = resolved(VIZWATCH, sections, profile="other", has_clouds=True)
+    found = resolved(VIZWATCH, sections, profile="other")
     assert isinstance(found.credentials, AccessKey)
-    found = resolved({}, problem="the file is broken", profile="otc", has_clouds=True)
-    assert found.credentials == Cloud(Found("otc", "argument profile"))
+    found = resolved(profile="otc")
+    assert found.credentials == Cloud(Found("otc", f"argument profile; the sections of {FILE}: none"))
+
+
+def test_a_broken_file_is_told_with_the_cloud_that_may_be_a_section_of_it() -> None:
+    found = resolved(problem=f"{FILE}, line 3: broken", profile="work")
+    assert found.credentials == Cloud(Found("work", f"argument profile; {FILE}, line 3: broken"))
 
 
 def test_a_cloud_that_an_argument_chose_is_not_completed_from_the_environment() -> None:
     leftovers = {"VIZWATCH_REGION": "cn-north-4", "VIZWATCH_PROJECT_ID": "leftover", "OS_PROJECT_ID": "other"}
-    found = resolved(leftovers, {"basic": SECTION}, profile="otc", has_clouds=True)
+    found = resolved(leftovers, {"basic": SECTION}, profile="otc")
     assert (found.endpoint, found.project_id) == (None, None)
-    assert found.credentials == Cloud(Found("otc", "argument profile"))
-    given = resolved(leftovers, profile="otc", has_clouds=True, region="eu-de", project_id=PROJECT)
+    assert isinstance(found.credentials, Cloud)
+    given = resolved(leftovers, profile="otc", region="eu-de", project_id=PROJECT)
     assert (value(given.endpoint), value(given.project_id)) == (ENDPOINT, PROJECT)
 
 
@@ -467,15 +473,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no identity service": (
         _without(OPENRC, "OS_AUTH_URL") | {"endpoint": CUSTOM, "project_id": PROJECT},
         "^OS_AUTH_URL is not set: set it to",
-    ),
-    "no such section": (
-        VIZWATCH | {"profile": "work", "sections": {"basic": SECTION, "other": {}}},
-        rf"^argument profile: {FILE} has no section 'work'; its sections: 'basic', 'other'$",
-    ),
-    "no file": (VIZWATCH | {"profile": "work"}, "^argument profile: .*; its sections: none$"),
-    "profile in a broken file": (
-        VIZWATCH | {"profile": "work", "problem": f"{FILE}, line 3: broken"},
-        f"^argument profile: {FILE}, line 3: broken$",
     ),
     # Contradictory ones: U5, X13.
     "token and AK/SK": (
@@ -685,24 +682,6 @@ def test_arguments_go_through_to_the_rules(home: Path) -> None:
 def test_without_a_file_there_is_nothing_and_no_problem(home: Path) -> None:
     assert sources.credentials_file(os.environ) == CredentialsFile()
     assert sources.credentials_file({}) == CredentialsFile()
-
-
-@pytest.mark.parametrize(
-    "path", ["clouds.yaml", "clouds.yml", ".config/openstack/clouds.yaml", ".config/openstack/clouds.json"]
-)
-def test_a_profile_may_be_a_cloud_where_there_is_a_file_of_clouds(
-    home: Path, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
-    monkeypatch.chdir(home)
-    with pytest.raises(ConfigError, match=r"^argument profile: .* has no section 'otc'"):
-        sources.find({}, profile="otc")
-    (home / path).parent.mkdir(parents=True, exist_ok=True)
-    (home / path).write_text("{}")
-    assert sources.find({}, profile="otc").credentials == Cloud(Found("otc", "argument profile"))
-    monkeypatch.chdir("/")
-    (home / path).rename(home / "elsewhere.yaml")
-    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(home / "elsewhere.yaml"))
-    assert sources.find({}, profile="otc").credentials == Cloud(Found("otc", "argument profile"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")

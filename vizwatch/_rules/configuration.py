@@ -4,9 +4,11 @@ In this order: arguments, and the section of the credentials file that an argume
 `HUAWEICLOUD_SDK_*`; the credentials file's `[basic]`; `OS_*`, which may name a cloud of clouds.yaml.
 
 Endpoint, project and credentials are each taken from one place: an access key is never completed from the
-next one. A cloud of clouds.yaml that an argument chose says all three, so that only arguments go before it. What is not needed is not looked at, so a blank variable or a broken file further down is no error.
-But a token and an access key in the environment contradict each other, whichever variables they are in: one
-of them is a leftover, and which one cannot be known.
+next one. A cloud of clouds.yaml that an argument chose says all three, so that only arguments go before it.
+
+What is not needed is not looked at, so a blank variable or a broken file further down is no error. But a
+token and an access key in the environment contradict each other, whichever variables they are in: one of them
+is a leftover, and which one cannot be known.
 
 Where credentials may go:
 
@@ -36,6 +38,7 @@ from vizwatch._values.configuration import (
 )
 from vizwatch._values.errors import ConfigError
 from vizwatch._values.secrets import Secret, secret
+from vizwatch._values.text import printable
 
 _ARGUMENTS: Final = {
     name: (name,)
@@ -98,7 +101,7 @@ class CredentialsFile:
 class Address(Protocol):
     """The check of an address: gives `https://host[:port]`, or raises :class:`ConfigError`."""
 
-    def __call__(self, value: object, *, name: str) -> str: ...
+    def __call__(self, value: object, *, name: str, like: str = "modelarts") -> str: ...
 
 
 def resolve(
@@ -107,7 +110,6 @@ def resolve(
     file: CredentialsFile,
     *,
     profile: object = None,
-    has_clouds: bool = False,
     address: Address,
 ) -> Configuration:
     """The configuration that arguments, environment and credentials file give together.
@@ -116,14 +118,14 @@ def resolve(
         arguments: By name; ``None`` counts as not given.
         environment: All variables.
         file: The credentials file.
-        profile: Its section. Chosen by an argument, it goes before the environment; else `basic` goes after.
-        has_clouds: Whether there is a clouds.yaml, so that a profile may name a cloud there.
+        profile: Its section, or else a cloud of clouds.yaml. Chosen by an argument, it goes before the
+            environment; else `basic` goes after.
         address: How an address is checked.
 
     Raises:
         ConfigError: Something is missing, wrong or contradictory: all that is, with source and remedy.
     """
-    places = _places(arguments, environment, file, profile, has_clouds=has_clouds)
+    places = _places(arguments, environment, file, profile)
     problems: list[str] = []
     home = where = project_id = workspace_id = credentials = None
     with _noted(problems):
@@ -201,8 +203,6 @@ def _places(
     environment: Mapping[str, str],
     file: CredentialsFile,
     profile: object,
-    *,
-    has_clouds: bool,
 ) -> list[_Place]:
     vizwatch, huaweicloud, openstack = (
         _place(keys, environment, is_environment=True) for keys in (_VIZWATCH, _HUAWEICLOUD, _OPENSTACK)
@@ -213,12 +213,10 @@ def _places(
     name = _clean("profile", "argument profile", profile)
     if name in file.sections:
         chosen = _section(file, name)
-    elif has_clouds:
-        chosen = _Place({"cloud": name}, {"cloud": "argument profile"}, is_all=True)
     else:
         known = ", ".join(checks.shown(section) for section in file.sections) or "none"
-        missing = f"{file.name} has no section {checks.shown(name)}; its sections: {known}"
-        raise ConfigError(f"argument profile: {file.problem or missing}")
+        elsewhere = file.problem or f"the sections of {file.name}: {printable(known)}"
+        chosen = _Place({"cloud": name}, {"cloud": f"argument profile; {elsewhere}"}, is_all=True)
     return [first, chosen, vizwatch, huaweicloud, openstack]
 
 
@@ -333,13 +331,13 @@ def _where_iam_is(places: Sequence[_Place], home: int | None) -> _Where:
     return _of_region(region, iam.source, home)
 
 
-def _checked_address(found: Found, address: Address) -> Found:
+def _checked_address(found: Found, address: Address, like: str = "modelarts") -> Found:
     if "://" not in found.value or any(one in found.value for one in "?#@"):
         raise ConfigError(
             f"{found.source} must be https://host[:port], without user, query and fragment; it is not shown, "
             "since it may hold a secret"
         )
-    return Found(address(found.value, name=found.source), found.source)
+    return Found(address(found.value, name=found.source, like=like), found.source)
 
 
 def _project_id(places: Sequence[_Place], home: int | None) -> Found | None:
@@ -405,7 +403,7 @@ def _iam_endpoint(place: _Place, where: _Where | None, address: Address) -> Foun
     found = place.take_any("iam_endpoint")
     if found is not None:
         origin = found.value.rstrip("/").removesuffix("/v3")
-        return _checked_address(Found(origin, found.source), address)
+        return _checked_address(Found(origin, found.source), address, "iam")
     if where is not None and where.iam_endpoint is not None:
         return where.iam_endpoint
     raise ConfigError(

@@ -38,14 +38,21 @@ MAX_PER_PAGE: Final = 1000
 MAX_MESSAGE: Final = 500
 
 
-def endpoint(value: object, *, name: str = "endpoint", allow_insecure: bool = False) -> str:
+def endpoint(
+    value: object, *, name: str = "endpoint", like: str = "modelarts", allow_insecure: bool = False
+) -> str:
     """An endpoint's address, ``https://host[:port]``, without a trailing slash.
+
+    Args:
+        value: The address.
+        name: What it is called, for errors.
+        like: The service whose address is shown as an example.
+        allow_insecure: Whether `http` is allowed to any host.
 
     Raises:
         ConfigError: It has a path, query or user, or is ``http`` to a host that is not loopback.
     """
-    service = "modelarts" if name == "endpoint" else "iam"
-    allowed = f"an address such as https://{service}.eu-de.otc.t-systems.com"
+    allowed = f"an address such as https://{like}.eu-de.otc.t-systems.com"
     if not isinstance(value, str):
         raise checks.refused(name, value, allowed)
     if len(value) > 300 or not re.fullmatch(r"[a-z]+://[!-~]+", value, re.IGNORECASE):

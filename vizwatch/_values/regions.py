@@ -92,6 +92,22 @@ def cloud_of(address: str) -> str | None:
     return _CLOUDS.get(rest) or _CLOUDS.get(rest.partition(".")[2])
 
 
+def check_one_cloud(iam_address: str, address: str) -> None:
+    """Lets no token of one cloud go to the other one.
+
+    Raises:
+        ConfigError: The identity service that gives the tokens and the address are of different clouds.
+
+    >>> check_one_cloud("https://iam.eu-de.otc.t-systems.com", "https://modelarts.example.com/v1/")
+    """
+    clouds = cloud_of(iam_address), cloud_of(address)
+    if None not in clouds and len(set(clouds)) > 1:
+        raise ConfigError(
+            f"the credentials are of {clouds[0]} ({_host(iam_address)}), and the endpoint is of {clouds[1]} "
+            f"({_host(address)}): give an endpoint and credentials of one cloud"
+        )
+
+
 def project_id(parameter: str, value: object) -> str:
     """A project's id.
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime as dt
+import functools
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-import anyio.to_thread
-
 from vizwatch._rules import wire
 from vizwatch._values import checks, regions
-from vizwatch._values.errors import CallError, ConfigError, ConnectError, ProtocolError, TlsError
+from vizwatch._values.errors import (
+    CallError,
+    ConfigError,
+    ConnectError,
+    ProtocolError,
+    RequestTimeoutError,
+    TlsError,
+)
 from vizwatch._values.exchange import Operation, Scope, Token
 from vizwatch._values.secrets import Secret, secret
 from vizwatch._values.settings import Settings
@@ -35,65 +44,107 @@ class CloudsAuth(TokenGetter):
     """A cloud of clouds.yaml, or of the `OS_*` variables, as openstacksdk reads them.
 
     Whatever kind of credentials stand there: keystoneauth gets a token with them. All that blocks - reading
-    files, importing, asking - is done in a thread. Tokens are kept and renewed as :class:`PasswordAuth` does.
-    Needs the extra `openstack`.
+    files, importing, asking - is done in a thread, for `Settings.call_timeout` at most. Tokens are kept and
+    renewed as :class:`PasswordAuth` does. Needs the extra `openstack`.
 
     Args:
         cloud: The cloud's name; by default the one that `OS_CLOUD` names, or the variables themselves.
         settings: Timeouts, and whether environment proxies are used.
+        source: Where the name is from, for errors.
 
     Raises:
         ConfigError: The name is none. What is wrong with the cloud is raised when it is first used.
     """
 
-    def __init__(self, cloud: str | None = None, *, settings: Settings | None = None) -> None:
+    def __init__(
+        self, cloud: str | None = None, *, settings: Settings | None = None, source: str | None = None
+    ) -> None:
         self._name = None if cloud is None else checks.text("cloud", cloud, low=1, high=255)
+        self._title = "OS_*" if self._name is None else f"the cloud {checks.shown(self._name)} of clouds.yaml"
+        if source is not None:
+            self._title += f" ({source})"
         self._settings = Settings() if settings is None else settings
         self._cloud: _Cloud | None = None
+        self._finding = asyncio.Lock()
         super().__init__()
 
     async def scope(self) -> Scope:
         """The project of the cloud, and where ModelArts is: by the service catalog, or else by the region."""
         token = await self._tokens.current()
         cloud = await self._found()
-        return Scope(token.project_id or cloud.project_id, cloud.endpoint)
+        return await self._in_thread(lambda: cloud.scope(token))
 
     async def _ask(self) -> Token:
-        return await _in_thread((await self._found()).token)
+        return await self._in_thread((await self._found()).token)
+
+    async def _asked_at(self) -> str:
+        return (await self._found()).auth_url
 
     async def _found(self) -> _Cloud:
         if self._cloud is None:
-            self._cloud = await _in_thread(lambda: _Cloud(self._name, self._settings))
+            async with self._finding:
+                if self._cloud is None:
+                    self._cloud = await self._in_thread(
+                        lambda: _Cloud(self._name, self._title, self._settings)
+                    )
         return self._cloud
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        within = self._settings.call_timeout
+        try:
+            async with asyncio.timeout(within) as deadline:
+                return await _in_daemon_thread(function)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+        raise RequestTimeoutError(f"get token: {self._title}: nothing within {within:g} s")
 
     def __repr__(self) -> str:
         return f"CloudsAuth({self._name!r})"
 
 
-async def _in_thread(function: Callable[[], T]) -> T:
-    return await anyio.to_thread.run_sync(function, abandon_on_cancel=True)
+def _in_daemon_thread(function: Callable[[], T]) -> asyncio.Future[T]:
+    """What the function gives, from a thread that neither cancellation nor the process's end waits for."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def work() -> None:
+        settle: Callable[[], None]
+        try:
+            settle = functools.partial(future.set_result, function())
+        except BaseException as error:  # noqa: BLE001 - raised where the future is awaited
+            settle = functools.partial(future.set_exception, error)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(lambda: None if future.done() else settle())
+
+    threading.Thread(target=work, name="vizwatch-openstack", daemon=True).start()
+    return future
 
 
 class _Cloud:
     """One cloud as openstacksdk knows it. Everything here blocks, and belongs into a thread."""
 
-    def __init__(self, name: str | None, settings: Settings) -> None:
-        self.name = "OS_*" if name is None else f"the cloud {checks.shown(name)} of clouds.yaml"
+    def __init__(self, name: str | None, title: str, settings: Settings) -> None:
+        self._title = title
         self._settings = settings
         self._secrets: tuple[Secret, ...] = ()
         self._catalog: Any = None
-        self._region: Any = self._guarded(lambda: _region(name))
+        self._guarded(lambda: self._read(name))
+
+    def _read(self, name: str | None) -> None:
+        self._region: Any = _region(name)
         self._secrets = tuple(
             Secret(value)
             for key, value in self._region.config.get("auth", {}).items()
             if key not in _NO_SECRETS and isinstance(value, str)
         )
-        self._auth_url = self._auth("auth_url") or ""
-        if self._auth_url:
-            name = f"auth_url of {self.name}"
-            wire.endpoint(_origin(self._auth_url), name=name, allow_insecure=settings.allow_insecure)
-        self.project_id = self._auth("project_id")
-        self._plugin: Any = self._guarded(self._region.get_auth)
+        self.auth_url = self._auth("auth_url") or ""
+        if self.auth_url:
+            title = f"auth_url of {self._title}"
+            insecure = self._settings.allow_insecure
+            wire.endpoint(_origin(self.auth_url, title), name=title, like="iam", allow_insecure=insecure)
+        self._project_id = self._auth("project_id")
+        self._plugin: Any = self._region.get_auth()
 
     def _auth(self, key: str) -> str | None:
         value = self._region.config.get("auth", {}).get(key)
@@ -118,8 +169,11 @@ class _Cloud:
         self._catalog = access.service_catalog
         return Token(secret("token", access.auth_token), _lifetime(access), access.project_id)
 
-    @property
-    def endpoint(self) -> str | None:
+    def scope(self, token: Token) -> Scope:
+        """What a token is for, and where. Raises as :meth:`CloudsAuth.headers`."""
+        return self._guarded(lambda: Scope(token.project_id or self._project_id, self._endpoint()))
+
+    def _endpoint(self) -> str | None:
         """Where ModelArts is, `https://host[:port]`; ``None`` if nothing tells."""
         region = self._region
         for service_type in _SERVICE_TYPES:
@@ -127,10 +181,10 @@ class _Cloud:
             if not address and self._catalog is not None:
                 address = self._in_catalog(service_type)
             if address:
-                return _origin(address)
-        known = regions.REGIONS.get(str(region.region_name)) or regions.at(self._auth_url)
+                return _origin(address, f"the endpoint of {service_type}, of {self._title},")
+        known = regions.REGIONS.get(str(region.region_name)) or regions.at(self.auth_url)
         # A region's name says nothing of the cloud: credentials stay in the one that they were given for.
-        return known.endpoint if known and regions.cloud_of(self._auth_url) == known.cloud else None
+        return known.endpoint if known and regions.cloud_of(self.auth_url) == known.cloud else None
 
     def _in_catalog(self, service_type: str) -> str | None:
         region = self._region
@@ -149,31 +203,31 @@ class _Cloud:
             raise
         except ImportError:
             problem: Exception = ConfigError(
-                "a cloud of clouds.yaml or OS_CLOUD needs openstacksdk: pip install 'vizwatch[openstack]'"
+                f"{self._title} needs openstacksdk: pip install 'vizwatch[openstack]'"
             )
         except Exception as error:  # noqa: BLE001 - of three libraries and of any plugin of theirs
             problem = self._of_ours(error)
         raise problem
 
     def _of_ours(self, error: Exception) -> Exception:
-        from keystoneauth1 import exceptions  # noqa: PLC0415 - as above
+        from keystoneauth1 import exceptions  # noqa: PLC0415 - an extra, and slow to import
 
         text = printable(redacted(str(error) or type(error).__name__, self._secrets), wire.MAX_MESSAGE)
         match error:
             case exceptions.HttpError(http_status=int(status)) if status != 404:  # which says nothing of jobs
                 return wire.classify(status, None)(text, http_status=status, operation=Operation.TOKEN.value)
             case exceptions.SSLError():
-                return TlsError(f"get token: no TLS with {self.name}: {text}")
+                return TlsError(f"get token: no TLS with {self._title}: {text}")
             case exceptions.ConnectionError():
-                return ConnectError(f"get token: {self.name}: {text}")
+                return ConnectError(f"get token: {self._title}: {text}")
             case exceptions.HttpError() | exceptions.InvalidResponse() | exceptions.DiscoveryFailure():
-                return ProtocolError(f"get token: {self.name}: not the identity service's answer: {text}")
+                return ProtocolError(f"get token: {self._title}: not the identity service's answer: {text}")
             case _:
-                return ConfigError(f"{self.name}: {text}")
+                return ConfigError(f"{self._title}: {text}")
 
 
 def _session(**options: Any) -> Any:
-    from keystoneauth1 import exceptions, session  # noqa: PLC0415 - as above
+    from keystoneauth1 import exceptions, session  # noqa: PLC0415 - an extra, and slow to import
 
     class WithoutToken(session.Session):
         """Of calls that get a token.
@@ -223,8 +277,14 @@ def _check_file(path: str) -> None:
         )
 
 
-def _origin(address: str) -> str:
-    return urlsplit(address)._replace(path="", query="", fragment="").geturl()
+def _origin(address: object, name: str) -> str:
+    try:
+        parts = urlsplit(str(address))
+    except ValueError:
+        parts = urlsplit("")
+    if not parts.scheme or not parts.netloc:
+        raise ConfigError(f"{name} must be an address, such as https://host/v3; it is not shown")
+    return parts._replace(path="", query="", fragment="").geturl()
 
 
 def _lifetime(access: Any) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vizwatch._rules import codec, wire
-from vizwatch._values import checks
+from vizwatch._values import checks, regions
 from vizwatch._values.errors import ConfigError
 from vizwatch._values.exchange import Outgoing, Scope, Token
 from vizwatch._values.secrets import Secret, hidden
@@ -52,7 +52,7 @@ class PasswordAuth(TokenGetter):
         if isinstance(iam_endpoint, str):
             iam_endpoint = iam_endpoint.rstrip("/").removesuffix("/v3")
         insecure = self._settings.allow_insecure
-        self._endpoint = wire.endpoint(iam_endpoint, name="iam_endpoint", allow_insecure=insecure)
+        self._endpoint = wire.endpoint(iam_endpoint, name="iam_endpoint", like="iam", allow_insecure=insecure)
         if (project_name is None) == (project_id is None):
             raise ConfigError("one of project_name and project_id must be given: a token is for one project")
         if not isinstance(password, str) or not password.strip():
@@ -74,10 +74,11 @@ class PasswordAuth(TokenGetter):
         super().__init__()
 
     async def scope(self) -> Scope:
-        """The project that tokens are for; asks the identity service where only its name was given."""
+        """The project that tokens are for, asked for if only its name is known, and its region's endpoint."""
         if self._project_id is None:
             self._project_id = (await self._tokens.current()).project_id
-        return Scope(self._project_id)
+        region = regions.at(self._endpoint)
+        return Scope(self._project_id, None if region is None else region.endpoint)
 
     async def _ask(self) -> Token:
         session = Session(self._endpoint, _Nobody(), self._settings)
@@ -85,6 +86,9 @@ class PasswordAuth(TokenGetter):
             return await session.call(self._request, codec.decode_token)
         finally:
             await session.aclose()
+
+    async def _asked_at(self) -> str:
+        return self._endpoint
 
     def __repr__(self) -> str:
         # A traceback may show it half made.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import contextlib
 import errno
 import functools
 import os
@@ -25,7 +24,6 @@ from vizwatch._world.iam import PasswordAuth
 
 _VARIABLE: Final = "HUAWEICLOUD_SDK_CREDENTIALS_FILE"
 _MAX_FILE: Final = 2**20
-_CLOUDS: Final = ("clouds.yaml", "clouds.yml", "clouds.json")
 
 
 def auth(found: Configuration, settings: Settings) -> Auth:
@@ -40,7 +38,7 @@ def auth(found: Configuration, settings: Settings) -> Auth:
         case AccessKey(access_key, secret_key, temporary):
             return AkSkAuth(access_key.value, secret_key.value, temporary and temporary.value)
         case Cloud(cloud):
-            return CloudsAuth(cloud.value, settings=settings)
+            return CloudsAuth(cloud.value, settings=settings, source=cloud.source)
         case Password() as user:
             name = user.project_name if found.project_id is None else None
             return PasswordAuth(
@@ -62,7 +60,7 @@ def find(
     Args:
         arguments: `endpoint`, `region`, `project_id`, `workspace_id`, `token`, `access_key`, `secret_key` and
             `security_token`; ``None`` counts as not given.
-        profile: The section of the credentials file, instead of `basic`, or a cloud of clouds.yaml.
+        profile: The section of the credentials file, instead of `basic`, or else a cloud of clouds.yaml.
         allow_insecure: Whether `http` is allowed beyond loopback.
 
     Raises:
@@ -73,7 +71,6 @@ def find(
         SecretDict(os.environ),
         credentials_file(os.environ),
         profile=profile,
-        has_clouds=profile is not None and _has_clouds(os.environ),
         address=functools.partial(wire.endpoint, allow_insecure=allow_insecure),
     )
 
@@ -107,16 +104,6 @@ def credentials_file(environment: Mapping[str, str]) -> CredentialsFile:
     shared = os.name == "posix" and mode & (stat.S_IRGRP | stat.S_IROTH)
     notes = (f"{name} can be read by others on this machine: chmod 600 it",) if shared else ()
     return _parsed(name, text, notes)
-
-
-def _has_clouds(environment: Mapping[str, str]) -> bool:
-    """Whether there is a file of clouds, where openstacksdk looks for one."""
-    named = environment.get("OS_CLIENT_CONFIG_FILE")
-    folders = [Path(), Path("/etc/openstack")]
-    with contextlib.suppress(RuntimeError):
-        folders.append(Path.home() / ".config" / "openstack")
-    paths = [Path(named)] if named else [folder / name for folder in folders for name in _CLOUDS]
-    return any(path.is_file() for path in paths)
 
 
 def _read(path: Path) -> tuple[str, int]:

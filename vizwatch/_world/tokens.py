@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 import anyio
 
 from vizwatch._rules import retrying
+from vizwatch._values import regions
 from vizwatch._values.errors import CallError, VizwatchError
 from vizwatch._values.exchange import Outgoing, Token
 
@@ -130,14 +131,20 @@ class TokenGetter(abc.ABC):
     @abc.abstractmethod
     async def _ask(self) -> Token: ...
 
-    async def headers(self, request: Outgoing, /) -> Mapping[str, str]:  # noqa: ARG002
-        """The token, whatever the request; a new one where the old one is, or soon will be, at its end.
+    @abc.abstractmethod
+    async def _asked_at(self) -> str:
+        """The identity service's address."""
+
+    async def headers(self, request: Outgoing, /) -> Mapping[str, str]:
+        """The token, for any request to its cloud; a new one where the old one is, or soon will be, over.
 
         Raises:
-            ConfigError: Something is missing or wrong in what the token is got with.
+            ConfigError: Something is missing or wrong in what the token is got with, or the request goes to
+                the other cloud.
             AuthenticationError: The identity service refused it.
             VizwatchError: It gave no token, and there is no old one that still lives.
         """
+        regions.check_one_cloud(await self._asked_at(), request.url)
         return {"X-Auth-Token": (await self._tokens.current()).value}
 
     async def renew(self, refused: Mapping[str, str], /) -> bool:
