@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from canaries import shown
+from virtual import elapse
 
 import vizwatch
 from vizwatch.emulator import Emulator
@@ -125,6 +126,52 @@ async def test_a_client_that_is_closed_while_it_is_opened_stays_closed(cloud: Em
         await opening
 
 
+@pytest.mark.looptime
+async def test_credentials_that_never_tell_their_scope_are_given_up(cloud: Emulator) -> None:
+    class Hangs(Odd):
+        async def scope(self) -> vizwatch.Scope:
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError
+
+    settings = vizwatch.Settings(call_timeout=40)
+    client = vizwatch.Client(cloud.endpoint, None, auth=Hangs(), settings=settings)
+    for _ in range(2):
+        with pytest.raises(vizwatch.RequestTimeoutError, match=r"Hangs did not tell .* within 40 s"):
+            await client.__aenter__()
+    assert asyncio.get_running_loop().time() == 80
+    opening = asyncio.create_task(client.__aenter__())
+    await elapse(1)
+    await client.aclose()
+    with pytest.raises(vizwatch.ClientClosedError):
+        await opening
+    assert asyncio.get_running_loop().time() == 81, "closing does not wait for it"
+
+
+@pytest.mark.looptime
+async def test_a_password_tells_the_endpoint_of_its_region() -> None:
+    names: dict[str, Any] = {"username": "ada", "password": CANARY, "domain_name": "d", "project_id": "p"}
+    auth = vizwatch.PasswordAuth("https://iam.eu-de.otc.t-systems.com/v3", **names)
+    async with vizwatch.Client(None, None, auth=auth) as client:
+        assert client.endpoint == "https://modelarts.eu-de.otc.t-systems.com"
+        assert client.project_id == "p"
+    auth = vizwatch.PasswordAuth("https://iam.example.com", **names)
+    with pytest.raises(vizwatch.ConfigError, match="do not tell where ModelArts is: give endpoint"):
+        await vizwatch.Client(None, "p", auth=auth).__aenter__()
+
+
+class Odd:
+    """Credentials of somebody's own that know a project."""
+
+    def __init__(self, project_id: str = "p") -> None:
+        self._project_id = project_id
+
+    async def headers(self, request: vizwatch.Outgoing, /) -> Mapping[str, str]:
+        return {}
+
+    async def scope(self) -> vizwatch.Scope:
+        return vizwatch.Scope(self._project_id)
+
+
 def test_what_the_credentials_do_not_know_must_be_given() -> None:
     for endpoint, project_id in ((None, "p"), ("https://example.com", None)):
         with pytest.raises(vizwatch.ConfigError, match="endpoint and project_id must be given"):
@@ -136,15 +183,8 @@ def test_what_the_credentials_do_not_know_must_be_given() -> None:
 async def test_a_project_of_the_identity_services_is_no_more_trusted_than_any(
     cloud: Emulator, project_id: str
 ) -> None:
-    class Odd:
-        async def headers(self, request: vizwatch.Outgoing, /) -> Mapping[str, str]:
-            return {}
-
-        async def scope(self) -> vizwatch.Scope:
-            return vizwatch.Scope(project_id)
-
     with pytest.raises(vizwatch.ConfigError, match="the credentials' project_id"):
-        await vizwatch.Client(cloud.endpoint, None, auth=Odd()).__aenter__()
+        await vizwatch.Client(cloud.endpoint, None, auth=Odd(project_id)).__aenter__()
     assert not cloud.requests
 
 
@@ -174,6 +214,10 @@ BAD: dict[str, tuple[dict[str, str], str]] = {
     "endpoint with a query": (
         {"VIZWATCH_ENDPOINT": f"{{endpoint}}?t={CANARY}"},
         "VIZWATCH_ENDPOINT must be .* without user, query and fragment",
+    ),
+    "endpoint without a host": (
+        {"VIZWATCH_ENDPOINT": "https://"},
+        "VIZWATCH_ENDPOINT must be an address such as https://modelarts",
     ),
     "endpoint with a user": (
         {"VIZWATCH_ENDPOINT": f"https://ada:{CANARY}@example.com"},

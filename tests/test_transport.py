@@ -773,11 +773,10 @@ def test_only_credentials_are_credentials(auth: Any) -> None:
         vizwatch.Client("https://example.com", PROJECT, auth=auth)
 
 
-async def test_only_a_session_is_a_session() -> None:
+def test_only_a_session_is_a_session() -> None:
     session: Any = "x"
-    client = vizwatch.Client("https://example.com", PROJECT, auth=CANARY, session=session)
     with pytest.raises(vizwatch.ConfigError, match=r"session must be an aiohttp\.ClientSession, not str"):
-        await client.__aenter__()
+        vizwatch.Client("https://example.com", PROJECT, auth=CANARY, session=session)
 
 
 # --- a session of the caller's own ----------------------------------------------------------------------

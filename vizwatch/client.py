@@ -63,7 +63,8 @@ class Client:
 
     Args:
         endpoint: `https://host[:port]`; `http` for loopback only, unless allowed. ``None`` where the
-            credentials know it, as those of :class:`CloudsAuth` do.
+            credentials know it: those of :class:`CloudsAuth` do, and of :class:`PasswordAuth` where the
+            region is known.
         project_id: The project's id, not its name. ``None`` where the credentials know it: those of
             :class:`CloudsAuth` and :class:`PasswordAuth` do.
         auth: Credentials: an :class:`Auth`, or a token as a string.
@@ -115,7 +116,8 @@ class Client:
         `_PROJECT_ID`; `~/.huaweicloud/credentials`; `OS_*`, where `OS_CLOUD` names a cloud of clouds.yaml.
 
         Args:
-            profile: A section of the credentials file, instead of `basic`, or a cloud of clouds.yaml.
+            profile: A section of the credentials file, instead of `basic`, or else a cloud of clouds.yaml.
+                Of a cloud endpoint and project are taken as well, unless they are arguments.
             endpoint: As above.
             region: Whose endpoint to use, such as `eu-de`.
             project_id: As above.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+import anyio
+
 from vizwatch._rules import wire
 from vizwatch._values import checks, regions
-from vizwatch._values.errors import ClientClosedError, ConfigError, ConnectError
+from vizwatch._values.errors import ClientClosedError, ConfigError, ConnectError, RequestTimeoutError
 from vizwatch._values.exchange import Answer, Failure, Request, Scope
 from vizwatch._values.secrets import Secret, hidden
 from vizwatch._values.settings import Settings
+from vizwatch._world import transport
 from vizwatch._world.auth import Auth, ScopedAuth, TokenAuth, scope_of
 from vizwatch._world.session import Session
 from vizwatch._world.tokens import TokenGetter
@@ -62,9 +64,9 @@ class Project:
                 "CloudsAuth and PasswordAuth do"
             )
         self._settings = settings
-        self._http = http
+        self._http = transport.own_session(http)
         self._session: Session | None = None
-        self._entered = False
+        self._opening: anyio.CancelScope | None = None
         self._closed = False
 
     @property
@@ -109,20 +111,32 @@ class Project:
         return self._session
 
     async def open(self) -> None:
-        """Asks the credentials for what was not given, and makes calls possible; once."""
+        """Asks the credentials for what was not given, and makes calls possible; once.
+
+        Raises:
+            RequestTimeoutError: They did not tell within `Settings.call_timeout`.
+            ClientClosedError: The project was closed meanwhile.
+            VizwatchError: They do not tell, or cannot be used.
+        """
         if self._closed:
             raise ClientClosedError("this client is closed: make a new one")
-        if self._entered:
+        if self._opening is not None:
             raise ConfigError("this client is open already: enter it once, and share it between tasks")
-        self._entered = True
+        within = self._settings.call_timeout
         try:
-            await self._locate()
-        except BaseException:
-            self._entered = False
-            raise
+            with anyio.move_on_after(within) as self._opening:
+                await self._locate()
+                if not self._closed:
+                    self._session = Session(self.endpoint, self._auth, self._settings, self._http)
+        finally:
+            if self._session is None:
+                self._opening = None
         if self._closed:
             raise ClientClosedError("this client was closed while it was opened")
-        self._session = Session(self.endpoint, self._auth, self._settings, self._http)
+        if self._session is None:
+            raise RequestTimeoutError(
+                f"{type(self._auth).__name__} did not tell project and endpoint within {within:g} s"
+            )
 
     async def _locate(self) -> None:
         if None not in {self._endpoint, self._project_id} or not isinstance(self._auth, ScopedAuth):
@@ -133,21 +147,22 @@ class Project:
                 raise ConfigError("the credentials name no project: give project_id")
             self._project_id = regions.project_id("the credentials' project_id", scope.project_id)
         if self._endpoint is None:
+            if scope.endpoint is None:
+                raise ConfigError("the credentials do not tell where ModelArts is: give endpoint")
             self._endpoint = self._address(scope.endpoint, name="the credentials' endpoint")
 
     async def _scope(self, auth: ScopedAuth) -> Scope:
-        within = self._settings.call_timeout
         try:
-            async with asyncio.timeout(within) as deadline:
-                return await scope_of(auth)
+            return await scope_of(auth)
         except OSError as error:
-            late = deadline.expired()
-            reason = f"not within {within:g} s" if late else f"it failed with {type(error).__name__}"
-        raise ConnectError(f"the credentials did not tell their project: {reason}")
+            reason = type(error).__name__
+        raise ConnectError(f"the credentials did not tell their project: they failed with {reason}")
 
     async def aclose(self) -> None:
-        """Ends the calls under way, which raise, and closes the connections; idempotent."""
+        """Ends opening and the calls under way, which raise, and closes the connections; idempotent."""
         self._closed = True
+        if self._opening is not None:
+            self._opening.cancel()
         try:
             if self._session is not None:
                 await self._session.aclose()

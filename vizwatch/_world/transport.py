@@ -68,6 +68,13 @@ async def _send_once(
         raise _DisconnectedError from None
 
 
+def own_session(given: object) -> aiohttp.ClientSession | None:
+    """A session of the caller's own, or ``None``. Raises :class:`ConfigError` where it is neither."""
+    if given is not None and not isinstance(given, aiohttp.ClientSession):
+        raise ConfigError(f"session must be an aiohttp.ClientSession, not {type(given).__name__}")
+    return given
+
+
 class Transport:
     """Sends requests to one endpoint over a pool of connections.
 
@@ -83,8 +90,6 @@ class Transport:
     def __init__(
         self, endpoint: str, settings: Settings, session: aiohttp.ClientSession | None = None
     ) -> None:
-        if session is not None and not isinstance(session, aiohttp.ClientSession):
-            raise ConfigError(f"session must be an aiohttp.ClientSession, not {type(session).__name__}")
         trust_env = settings.trust_env if session is None else session.trust_env
         unusable = _unusable_proxy(URL(endpoint)) if trust_env else None
         if unusable is not None:
