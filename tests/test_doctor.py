@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
 from pathlib import Path
@@ -20,6 +19,7 @@ import vizwatch
 from vizwatch import doctor
 from vizwatch._rules.recording import ROWS_KEPT, Scrubber, listed_ids
 from vizwatch._rules.wire import get_job
+from vizwatch._values import regions
 from vizwatch._values.exchange import Answer
 from vizwatch.doctor import Finding
 from vizwatch.emulator import Emulator
@@ -29,8 +29,7 @@ PROJECT = "04f679b17380d32a2f32c00335c4b5ba"
 
 
 async def findings(**arguments: Any) -> list[Finding]:
-    async with contextlib.aclosing(doctor.examine(**arguments)) as found:
-        return [finding async for finding in found]
+    return [finding async for finding in doctor.examine(**arguments)]
 
 
 @pytest.fixture
@@ -126,7 +125,7 @@ async def _try_cloud(cloud: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path:
     found = await findings(profile="here")
     assert found[-1].ok, found
     text = "\n".join(one.text for one in found)
-    assert "cloud here of clouds.yaml (argument profile)" in text
+    assert "cloud here of clouds.yaml (argument profile; the sections of" in text
     assert "endpoint: the credentials tell it" in text
     assert "project_id: the credentials tell it" in text
     assert cloud.password not in text
@@ -205,10 +204,11 @@ async def test_a_wrong_password_is_told_as_the_tokens_matter(
 
 
 async def test_breaking_off_leaves_nothing_open(environment: Emulator) -> None:
-    async with contextlib.aclosing(doctor.examine()) as found:
-        async for finding in found:
-            if finding.check == "token":
-                break
+    examination = doctor.examine()
+    async for finding in examination:
+        if finding.check == "token":
+            break
+    assert [finding.check async for finding in examination] == ["listing"]
 
 
 # --- recordings -----------------------------------------------------------------------------------------
@@ -269,10 +269,12 @@ async def test_a_recording_shows_nothing_that_is_somebodys_own(
 async def test_an_echoing_service_gives_nothing_away(monkeypatch: pytest.MonkeyPatch) -> None:
     async def echo(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = server.requests[-1].decode()
-        body = {"is_success": False, "error_code": "ModelArts.0104", "error_msg": request, request: request}
-        writer.write(
-            http(body, status="400 No", headers=(f"X-ratelimit: {CANARY}-token", "Connection: close"))
-        )
+        # The first is the listing, without which there is no recording.
+        body: dict[str, Any] = {"error_code": "ModelArts.0104", "error_msg": request, request: request}
+        body |= {"jobs": [], "is_success": True} if len(server.requests) == 1 else {"is_success": False}
+        headers = (f"X-ratelimit: {CANARY}-token", f"X-Own: {CANARY}-token", "Connection: close")
+        status = "200 OK" if len(server.requests) == 1 else "400 No"
+        writer.write(http(body, status=status, headers=headers))
         await writer.drain()
 
     async with RawServer(echo) as server:
@@ -283,6 +285,36 @@ async def test_an_echoing_service_gives_nothing_away(monkeypatch: pytest.MonkeyP
     assert f"{CANARY}-token" not in text
     assert PROJECT not in text
     assert "ModelArts.0104" in text
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "429 Too Many Requests", "400 Bad Request", "200 OK"])
+async def test_a_listing_that_is_refused_makes_no_recording(
+    status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIZWATCH_TOKEN", CANARY)
+    refusal = {"is_success": False, "error_code": "ModelArts.0203", "error_msg": f"no {CANARY}"}
+    async with RawServer(http(refusal, status=status)) as server:
+        with pytest.raises(vizwatch.ApiError, match="list jobs: HTTP") as caught:
+            await doctor.record(endpoint=server.endpoint, project_id=PROJECT)
+    assert len(server.requests) == 1
+    assert CANARY not in shown(caught.value)
+
+
+async def test_the_workspace_that_is_asked_for_is_recorded_and_not_named(environment: Emulator) -> None:
+    environment.add_jobs(2, workspace_id="w7-own", status=8)
+    environment.add_jobs(1, status=8)
+    recorded = await doctor.record(workspace_id="w7-own")
+    listed = recorded["exchanges"][0]
+    assert listed["body"]["jobs_answered"] == 2
+    assert "workspace_id={workspace_id}" in listed["query"]
+    assert "w7-own" not in json.dumps(recorded)
+
+
+async def test_a_recording_names_its_region(cloud: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in here(cloud).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(regions, "at", lambda _: regions.REGIONS["eu-de"])
+    assert (await doctor.record())["region"] == "eu-de"
 
 
 async def test_a_service_that_is_away_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,12 +363,81 @@ def test_deep_nesting_and_long_messages_are_cut() -> None:
     assert len(scrubbed["body"]["error_msg"]) <= 500
 
 
-def test_names_in_messages_become_those_made_up_and_ids_vanish() -> None:
-    scrubber = Scrubber(PROJECT, ["lovelace"])
-    listed = {"jobs": [{"job_id": 7, "job_name": "board"}]}
-    scrubber.exchange("list", get_job(PROJECT, 7), Answer(200, {}, json.dumps(listed).encode()), [])
-    text = f"lovelace may not see board (not boards) of {PROJECT}, request 04F679B17380D32A2F32C003"
-    answer = Answer(403, {}, json.dumps({"error_msg": text}).encode())
-    scrubbed = scrubber.exchange("get", get_job(PROJECT, 7), answer, [])
-    said = scrubbed["body"]["error_msg"]
-    assert said == "*** may not see job_name-1 (not boards) of ***, request ***"
+def scrubbed(scrubber: Scrubber, body: dict[str, Any], status: int = 400) -> dict[str, Any]:
+    answer = Answer(status, {}, json.dumps(body).encode())
+    exchange = scrubber.exchange("x", get_job(PROJECT, 7), answer, [])
+    found = exchange["body"]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("board two may not see board (not boards)", "job_name-2 may not see job_name-1 (not ***)"),
+        (f"project {PROJECT}, request 04F679B17380D32A2F32C003", "project ***, request ***"),
+        ("User lovelace (ada@corp.com) of domain OTC-EU", "User *** (***) of domain ***"),
+        ("Lovelace's quota: 7, 123456789012 of 10.0.0.17:8080", "*** quota: 7, *** of ***"),
+        ("This job can't be stop. job status: 10", "This job can't be stop. job status: 10"),
+        (
+            "The length of search content should be in [0,64]",
+            "The length of search content should be in [0,64]",
+        ),
+        ("APIGW.0301: per_page/sortBy 1000 at 07:28:00", "APIGW.0301: per_page/sortBy 1000 at 07:28:00"),
+        ("Иван в проекте, 工程师", "*** *** ***, ***"),
+        ("7 is no job's name", "7 is no job's name"),
+    ],
+)
+def test_of_messages_stay_numbers_made_up_names_and_everybodys_words(text: str, said: str) -> None:
+    scrubber = Scrubber(PROJECT)
+    names = ["board", "board two", "job", "7"]
+    scrubbed(scrubber, {"jobs": [{"job_id": 7, "job_name": name} for name in names]})
+    for field in ("error_msg", "error_message", "message"):
+        assert scrubbed(scrubber, {field: text}) == {field: said}
+    assert scrubbed(scrubber, {"error": {"message": text}}) == {"error": {"message": said}}
+
+
+def test_numbers_in_strings_stay_where_the_documents_have_them_and_nowhere_else() -> None:
+    job = {"job_id": "123456789012345", "create_time": "1565149736000", "duration": "197"}
+    assert scrubbed(Scrubber(PROJECT), {"jobs": [job]}) == {"jobs_answered": 1, "jobs": [job]}
+    assert scrubbed(Scrubber(PROJECT), {"create_time": "\u0661", "job_name": "2024"}) == {
+        "create_time": "create_time-1",
+        "job_name": "job_name-1",
+    }
+
+
+def test_fields_of_objects_that_nobody_described_are_named_by_nobody() -> None:
+    body = {
+        "brand_new": {"lovelace": {"status": 1}, "status": "on", "code": "ada-7"},
+        "flavor": {"code": "ada-7", "type": "HOURS"},
+        "error": {"code": "APIGW.0301", "newer": 2},
+        "schedule": [{"type": "stop", "timeUnit": "HOURS", "duration": 1}],
+        "ada@corp": True,
+    }
+    assert scrubbed(Scrubber(PROJECT), body) == {
+        "brand_new": {"field-1": {"status": 1}, "status": "status-1", "code": "code-1"},
+        "flavor": {"code": "code-1", "type": "HOURS"},
+        "error": {"code": "APIGW.0301", "newer": 2},
+        "schedule": [{"type": "stop", "timeUnit": "HOURS", "duration": 1}],
+        "field-2": True,
+    }
+
+
+def test_of_headers_the_names_stay_and_few_values() -> None:
+    headers = {
+        "Content-Type": "application/json; charset=utf-8",
+        "X-ratelimit": "remain:199,limit:200,time:5 minute",
+        "Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT",
+        "Set-Cookie": f"a={CANARY}",
+        "Server": "lovelace",
+    }
+    exchange = Scrubber(PROJECT).exchange("x", get_job(PROJECT, 7), Answer(200, headers, b""), [])
+    assert exchange["headers"] == {**headers, "Set-Cookie": "***", "Server": "***"}
+
+
+def test_a_secret_that_a_cut_would_halve_is_taken_out_before() -> None:
+    secret = "12345 " * 100
+    text = "7 " * 998 + secret
+    answer = Answer(400, {}, json.dumps({"error_msg": text}).encode())
+    exchange = Scrubber(PROJECT).exchange("x", get_job(PROJECT, 7), answer, [secret.strip()])
+    assert "12345" not in json.dumps(exchange)

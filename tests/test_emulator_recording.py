@@ -11,7 +11,8 @@ import pytest
 
 import vizwatch
 from vizwatch import doctor
-from vizwatch.emulator import Emulator
+from vizwatch._rules import recording as _rules_recording
+from vizwatch.emulator import Emulator, _recording
 
 pytestmark = pytest.mark.looptime
 
@@ -107,8 +108,75 @@ def test_accepted_limits_are_accepted_and_what_is_given_goes_before() -> None:
     )
     assert (Emulator(recording=both).per_page_limit, Emulator(recording=both).search_limit) == (1000, 100)
     assert Emulator(recording=both, search_limit=70).search_limit == 70
-    failed = recording(exchange("per_page 1000", 503, error_code="ModelArts.4302"))
-    assert Emulator(recording=failed).per_page_limit == 1000
+
+
+def test_what_is_given_goes_before_a_recording_even_if_it_is_the_default() -> None:
+    refused = {"error_code": "ModelArts.0104", "error_message": "no"}
+    both = recording(
+        exchange("per_page 1000", 200, is_success=False, **refused),
+        exchange("search_content of 100 characters", jobs=[]),
+    )
+    given = Emulator(recording=both, per_page_limit=1000, search_limit=64, refusal_status=400)
+    assert (given.per_page_limit, given.search_limit, given.refusal_status) == (1000, 64, 400)
+    found = Emulator(recording=both)
+    assert (found.per_page_limit, found.search_limit, found.refusal_status) == (100, 100, 200)
+    wrong: list[dict[str, Any]] = [{"per_page_limit": 0}, {"search_limit": -1}, {"refusal_status": 500}]
+    for options in wrong:
+        with pytest.raises(vizwatch.ConfigError, match="must be a whole number"):
+            Emulator(recording=both, **options)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        *((401, "ModelArts.0202"), (403, "ModelArts.0108"), (404, "APIGW.0101"), (408, None)),
+        *((429, "APIGW.0308"), (429, None), (503, "ModelArts.4302"), (302, None)),
+        *((422, "ModelArts.0104"), (400, "ModelArts.0102"), (200, "APIGW.0308")),
+    ],
+)
+def test_a_refusal_of_who_asks_or_how_often_says_nothing_of_a_limit(status: int, code: str | None) -> None:
+    refused: dict[str, Any] = {"is_success": False} | ({} if code is None else {"error_code": code})
+    both = [
+        exchange(name, status, **refused) for name in ("per_page 1000", "search_content of 100 characters")
+    ]
+    cloud = Emulator(recording=recording(*both))
+    assert (cloud.per_page_limit, cloud.search_limit, cloud.refusal_status) == (1000, 64, 400)
+
+
+@pytest.mark.parametrize("code", ["0101", "0103", "0104", "0107", None])
+def test_a_refusal_of_a_parameter_is_one_of_a_limit(code: str | None) -> None:
+    refused: dict[str, Any] = {"is_success": False} | (
+        {} if code is None else {"error_code": f"ModelArts.{code}"}
+    )
+    cloud = Emulator(recording=recording(exchange("per_page 1000", 400, **refused)))
+    assert cloud.per_page_limit == 100
+
+
+async def test_both_sides_of_a_recording_name_the_same_things(cloud: Emulator, monkeypatch: Any) -> None:
+    """The emulator shares no code with the client, so that neither hides the other's mistakes."""
+    cloud.add_jobs(1)
+    for name in ("endpoint", "project_id", "token"):
+        monkeypatch.setenv(f"VIZWATCH_{name.upper()}", getattr(cloud, name))
+    recorded = await doctor.record()
+    names = {one["name"] for one in recorded["exchanges"]}
+    assert names - {"status 8"} == set(_recording.QUESTIONS)
+    assert _rules_recording.VERSION == recorded["vizwatch_recording"] == _recording.VERSION
+    assert _recording.BESIDE in recorded["exchanges"][0]["body"]
+
+
+async def test_times_and_units_are_those_of_the_recorded_service(fetch: Callable[..., Any]) -> None:
+    listed = exchange(
+        "list", jobs=[{**ROW, "schedule": [{"type": "stop", "time_unit": "HOURS", "duration": 1}]}]
+    )
+    async with Emulator(recording=recording(listed)) as cloud:
+        (plain,) = cloud.add_jobs(1)
+        async with vizwatch.Client(cloud.endpoint, cloud.project_id, auth=cloud.token) as client:
+            made = await client.create_job("next", "/obs/a/", auto_stop_hours=3)
+        rows = (await fetch(cloud, f"/v1/{cloud.project_id}/visualization-jobs"))[1]["jobs"]
+    by_id = {row["job_id"]: row for row in rows}
+    assert by_id[str(made.job_id)]["schedule"] == [{"type": "stop", "time_unit": "HOURS", "duration": 3}]
+    assert by_id["197"]["create_time"] == ROW["create_time"]
+    assert "schedule" not in by_id[str(plain)], "there only where a job has one"
 
 
 async def test_a_missing_job_is_answered_as_recorded(fetch: Callable[..., Any]) -> None:
@@ -189,6 +257,7 @@ async def test_a_recording_of_an_emulator_makes_a_twin(
         (recording({**LISTED, "body": []}), r"exchanges\[0\].body must be an object or null"),
         (recording({**LISTED, "name": 3}), r"exchanges\[0\].name must be"),
         ("/nowhere/at.all", "recording cannot be read: No such file"),
+        ("recording\0.json", "recording cannot be read: embedded null"),
     ],
 )
 def test_what_is_no_recording_is_refused(given: Any, said: str) -> None:

@@ -33,7 +33,7 @@ from vizwatch._values.errors import (
 from vizwatch._values.exchange import Failure, Operation, Request
 from vizwatch._values.models import Job, JobPage
 from vizwatch._values.secrets import hidden
-from vizwatch._values.settings import Settings
+from vizwatch._values.settings import Settings, given_or_default
 from vizwatch._values.statuses import TERMINAL, JobStatus
 from vizwatch._world import sources
 from vizwatch._world.auth import Auth
@@ -86,7 +86,7 @@ class Client:
         allow_insecure: bool = False,
     ) -> None:
         auth = hidden(auth)
-        self.settings = _settings(settings)
+        self.settings = given_or_default(settings)
         self._project = Project(
             endpoint, project_id, auth, self.settings, session, allow_insecure=allow_insecure
         )
@@ -108,6 +108,8 @@ class Client:
         project_id: str | None = None,
         workspace_id: str | None = None,
         settings: Settings | None = None,
+        session: aiohttp.ClientSession | None = None,
+        allow_insecure: bool = False,
     ) -> Self:
         """A client with what the environment and its files say: the first found of each wins.
 
@@ -116,29 +118,33 @@ class Client:
         `_PROJECT_ID`; `~/.huaweicloud/credentials`; `OS_*`, where `OS_CLOUD` names a cloud of clouds.yaml.
 
         Args:
-            profile: A section of the credentials file, instead of `basic`, or else a cloud of clouds.yaml.
-                Of a cloud endpoint and project are taken as well, unless they are arguments.
+            profile: A section of the credentials file, instead of `basic`, or else a cloud of clouds.yaml,
+                which also says endpoint and project, unless they are arguments.
             endpoint: As above.
             region: Whose endpoint to use, such as `eu-de`.
             project_id: As above.
             workspace_id: As above.
             settings: As above.
+            session: As above.
+            allow_insecure: As above.
 
         Raises:
             ConfigError: Something is missing, wrong or contradictory: all that is, with source and remedy.
         """
-        settings = _settings(settings)
-        found = sources.find(
+        account = sources.account(
             {"endpoint": endpoint, "region": region, "project_id": project_id, "workspace_id": workspace_id},
             profile=profile,
-            allow_insecure=settings.allow_insecure,
+            settings=settings,
+            allow_insecure=allow_insecure,
         )
         return cls(
-            found.endpoint and found.endpoint.value,
-            found.project_id and found.project_id.value,
-            auth=sources.auth(found, settings),
-            workspace_id=found.workspace_id and found.workspace_id.value,
-            settings=settings,
+            account.endpoint,
+            account.project_id,
+            auth=account.auth,
+            workspace_id=account.workspace_id,
+            settings=account.settings,
+            session=session,
+            allow_insecure=allow_insecure,
         )
 
     @property
@@ -548,9 +554,3 @@ class Client:
 
 def _within(wait: Seconds | None) -> float | None:
     return None if wait is None else checks.seconds("wait", wait, low=0.001)
-
-
-def _settings(given: Settings | None) -> Settings:
-    if given is not None and not isinstance(given, Settings):
-        raise checks.refused("settings", given, "a Settings")
-    return Settings() if given is None else given

@@ -2,9 +2,8 @@
 
 ::
 
-    async with contextlib.aclosing(vizwatch.doctor.examine()) as findings:
-        async for finding in findings:
-            print(finding.check, finding.ok, finding.text)
+    async for finding in vizwatch.doctor.examine():
+        print(finding.check, finding.ok, finding.text)
 
 ``vizwatch doctor`` prints the same.
 """
@@ -14,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import functools
 import socket
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from typing import Any, Final, assert_never
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from typing import Any, Final, Self, assert_never
 from urllib.parse import urlsplit
 
 import attrs
@@ -30,15 +31,20 @@ from vizwatch._values.exchange import Answer, Outgoing, Request
 from vizwatch._values.settings import Settings
 from vizwatch._values.text import printable
 from vizwatch._world import sources
-from vizwatch._world.auth import Auth
 from vizwatch._world.project import Project
+from vizwatch._world.sources import Account
 
-__all__ = ["Finding", "examine", "record"]
+__all__ = ["Examination", "Finding", "examine", "record"]
 
 _DNS_TIMEOUT: Final = 10.0
-_NOBODYS: Final = 1_000_003
+_FAR_FROM_LISTED: Final = 1_000_003
 """How far from every listed id one is that nobody has."""
 _MAX_LINE: Final = 1_000
+_decode_page: Final = functools.partial(codec.decode_page, page=1)
+
+
+def _line(text: str) -> str:
+    return printable(" ".join(text.split()), _MAX_LINE)
 
 
 @attrs.frozen
@@ -48,13 +54,13 @@ class Finding:
     check: str
     """`configuration`, `address`, `token` or `listing`, in this order."""
     ok: bool
-    text: str
+    text: str = attrs.field(converter=_line)
     """What was found; of what is wrong, also what to do. One printable line without secrets."""
     error: VizwatchError | None = attrs.field(default=None, repr=False)
     """What is wrong, where something is."""
 
 
-async def examine(
+def examine(
     profile: str | None = None,
     *,
     endpoint: str | None = None,
@@ -62,7 +68,7 @@ async def examine(
     project_id: str | None = None,
     workspace_id: str | None = None,
     settings: Settings | None = None,
-) -> AsyncGenerator[Finding, None]:
+) -> Examination:
     """What :meth:`Client.from_env` would use, and whether it works; ends with the first thing that is wrong.
 
     Args:
@@ -73,21 +79,12 @@ async def examine(
         workspace_id: The workspace to list.
         settings: Timeouts, retries, and what is allowed.
     """
-    check = "configuration"
-    try:
-        arguments = {"endpoint": endpoint, "region": region, "project_id": project_id}
-        patient = _Patient.found_by(profile, settings, {**arguments, "workspace_id": workspace_id})
-        for text in _told(patient.found):
-            yield Finding(check, ok=True, text=text)
-        async with contextlib.aclosing(patient.project):
-            for check, look in (
-                ("address", patient.addresses),
-                ("token", patient.token),
-                ("listing", patient.listing),
-            ):
-                yield Finding(check, ok=True, text=await look())
-    except VizwatchError as error:
-        yield Finding(check, ok=False, text=printable(" ".join(str(error).split()), _MAX_LINE), error=error)
+    arguments = {"endpoint": endpoint, "region": region, "project_id": project_id}
+    return Examination(
+        lambda: sources.account(
+            {**arguments, "workspace_id": workspace_id}, profile=profile, settings=settings
+        )
+    )
 
 
 async def record(
@@ -96,6 +93,7 @@ async def record(
     endpoint: str | None = None,
     region: str | None = None,
     project_id: str | None = None,
+    workspace_id: str | None = None,
     settings: Settings | None = None,
 ) -> dict[str, Any]:
     """The scrubbed answers to the read-only requests that settle what the documents leave open, as JSON.
@@ -103,37 +101,40 @@ async def record(
     These are a listing, a page past its end, one with `per_page` 1000, one with a long `search_content`, one
     of a single status, the details of a listed job beside it, and a job that is not there. Names,
     descriptions, addresses and ids that are strings are replaced by made-up ones; numbers, job ids and times
-    stay. An emulator can be started from it.
+    stay, and of messages the words that they have everywhere. An emulator can be started from it.
 
     Args:
         profile: As of :meth:`Client.from_env`, as are the others.
         endpoint: Where the service is.
         region: The region whose endpoint it is.
         project_id: The project's id.
+        workspace_id: The workspace to list.
         settings: Timeouts, and what is allowed.
 
     Raises:
-        VizwatchError: There is no configuration, or one of the requests got no answer.
+        VizwatchError: There is no configuration, a request got no answer, or the listing was refused.
     """
     arguments = {"endpoint": endpoint, "region": region, "project_id": project_id}
-    patient = _Patient.found_by(profile, settings, arguments)
-    async with contextlib.aclosing(patient.project) as project:
-        await project.open()
-        scrubber = Scrubber(project.project_id, patient.names())
+    account = sources.account({**arguments, "workspace_id": workspace_id}, profile=profile, settings=settings)
+    async with _opened(account) as project:
+        scrubber = Scrubber(project.project_id)
         answers: list[Answer] = []
         exchanges: list[dict[str, Any]] = []
 
         async def ask(name: str, request: Request) -> None:
-            answer, secrets = await project.exchange(request)
+            # What a listing that is refused would make is no recording of the service's ways.
+            check = _decode_page if name == "list" else None
+            answer, secrets = await project.exchange(request, check)
             answers.append(answer)
             exchanges.append(scrubber.exchange(name, request, answer, secrets))
 
         for name, query in _LISTINGS.items():
-            await ask(name, _listing(project, **query))
+            await ask(name, _listing(project, account, **query))
         ids = [job_id for answer in answers for job_id in listed_ids(answer)]
         if ids:
             await ask("details of a listed job", wire.get_job(project.project_id, ids[0]))
-        await ask("missing job", wire.get_job(project.project_id, max(ids, default=0) + _NOBODYS))
+        nobodys = max(ids, default=0) + _FAR_FROM_LISTED
+        await ask("missing job", wire.get_job(project.project_id, nobodys))
     at = regions.at(project.endpoint)
     return recording(exchanges, None if at is None else at.name, dt.datetime.now(dt.UTC))
 
@@ -147,54 +148,74 @@ _LISTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-def _listing(project: Project, *, page: int = 1, per_page: int = 10, **asked: Any) -> Request:
-    given = {"status": None, "search_content": None, "workspace_id": None, **asked}
-    query = wire.query(sort_by="job_id", order="asc", **given)
+def _listing(
+    project: Project, account: Account, *, page: int = 1, per_page: int = 10, **asked: Any
+) -> Request:
+    query = wire.query(workspace_id=account.workspace_id, **asked)
     return wire.list_jobs(project.project_id, query, page=page, per_page=per_page)
 
 
-@attrs.frozen
-class _Patient:
-    """A configuration that was found, and what can be tried of it."""
+@contextlib.asynccontextmanager
+async def _opened(account: Account) -> AsyncIterator[Project]:
+    project = Project(
+        account.endpoint, account.project_id, account.auth, account.settings, None, allow_insecure=False
+    )
+    async with contextlib.aclosing(project):
+        await project.open()
+        yield project
 
-    found: Configuration
-    auth: Auth
-    project: Project
-    settings: Settings
 
-    @classmethod
-    def found_by(
-        cls, profile: str | None, settings: Settings | None, arguments: Mapping[str, str | None]
-    ) -> _Patient:
-        settings = Settings() if settings is None else settings
-        found = sources.find(arguments, profile=profile, allow_insecure=settings.allow_insecure)
-        auth = sources.auth(found, settings)
-        endpoint, project_id = (one and one.value for one in (found.endpoint, found.project_id))
-        project = Project(endpoint, project_id, auth, settings, None, allow_insecure=False)
-        return cls(found, auth, project, settings)
+class Examination:
+    """The findings, each made when it is asked for; nothing is open between two of them.
 
-    def names(self) -> list[str]:
-        """Who asks, by the names that a message of the service may have."""
-        match self.found.credentials:
-            case Password(_, username, _, domain_name, project_name):
-                given = [username, domain_name, project_name]
-                return [one.value for one in given if one is not None]
-            case AccessKey(access_key):
-                return [access_key.value]
-            case _:
-                return []
+    Args:
+        find: Finds the configuration.
+    """
 
-    async def addresses(self) -> str:
+    def __init__(self, find: Callable[[], Account]) -> None:
+        self._find = find
+        self._told: deque[str] = deque()
+        self._looks: deque[tuple[str, Callable[[], Awaitable[str]]]] = deque(
+            [
+                ("configuration", self._configuration),
+                ("address", self._addresses),
+                ("token", self._token),
+                ("listing", self._listing),
+            ]
+        )
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Finding:
+        if self._told:
+            return Finding("configuration", ok=True, text=self._told.popleft())
+        if not self._looks:
+            raise StopAsyncIteration
+        check, look = self._looks.popleft()
+        try:
+            return Finding(check, ok=True, text=await look())
+        except VizwatchError as error:
+            self._looks.clear()
+            return Finding(check, ok=False, text=str(error), error=error)
+
+    async def _configuration(self) -> str:
+        self._account = self._find()
+        self._told.extend(_told(self._account.found))
+        return self._told.popleft()
+
+    async def _addresses(self) -> str:
         """Looks up the names of the hosts that are known so far."""
-        known = [self.found.endpoint]
-        if isinstance(self.found.credentials, Password):
-            known.append(self.found.credentials.iam_endpoint)
+        found = self._account.found
+        known = [found.endpoint]
+        if isinstance(found.credentials, Password):
+            known.append(found.credentials.iam_endpoint)
         texts = [await self._address(one) for one in known if one is not None]
         return "; ".join(texts) or "the credentials tell it"
 
     async def _address(self, found: Found) -> str:
         host = urlsplit(found.value).hostname or ""
-        if self.settings.trust_env:
+        if self._account.settings.trust_env:
             return f"{host}: not looked up, since a proxy may do it"
         loop = asyncio.get_running_loop()
         try:
@@ -208,23 +229,24 @@ class _Patient:
             ) from None
         return f"{host} is {', '.join(dict.fromkeys(str(row[4][0]) for row in rows))}"
 
-    async def token(self) -> str:
+    async def _token(self) -> str:
         """Has the credentials authenticate one request, for which they may ask the identity service."""
-        await self.project.open()
-        project = self.project
-        outgoing = Outgoing("GET", project.endpoint + _listing(project).target)
-        await self.auth.headers(outgoing)
+        account = self._account
+        async with _opened(account) as project:
+            outgoing = Outgoing("GET", project.endpoint + _listing(project, account).target)
+            await account.auth.headers(outgoing)
         what = {Token: "as given", AccessKey: "not needed: each request is signed"}
-        text = what.get(type(self.found.credentials), "got from the identity service")
+        text = what.get(type(account.found.credentials), "got from the identity service")
         return f"{text}; {project.endpoint}, project {project.project_id}"
 
-    async def listing(self) -> str:
+    async def _listing(self) -> str:
         """Lists one job."""
-        workspace = self.found.workspace_id
-        request = _listing(self.project, per_page=1, workspace_id=workspace and workspace.value)
-        page = await self.project.call(request, lambda body: codec.decode_page(body, 1))
+        async with _opened(self._account) as project:
+            request = _listing(project, self._account, per_page=1)
+            page = await project.call(request, _decode_page)
         count = "an untold number of" if page.job_total_count is None else page.job_total_count
-        where = f"workspace {workspace.value}" if workspace else "the default workspace"
+        workspace = self._account.workspace_id
+        where = "the default workspace" if workspace is None else f"workspace {workspace}"
         return f"it works: {where} has {count} jobs"
 
 

@@ -103,7 +103,12 @@ class Query:
 
 
 def query(
-    *, status: object, search_content: object, sort_by: object, order: object, workspace_id: object
+    *,
+    status: object = None,
+    search_content: object = None,
+    sort_by: object = "job_id",
+    order: object = "asc",
+    workspace_id: object = None,
 ) -> Query:
     """A listing's query, ``None`` for what it leaves to the service.
 

@@ -97,3 +97,12 @@ class Settings:
                 raise ConfigError(
                     f"Settings.{smaller} ({low:g}) must not be greater than Settings.{larger} ({high:g})"
                 )
+
+
+def given_or_default(settings: object) -> Settings:
+    """The settings, or the default ones for ``None``. Raises :class:`ConfigError` for anything else."""
+    if settings is None:
+        return Settings()
+    if not isinstance(settings, Settings):
+        raise checks.refused("settings", settings, "a Settings")
+    return settings

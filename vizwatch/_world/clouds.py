@@ -26,7 +26,7 @@ from vizwatch._values.errors import (
 )
 from vizwatch._values.exchange import Operation, Scope, Token
 from vizwatch._values.secrets import Secret, secret
-from vizwatch._values.settings import Settings
+from vizwatch._values.settings import Settings, given_or_default
 from vizwatch._values.text import printable, redacted
 from vizwatch._world.tokens import TokenGetter
 
@@ -63,7 +63,7 @@ class CloudsAuth(TokenGetter):
         self._title = "OS_*" if self._name is None else f"the cloud {checks.shown(self._name)} of clouds.yaml"
         if source is not None:
             self._title += f" ({source})"
-        self._settings = Settings() if settings is None else settings
+        self._settings = given_or_default(settings)
         self._cloud: _Cloud | None = None
         self._finding = asyncio.Lock()
         super().__init__()

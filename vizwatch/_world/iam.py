@@ -9,7 +9,7 @@ from vizwatch._values import checks, regions
 from vizwatch._values.errors import ConfigError
 from vizwatch._values.exchange import Outgoing, Scope, Token
 from vizwatch._values.secrets import Secret, hidden
-from vizwatch._values.settings import Settings
+from vizwatch._values.settings import Settings, given_or_default
 from vizwatch._world.session import Session
 from vizwatch._world.tokens import TokenGetter
 
@@ -48,7 +48,7 @@ class PasswordAuth(TokenGetter):
         settings: Settings | None = None,
     ) -> None:
         password = hidden(password)
-        self._settings = Settings() if settings is None else settings
+        self._settings = given_or_default(settings)
         if isinstance(iam_endpoint, str):
             iam_endpoint = iam_endpoint.rstrip("/").removesuffix("/v3")
         insecure = self._settings.allow_insecure

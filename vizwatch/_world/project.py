@@ -99,9 +99,12 @@ class Project:
         """As :meth:`Session.call`, with a decoder of the body."""
         return await self._opened().call(request, lambda answer: decode(answer.body), attempts=attempts)
 
-    async def exchange(self, request: Request) -> tuple[Answer, tuple[Secret, ...]]:
-        """As :meth:`Session.exchange`."""
-        return await self._opened().exchange(request)
+    async def exchange(
+        self, request: Request, check: Callable[[bytes], object] | None = None
+    ) -> tuple[Answer, tuple[Secret, ...]]:
+        """As :meth:`Session.exchange`, with a decoder of the body."""
+        decode = None if check is None else lambda answer: check(answer.body)
+        return await self._opened().exchange(request, decode)
 
     def _opened(self) -> Session:
         if self._closed:

@@ -109,16 +109,41 @@ class Session:
             ProtocolError: The answer is not this API's.
             ClientClosedError: The client was closed meanwhile.
         """
-        self.check_loop()
         call = self._new_call(request, attempts)
+        return await self._until_closed(call, lambda: self._answered(call, decode))
+
+    async def exchange(
+        self, request: Request, check: Callable[[Answer], object] | None = None
+    ) -> tuple[Answer, tuple[Secret, ...]]:
+        """Sends the request once, and gives its answer as it came, with the secrets that it may repeat.
+
+        Args:
+            request: What to send.
+            check: A decoder of the answer, where a refusal is to be raised.
+
+        Raises:
+            ApiError: The service refused, and that is checked.
+            TransportError: No complete answer came.
+            ProtocolError: The answer is not HTTP, or too large, or not what is checked.
+            ClientClosedError: The client was closed meanwhile.
+            VizwatchError: There are no credentials.
+        """
+        call = self._new_call(request, attempts=1)
+        answer, credentials = await self._until_closed(call, lambda: self._sent(call))
+        if check is not None:
+            _judged(request, answer, check, credentials)
+        return answer, (*map(Secret, credentials.values()), *request.secrets)
+
+    async def _until_closed(self, call: _Call, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        self.check_loop()
         with anyio.CancelScope() as scope:
             self._calls.add(scope)
             try:
-                return await self._answered(call, decode)
+                return await work()
             finally:
                 self._calls.discard(scope)
         # Only closing cancels the scope.
-        if not request.operation.is_read and (call.under_way or call.is_doubtful):
+        if not call.request.operation.is_read and (call.under_way or call.is_doubtful):
             self._raise_unknown(call, "the client was closed while it was under way")
         raise ClientClosedError("the client was closed while this call was under way")
 
@@ -179,17 +204,6 @@ class Session:
             hook(told)
         except Exception:  # noqa: BLE001 - a hook of the user's must not end a call
             _LOG.exception("Settings.on_retry failed")
-
-    async def exchange(self, request: Request) -> tuple[Answer, tuple[Secret, ...]]:
-        """Sends the request once, and gives its answer as it came, with the secrets that it may repeat.
-
-        Raises:
-            TransportError: No complete answer came.
-            ProtocolError: The answer is not HTTP, or too large.
-            VizwatchError: There are no credentials.
-        """
-        answer, credentials = await self._sent(self._new_call(request, attempts=1))
-        return answer, (*map(Secret, credentials.values()), *request.secrets)
 
     def check_loop(self) -> None:
         """Raises :class:`ConfigError` in another event loop than the one that it was made in."""

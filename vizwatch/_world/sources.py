@@ -12,11 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import attrs
+
 from vizwatch._rules import configuration, wire
 from vizwatch._rules.configuration import CredentialsFile
+from vizwatch._values import checks
 from vizwatch._values.configuration import AccessKey, Cloud, Configuration, Password, Token
 from vizwatch._values.secrets import SecretDict
-from vizwatch._values.settings import Settings
+from vizwatch._values.settings import Settings, given_or_default
 from vizwatch._values.text import printable
 from vizwatch._world.auth import AkSkAuth, Auth, TokenAuth
 from vizwatch._world.clouds import CloudsAuth
@@ -26,12 +29,34 @@ _VARIABLE: Final = "HUAWEICLOUD_SDK_CREDENTIALS_FILE"
 _MAX_FILE: Final = 2**20
 
 
-def auth(found: Configuration, settings: Settings) -> Auth:
-    """What authenticates requests with the credentials that were found.
+@attrs.frozen
+class Account:
+    """What a client is made of."""
+
+    found: Configuration
+    auth: Auth
+    settings: Settings
+    endpoint: str | None
+    project_id: str | None
+    workspace_id: str | None
+
+
+def account(
+    arguments: Mapping[str, object], *, profile: object, settings: object, allow_insecure: bool = False
+) -> Account:
+    """What is :func:`found <find>`, made ready for use.
 
     Raises:
-        ConfigError: They are not what they should be; says where each is from.
+        ConfigError: Something is missing, wrong or contradictory.
     """
+    chosen = given_or_default(settings)
+    insecure = chosen.allow_insecure or checks.switch("allow_insecure", allow_insecure)
+    found = find(arguments, profile=profile, allow_insecure=insecure)
+    values = (one and one.value for one in (found.endpoint, found.project_id, found.workspace_id))
+    return Account(found, _auth(found, attrs.evolve(chosen, allow_insecure=insecure)), chosen, *values)
+
+
+def _auth(found: Configuration, settings: Settings) -> Auth:
     match found.credentials:
         case Token(token):
             return TokenAuth(token.value)

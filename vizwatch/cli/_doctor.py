@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from pathlib import Path
@@ -22,13 +21,11 @@ async def diagnose(connection: Connection, file: Path | None, output: Output) ->
     if file is not None:
         _check_new(file)
     given = attrs.asdict(connection)
-    async with contextlib.aclosing(examine(**given)) as findings:
-        async for finding in findings:
-            _print(finding, output)
-            if finding.error is not None:
-                return exit_code(finding.error)
+    async for finding in examine(**given):
+        _print(finding, output)
+        if finding.error is not None:
+            return exit_code(finding.error)
     if file is not None:
-        del given["workspace_id"]
         recording = await record(**given)
         _write(file, json.dumps(recording, indent=1, ensure_ascii=True) + "\n")
         text = f"{len(recording['exchanges'])} answers in {file}: read it before you pass it on"

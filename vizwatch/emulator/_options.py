@@ -12,6 +12,10 @@ from vizwatch.emulator import _checks
 from vizwatch.emulator._checks import Life, checked
 from vizwatch.emulator._recording import Recording, read
 
+_DEFAULTS: Final = {"search_limit": 64, "per_page_limit": 1_000, "refusal_status": 400}
+"""Of the options that a recording may speak of."""
+_NOT_GIVEN: Final[Any] = None
+
 LIFE: Final[Life] = (
     (0.0, JobStatus.INIT),
     (1.0, JobStatus.SUBMIT_TRYING),
@@ -93,18 +97,18 @@ class Options:
     clock_skew: float = checked(_checks.number, 0.0, low=-1e9)
     """How far the gateway's wall clock is ahead of this machine's: it refuses signatures 15 minutes off."""
 
-    search_limit: int = checked(_checks.whole, 64, low=0, high=10_000)
-    """The longest ``search_content``: 64 by the REST documents, 100 by the SDK's and by one sample."""
-    per_page_limit: int = checked(_checks.whole, 1_000, low=1, high=100_000)
-    """The largest ``per_page``: 1000 by today's REST documents, 100 by older ones and the SDK's."""
+    search_limit: int = checked(_checks.whole, _NOT_GIVEN, low=0, high=10_000)
+    """The longest ``search_content``: 64, as the REST documents say; 100 by the SDK's and by one sample."""
+    per_page_limit: int = checked(_checks.whole, _NOT_GIVEN, low=1, high=100_000)
+    """The largest ``per_page``: 1000, as today's REST documents say; 100 by older ones and the SDK's."""
     quota: int | None = checked(_checks.whole, None, low=0, high=1_000_000)
     """How many jobs a project may have before create is refused (0118); ``None``: any number."""
     rate_limit: int | None = checked(_checks.whole, None, low=1, high=1_000_000)
     """How many requests the gateway lets through in each `rate_window`; ``None``: any number."""
     rate_window: float = checked(_checks.number, 300.0, low=0.001)
     """Another service of the platform allows 200 requests in 5 minutes."""
-    refusal_status: int = checked(_checks.whole, 400, low=200, high=499)
-    """The HTTP status of refusals 0103, 0104 and 0105, which the documents' samples leave open."""
+    refusal_status: int = checked(_checks.whole, _NOT_GIVEN, low=200, high=499)
+    """The HTTP status of refusals 0103, 0104 and 0105, which the documents leave open; 400 by default."""
     string_numbers: bool = checked(_checks.switch, default=False)
     """Whether create answers with strings for numbers, as the documents' sample of create does."""
     max_body: int = checked(_checks.whole, 2**20, low=1_024, high=2**30)
@@ -112,12 +116,12 @@ class Options:
     recording: Recording = attrs.field(default=None, converter=read, repr=False)
     """A file of ``vizwatch doctor --record``, or its JSON: answers, jobs and limits are then as there.
 
-    It goes before the defaults of the options above, and after what is given for them.
+    What is given for an option goes before it.
     """
     request_log: int = checked(_checks.whole, 100_000, low=0, high=10_000_000)
     """How many requests `requests` remembers, the latest ones."""
 
     def __attrs_post_init__(self) -> None:
-        for name, value in self.recording.options.items():
-            if getattr(self, name) == attrs.fields_dict(Options)[name].default:
+        for name, value in {**_DEFAULTS, **self.recording.options}.items():
+            if getattr(self, name) is None:
                 setattr(self, name, value)

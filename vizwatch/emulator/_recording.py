@@ -20,14 +20,25 @@ from vizwatch.emulator import _checks
 from vizwatch.emulator._refusals import Answer
 
 _MAX_FILE: Final = 2**20
-_VERSION: Final = 1
+VERSION: Final = 1
 _OLD_LIMITS: Final = {"per_page_limit": 100, "search_limit": 64}
 _NEW_LIMITS: Final = {"per_page_limit": 1_000, "search_limit": 100}
 _ASKED_FOR: Final = {
     "per_page 1000": "per_page_limit",
     "search_content of 100 characters": "search_limit",
 }
+_LIST: Final = "list"
+_DETAILS: Final = "details of a listed job"
+_MISSING: Final = "missing job"
+_PAST_THE_END: Final = "page past the end"
+QUESTIONS: Final = (*_ASKED_FOR, _LIST, _DETAILS, _MISSING, _PAST_THE_END)
+"""The names of the exchanges that say something."""
+BESIDE: Final = "jobs_answered"
+"""What stands in a recorded body that the service did not send."""
 _ONLY_IF_THERE: Final = frozenset({"schedule"})
+_OF_A_PARAMETER: Final = frozenset(
+    {None, *(f"ModelArts.{code}" for code in ("0101", "0103", "0104", "0107"))}
+)
 
 
 @attrs.frozen
@@ -43,6 +54,15 @@ class Exchange:
         """Whether it was answered with what was asked for."""
         refused = self.body.get("is_success") is False or "error_code" in self.body
         return 200 <= self.status < 300 and not refused
+
+    @property
+    def blames_a_parameter(self) -> bool:
+        """Whether it was refused for what was asked for, and not for who asked, or how often."""
+        return (
+            not self.succeeded
+            and self.status in {200, 400}
+            and self.body.get("error_code") in _OF_A_PARAMETER
+        )
 
 
 @attrs.frozen
@@ -64,11 +84,11 @@ class Recording:
         """What it says of the emulator's options."""
         options: dict[str, int] = {}
         for name, option in _ASKED_FOR.items():
-            refused = self._refused(name)
-            if refused is not None and 200 <= refused.status < 500:
+            found = self.exchanges.get(name)
+            if found is not None and found.blames_a_parameter:
                 options[option] = _OLD_LIMITS[option]
-                options["refusal_status"] = refused.status
-            elif self._answered(name) is not None:
+                options["refusal_status"] = found.status
+            elif found is not None and found.succeeded:
                 options[option] = _NEW_LIMITS[option]
         return options
 
@@ -85,40 +105,37 @@ class Recording:
 
     def row(self, fields: dict[str, Any]) -> dict[str, Any]:
         """A listed job's fields, as a listing of the recorded service has them."""
-        listed = self._answered("list")
+        listed = self._answered(_LIST)
         return _like(next(iter(_rows(listed.body)), None) if listed else None, fields)
 
     def details(self, fields: dict[str, Any]) -> dict[str, Any]:
         """A job's details, as the recorded service answers them."""
-        found = self._answered("details of a listed job")
+        found = self._answered(_DETAILS)
         return _like(None if found is None else found.body, fields)
 
     def envelope(self, fields: dict[str, Any]) -> dict[str, Any]:
         """A listing's own fields, as the recorded service has them."""
-        listed = self._answered("list")
+        listed = self._answered(_LIST)
         if listed is None:
             return fields
-        return {name: fields.get(name, value) for name, value in _sent(listed.body).items()}
+        return {name: fields.get(name, value) for name, value in listed.body.items()}
 
     def past_the_end(self, fields: dict[str, Any]) -> Answer | None:
         """The answer to a page past the end; ``None``: an empty page like any other."""
-        refused = self._refused("page past the end")
+        refused = self._refused(_PAST_THE_END)
         if refused is not None:
             return Answer(status=refused.status, body=refused.body)
-        found = self._answered("page past the end")
+        found = self._answered(_PAST_THE_END)
         if found is None or _rows(found.body):
             return None
-        known = {name: value for name, value in found.body.items() if name != "jobs_answered"}
-        return Answer(
-            status=found.status,
-            body={
-                name: value if name == "jobs" else fields.get(name, value) for name, value in known.items()
-            },
-        )
+        body = {
+            name: value if name == "jobs" else fields.get(name, value) for name, value in found.body.items()
+        }
+        return Answer(status=found.status, body=body)
 
     def missing(self, job_id: int) -> Answer | None:
         """The answer to a question for a job that is not there; ``None``: as the documents have it."""
-        refused = self._refused("missing job")
+        refused = self._refused(_MISSING)
         if refused is None:
             return None
         asked_for = refused.path.rpartition("/")[2]
@@ -126,11 +143,6 @@ class Recording:
         if asked_for.isdigit():
             text = re.sub(rf"(?<!\d){asked_for}(?!\d)", str(job_id), text)
         return Answer(status=refused.status, body=json.loads(text))
-
-
-def _sent(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What the service sent of it, without what the recording says beside it."""
-    return {name: value for name, value in body.items() if name != "jobs_answered"}
 
 
 def _like(example: Mapping[str, Any] | None, fields: dict[str, Any]) -> dict[str, Any]:
@@ -170,8 +182,8 @@ def read(value: Any) -> Recording:
         return value or Recording()
     if isinstance(value, str | Path):
         value = _in_file(Path(value))
-    if not isinstance(value, Mapping) or value.get("vizwatch_recording") != _VERSION:
-        raise ConfigError(f"recording must be one of `vizwatch doctor --record`, of version {_VERSION}")
+    if not isinstance(value, Mapping) or value.get("vizwatch_recording") != VERSION:
+        raise ConfigError(f"recording must be one of `vizwatch doctor --record`, of version {VERSION}")
     exchanges = value.get("exchanges")
     if not isinstance(exchanges, Sequence) or isinstance(exchanges, str):
         raise ConfigError("recording must have its exchanges as an array")
@@ -187,15 +199,18 @@ def _exchange(number: int, given: Any) -> tuple[str, Exchange]:
     status = _checks.whole(f"exchanges[{number}].status", given.get("status"), low=100, high=999)
     name = _checks.text(f"exchanges[{number}].name", given.get("name"), high=200)
     path = _checks.text(f"exchanges[{number}].path", given.get("path"), high=1_000)
-    return name, Exchange(path, status, body or {})
+    # What the service sent, without what the recording says beside it.
+    sent = {key: value for key, value in (body or {}).items() if key != BESIDE}
+    return name, Exchange(path, status, sent)
 
 
 def _in_file(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_FILE + 1)
-    except OSError as error:
-        raise ConfigError(f"recording cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # the latter for a path with a null character
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"recording cannot be read: {reason}") from None
     if len(content) > _MAX_FILE:
         raise ConfigError(f"recording must be a file of at most {_MAX_FILE} bytes")
     try:
