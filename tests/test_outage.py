@@ -80,7 +80,7 @@ class Service:
         self.by_job: Counter[int] = Counter()
         self.down = False
         self.status = JobStatus.RUNNING
-        self.gate, self.report = Gate(Outage(0.8, 30.0)), Report()
+        self.gate, self.report = Gate(Outage(0.8, 30.0), 100), Report()
 
     async def read(self, job_id: int) -> Job:
         self.reads[int(now())] += 1
@@ -212,7 +212,7 @@ async def test_a_change_lies_between_its_two_reads_however_slow_they_are(latency
 
     cadence = Cadence(INTERVAL, 0.2, 0.8, 30.0)
     watch = Watch(
-        read, Gate(Outage(0.8, 30)), Report(), Tracker("p", 7, TERMINAL), cadence, Doubt(), None,
+        read, Gate(Outage(0.8, 30), 100), Report(), Tracker("p", 7, TERMINAL), cadence, Doubt(), None,
         request_time=30.0, chance=lambda: 0.5,
     )  # fmt: skip
     start = now()

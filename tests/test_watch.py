@@ -536,7 +536,7 @@ async def watched(script: Iterator[object]) -> list[vizwatch.Transition]:
 
     cadence = Cadence(15.0, 0.2, 0.8, 30.0)
     tracker = Tracker("p", 197, TERMINAL)
-    gate = Gate(Outage(0.8, 30.0))
+    gate = Gate(Outage(0.8, 30.0), 100)
     watch = Watch(
         read, gate, Report(), tracker, cadence, Doubt(), None, request_time=30.0, chance=lambda: 0.5
     )

@@ -76,7 +76,7 @@ def test_any_other_endpoint_is_refused(value: object) -> None:
 @pytest.mark.parametrize("value", ["canary-token", "canary token", "https://canary\n", "canary" * 100])
 def test_what_is_no_address_may_be_a_secret_and_is_not_shown(value: str) -> None:
     with pytest.raises(vizwatch.ConfigError, match=r"iam_endpoint must be .*https://iam\.") as caught:
-        wire.endpoint(value, name="iam_endpoint")
+        wire.endpoint(value, name="iam_endpoint", like="iam")
     assert "canary" not in str(caught.value)
 
 

@@ -95,7 +95,8 @@ class Client:
         self._random = random.Random()
         self._dialect = Dialect()
         self._own_writes = OwnWrites()
-        self._gate = Gate(Outage(self.settings.watch_backoff_base, self.settings.watch_backoff_max))
+        outage = Outage(self.settings.watch_backoff_base, self.settings.watch_backoff_max)
+        self._gate = Gate(outage, self.settings.pool_size)
         self._report = Report()
 
     @classmethod

@@ -78,6 +78,8 @@ class Watch:
     _step: anyio.CancelScope | None = attrs.field(default=None, init=False)
     _closed: bool = attrs.field(default=False, init=False)
     _failed: bool = attrs.field(default=False, init=False)
+    _looked_last: bool = attrs.field(default=False, init=False)
+    """Whether the last look before the deadline is settled."""
     _reader: asyncio.Task[None] | None = attrs.field(default=None, init=False)
     _came: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _failure: VizwatchError | None = attrs.field(default=None, init=False)
@@ -182,10 +184,13 @@ class Watch:
         return transition
 
     def _next_look(self) -> float:
-        if self._timeout is None:
+        if self._timeout is None or self._looked_last:
             return self._look_at
         last = self._cadence.last_look(self._deadline, self._timeout)
-        return last if anyio.current_time() < last < self._look_at else self._look_at
+        if not anyio.current_time() < last < self._look_at:
+            return self._look_at
+        self._looked_last = True  # not told by the time, as timers may be early by what a clock cannot tell
+        return last
 
     async def _look(self, clock: _Clock) -> Transition | None:
         """Reads the job once, and settles when to look again."""

@@ -21,12 +21,18 @@ class Gate:
 
     Ten thousand watches that each try on their own keep a service down that just comes up, and then all come
     at once. Behind the gate one of them probes, whoever waits longest; and when the service answers, the
-    others come back spread over their interval.
+    others come back spread over their interval. No more go through at once than there are connections:
+    whoever waits for one would not know that the service went down meanwhile.
+
+    Args:
+        outage: What is known of it.
+        at_once: How many reads may be under way.
     """
 
-    def __init__(self, outage: Outage) -> None:
+    def __init__(self, outage: Outage, at_once: int) -> None:
         self._outage = outage
         self._line = asyncio.Lock()
+        self._places = asyncio.Semaphore(at_once)
         self._random = random.Random()
 
     async def read(self, read: Callable[[], Awaitable[T]], interval: float) -> T:
@@ -36,14 +42,17 @@ class Gate:
             read: Reads once.
             interval: Over how many seconds the watches of this kind spread after an outage.
         """
-        if self._outage.is_down():
-            async with self._line:
-                # Whoever held the line before may have found that it is over.
-                if self._outage.is_down():
-                    await anyio.sleep_until(self._outage.probe_at)
+        while True:
+            if self._outage.is_down():
+                async with self._line:
+                    # Whoever held the line before may have found that it is over.
+                    if self._outage.is_down():
+                        await anyio.sleep_until(self._outage.probe_at)
+                        return await self._tried(read)
+                await anyio.sleep(self._random.random() * interval)
+            async with self._places:
+                if not self._outage.is_down():
                     return await self._tried(read)
-            await anyio.sleep(self._random.random() * interval)
-        return await self._tried(read)
 
     async def _tried(self, read: Callable[[], Awaitable[T]]) -> T:
         try:
