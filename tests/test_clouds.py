@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import trustme
 from canaries import shown
 from servers import RawServer, http
@@ -25,7 +26,7 @@ import vizwatch
 from vizwatch import Client, CloudsAuth
 from vizwatch._values.exchange import Token
 from vizwatch._values.secrets import Secret
-from vizwatch._world.clouds import _Cloud
+from vizwatch._world.clouds import _Cloud, _session
 from vizwatch.emulator import Emulator
 
 CANARY = "canary-5f2e"
@@ -229,21 +230,21 @@ async def test_a_token_near_its_end_is_renewed_and_a_dead_identity_service_is_su
 ) -> None:
     clouds(**user(cloud))
     auth = CloudsAuth("here")
+    loop = asyncio.get_running_loop()
+    clock = loop.time  # which goes on, so that whatever waits comes to an end
     async with Client(None, None, auth=auth) as client:
-        loop = asyncio.get_running_loop()
-        time = loop.time
-        cloud.fault("status", status=503, match={"path": "/v3/auth/tokens"})
-        monkeypatch.setattr(loop, "time", lambda: time() + 0.9 * 86_400)
-        await client.list_jobs().collect()
-        await client.list_jobs().collect()
-        await settled(auth)
-        assert token_calls(cloud) == 2, "the old token lives, and is asked about again in a minute"
-        monkeypatch.setattr(loop, "time", lambda: time() + 0.9 * 86_400 + 61)
-        cloud.clear_faults()
-        await client.list_jobs().collect()
-        await settled(auth)
-        assert token_calls(cloud) == 3
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            cloud.fault("status", status=503, match={"path": "/v3/auth/tokens"})
+            patch.setattr(loop, "time", lambda: clock() + 0.9 * 86_400)
+            await client.list_jobs().collect()
+            await client.list_jobs().collect()
+            await settled(auth)
+            assert token_calls(cloud) == 2, "the old token lives, and is asked about again in a minute"
+            patch.setattr(loop, "time", lambda: clock() + 0.9 * 86_400 + 61)
+            cloud.clear_faults()
+            await client.list_jobs().collect()
+            await settled(auth)
+            assert token_calls(cloud) == 3
 
 
 @pytest.mark.fault("C9")
@@ -280,6 +281,71 @@ async def test_an_identity_service_that_drips_takes_no_longer_than_a_call(clouds
         settings = vizwatch.Settings(connect_timeout=1, attempt_timeout=1, call_timeout=1)
         with pytest.raises(vizwatch.RequestTimeoutError, match=r"cloud 'here' .*nothing within 1 s"):
             await CloudsAuth("here", settings=settings).scope()
+
+
+async def test_an_identity_service_that_is_silent_takes_no_longer_than_an_attempt(clouds: Write) -> None:
+    async with RawServer(silent) as server, asyncio.timeout(20):
+        clouds(auth_url=f"{server.endpoint}/v3", username="ada", password=CANARY, project_name="p")
+        settings = vizwatch.Settings(connect_timeout=0.2, attempt_timeout=0.2)
+        with pytest.raises(vizwatch.ConnectError, match=r"get token: the cloud 'here' of clouds\.yaml"):
+            await CloudsAuth("here", settings=settings).scope()
+
+
+@pytest.mark.fault("N15")
+@pytest.mark.parametrize("trust_env", [False, True])
+async def test_the_environments_proxies_are_used_where_that_is_asked_for_alone(
+    trust_env: bool, cloud: Emulator, clouds: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        for spelt in (name, name.upper()):
+            monkeypatch.delenv(spelt, raising=False)
+    async with RawServer(http({}, status="502 No")) as trap:
+        monkeypatch.setenv("HTTP_PROXY", trap.endpoint)
+        clouds(**user(cloud))
+        auth = CloudsAuth("here", settings=vizwatch.Settings(trust_env=trust_env))
+        if trust_env:
+            with pytest.raises(vizwatch.VizwatchError):
+                await auth.scope()
+        else:
+            assert (await auth.scope()).project_id == cloud.project_id
+        assert (trap.connections > 0) is trust_env
+
+
+@pytest.mark.parametrize("password", ["right", "wrong"])
+async def test_connections_to_the_identity_service_are_closed(
+    password: str, cloud: Emulator, clouds: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    close = requests.Session.close
+
+    def keep(**options: Any) -> Any:
+        made.append(_session(**options))  # which closes itself only once nobody has it
+        return made[-1]
+
+    def note(session: requests.Session) -> None:
+        made.append("closed")
+        close(session)
+
+    monkeypatch.setattr("vizwatch._world.clouds._session", keep)
+    monkeypatch.setattr(requests.Session, "close", note)
+    clouds(**user(cloud, **({} if password == "right" else {"password": CANARY})))
+    with contextlib.suppress(vizwatch.AuthenticationError):
+        await CloudsAuth("here").scope()
+    assert made[1:] == ["closed"]
+
+
+async def test_a_failing_command_says_one_line_whatever_libraries_log(clouds: Write) -> None:
+    async with RawServer(http({}, status="503 No")) as server:
+        path = clouds(auth_url=f"{server.endpoint}/v3", username="ada", password=CANARY, project_name="p")
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "vizwatch", "list", "--profile", "here"),
+            env={**os.environ, "OS_CLIENT_CONFIG_FILE": str(path)},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await asyncio.wait_for(child.communicate(), 60)
+    assert child.returncode == 1
+    assert said.decode().startswith("vizwatch: get token: ")
+    assert said.count(b"\n") == 1
 
 
 @pytest.mark.fault("C9")

@@ -35,6 +35,8 @@ async def test_the_defaults_are_those_of_the_sdk(cloud: Emulator, here: vizwatch
     cloud.add_jobs(12, status=8)
     found = await VisualizationJob.get_visualization_job_list(here)
     assert len(found["jobs"]) == 10
+    await VisualizationJob.get_visualization_job_list(here, search_content="")
+    assert cloud.requests[1].query == cloud.requests[0].query, "an empty text is none"
     assert cloud.requests[0].query == {"per_page": "10", "page": "1", "sortBy": "job_name", "order": "asc"}
 
 

@@ -419,6 +419,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         OPENRC | {"project_id": PROJECT, "OS_USERNAME": "ada "},
         "^OS_USERNAME begins or ends with white space",
     ),
+    "user with a hidden character": (
+        OPENRC | {"project_id": PROJECT, "OS_USERNAME": "a\u202eda"},
+        "^OS_USERNAME has a control character",
+    ),
+    "profile with a hidden character": (
+        VIZWATCH | {"profile": "a\u200bda"},
+        "^argument profile has a control",
+    ),
     "argument of another type": (
         VIZWATCH | {"project_id": 7},
         "^argument project_id must be a string, not int",
@@ -443,6 +451,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "AK/SK with a project's name": (
         _without(HUAWEICLOUD, "HUAWEICLOUD_SDK_PROJECT_ID") | {"region": "eu-de", "OS_PROJECT_NAME": "eu-de"},
         "^VIZWATCH_PROJECT_ID is not set",
+    ),
+    "token with a project's name": (
+        {"OS_TOKEN": CANARY, "OS_REGION_NAME": "eu-de", "OS_PROJECT_NAME": "eu-de_vision"},
+        r"^VIZWATCH_PROJECT_ID is not set.* \(OS_PROJECT_NAME gives its name alone\)",
     ),
     "no credentials": (_without(VIZWATCH, "VIZWATCH_TOKEN"), "^VIZWATCH_TOKEN is not set"),
     "AK without SK": (

@@ -21,6 +21,7 @@ from vizwatch._rules.recording import ROWS_KEPT, Scrubber, listed_ids
 from vizwatch._rules.wire import get_job
 from vizwatch._values import regions
 from vizwatch._values.exchange import Answer
+from vizwatch._world.project import Project
 from vizwatch.doctor import Finding
 from vizwatch.emulator import Emulator
 
@@ -155,6 +156,47 @@ async def test_a_host_without_an_address_is_told_before_any_credentials_are_used
     assert isinstance(last.error, vizwatch.ConnectError)
     last = (await findings(settings=vizwatch.Settings(trust_env=True)))[-1]
     assert last.check != "address", "a proxy may know the name"
+
+
+async def test_the_identity_services_host_is_looked_up_too(
+    cloud: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "AUTH_URL": "https://iam.example.com/v3",
+        "USERNAME": "ada",
+        "PASSWORD": CANARY,
+    }.items():
+        monkeypatch.setenv(f"OS_{name}", value)
+    monkeypatch.setenv("OS_USER_DOMAIN_NAME", "d")
+
+    async def known(host: str, *_: Any, **__: Any) -> Any:
+        if host == "iam.example.com":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(None, None, None, None, (host, 0))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", known)
+    *_, last = await findings(endpoint=cloud.endpoint, project_id="p")
+    assert (last.check, last.ok) == ("address", False)
+    assert "iam.example.com (OS_AUTH_URL): no address" in last.text
+
+
+@pytest.mark.fault("X8")
+def test_a_finding_is_one_printable_line_whatever_it_is_made_of() -> None:
+    assert Finding("token", ok=True, text="a\u202eb\x1b[2J\n  c").text == "a\\u202eb\\x1b[2J c"
+    assert len(Finding("token", ok=True, text="a" * 5_000).text) == 1_000
+
+
+async def test_settings_that_are_none_are_told() -> None:
+    wrong: Any = "x"
+    (finding,) = await findings(settings=wrong)
+    assert (finding.check, finding.ok) == ("configuration", False)
+    assert "settings must be a Settings" in finding.text
+    for auth in (vizwatch.CloudsAuth, vizwatch.PasswordAuth):
+        with pytest.raises(vizwatch.ConfigError, match="settings must be a Settings"):
+            auth("x", settings=wrong, **({} if auth is vizwatch.CloudsAuth else PASSWORD))
+
+
+PASSWORD: dict[str, Any] = {"username": "a", "password": CANARY, "domain_name": "d", "project_id": "p"}
 
 
 async def test_an_address_that_never_comes_is_given_up(
@@ -324,6 +366,27 @@ async def test_a_service_that_is_away_is_an_error(monkeypatch: pytest.MonkeyPatc
             await doctor.record(endpoint=server.endpoint, project_id=PROJECT)
 
 
+async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+@pytest.mark.fault("C6")
+async def test_an_exchange_ends_as_any_call_does() -> None:
+    async with RawServer(silent) as server:
+        project = Project(
+            server.endpoint, PROJECT, vizwatch.TokenAuth("t"), vizwatch.Settings(), None, allow_insecure=False
+        )
+        await project.open()
+        with pytest.raises(vizwatch.ConfigError, match="opened in another event loop"):
+            await asyncio.to_thread(asyncio.run, project.exchange(get_job(PROJECT, 7)))
+        asking = asyncio.create_task(project.exchange(get_job(PROJECT, 7)))
+        while not server.requests:  # noqa: ASYNC110 - the server tells nobody what comes in
+            await asyncio.sleep(0.01)
+        await project.aclose()
+        with pytest.raises(vizwatch.ClientClosedError):
+            await asking
+
+
 FIELDS = st.sampled_from(["jobs", "job_id", "job_name", "status", "service_url", "brand_new", "{x}", "e{"])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(min_size=4).map("§".__add__),
@@ -436,8 +499,7 @@ def test_of_headers_the_names_stay_and_few_values() -> None:
 
 
 def test_a_secret_that_a_cut_would_halve_is_taken_out_before() -> None:
-    secret = "12345 " * 100
-    text = "7 " * 998 + secret
-    answer = Answer(400, {}, json.dumps({"error_msg": text}).encode())
-    exchange = Scrubber(PROJECT).exchange("x", get_job(PROJECT, 7), answer, [secret.strip()])
+    secret = " ".join(["12345"] * 100)
+    answer = Answer(400, {}, json.dumps({"error_msg": f"{secret} " * 9}).encode())
+    exchange = Scrubber(PROJECT).exchange("x", get_job(PROJECT, 7), answer, [secret])
     assert "12345" not in json.dumps(exchange)

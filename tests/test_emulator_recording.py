@@ -164,17 +164,21 @@ async def test_both_sides_of_a_recording_name_the_same_things(cloud: Emulator, m
     assert _recording.BESIDE in recorded["exchanges"][0]["body"]
 
 
-async def test_times_and_units_are_those_of_the_recorded_service(fetch: Callable[..., Any]) -> None:
-    listed = exchange(
-        "list", jobs=[{**ROW, "schedule": [{"type": "stop", "time_unit": "HOURS", "duration": 1}]}]
-    )
-    async with Emulator(recording=recording(listed)) as cloud:
+@pytest.mark.parametrize("unit", ["time_unit", "timeUnit", None])
+async def test_times_and_units_are_those_of_the_recorded_service(
+    unit: str | None, fetch: Callable[..., Any]
+) -> None:
+    row = {name: value for name, value in ROW.items() if name != "schedule"}
+    if unit is not None:
+        row["schedule"] = [{"type": "stop", unit: "HOURS", "duration": 1}]
+    async with Emulator(recording=recording(exchange("list", jobs=[row]))) as cloud:
         (plain,) = cloud.add_jobs(1)
         async with vizwatch.Client(cloud.endpoint, cloud.project_id, auth=cloud.token) as client:
             made = await client.create_job("next", "/obs/a/", auto_stop_hours=3)
         rows = (await fetch(cloud, f"/v1/{cloud.project_id}/visualization-jobs"))[1]["jobs"]
     by_id = {row["job_id"]: row for row in rows}
-    assert by_id[str(made.job_id)]["schedule"] == [{"type": "stop", "time_unit": "HOURS", "duration": 3}]
+    (schedule,) = by_id[str(made.job_id)]["schedule"]
+    assert schedule == {"type": "stop", unit or "timeUnit": "HOURS", "duration": 3}
     assert by_id["197"]["create_time"] == ROW["create_time"]
     assert "schedule" not in by_id[str(plain)], "there only where a job has one"
 

@@ -403,3 +403,17 @@ def test_a_page_is_shown_by_its_start_made_printable() -> None:
     text = str(wire.not_this_api(Operation.GET, answer, clean))
     assert "<h1>Log in\\x1b[2J" in text
     assert len(text) < 500
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "blamed"),
+    [
+        *((200, "ModelArts.0104", True), (400, "ModelArts.0101", True), (400, None, True)),
+        *((422, "ModelArts.0104", False), (400, "ModelArts.0102", False), (200, "ModelArts.0118", False)),
+    ],
+)
+def test_a_parameter_is_blamed_by_the_documents_codes_and_statuses_alone(
+    status: int, code: str | None, blamed: bool
+) -> None:
+    error = vizwatch.BadRequestError("no", http_status=status, error_code=code)
+    assert wire.blames_a_parameter(error) is blamed

@@ -38,7 +38,7 @@ from vizwatch._values.configuration import (
 )
 from vizwatch._values.errors import ConfigError
 from vizwatch._values.secrets import Secret, secret
-from vizwatch._values.text import printable
+from vizwatch._values.text import UNSAFE, printable
 
 _ARGUMENTS: Final = {
     name: (name,)
@@ -243,7 +243,8 @@ def _clean(field: str, source: str, value: object) -> str:
         raise ConfigError(f"{source} is set, but blank: give it a value, or unset it")
     if field in _HEADERS:
         return secret(source, value)
-    if any(unicodedata.category(one) in {"Cc", "Cs"} for one in value):
+    hidden = {"Cc", "Cs"} if field == "password" else UNSAFE
+    if any(unicodedata.category(one) in hidden for one in value):
         raise ConfigError(f"{source} has a control character, perhaps a newline at its end: set it without")
     if field == "password":
         return Secret(value)

@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 
 # Controls, format characters (bidirectional ones among them), private, unassigned and lone surrogate code
 # points, line and paragraph separators.
-_UNSAFE: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+UNSAFE: Final = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 _SHORTEST_SECRET: Final = 4
 _SHORTEST_PART: Final = 16  # shorter than any key and signature
 
@@ -31,7 +31,7 @@ def printable(text: str, limit: float = 200) -> str:
         text = text[: max(int(limit) - 1, 0)] + "…"
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escaped(one) if unicodedata.category(one) in _UNSAFE else one for one in text)
+    return "".join(_escaped(one) if unicodedata.category(one) in UNSAFE else one for one in text)
 
 
 def _escaped(one: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import logging
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -59,6 +60,7 @@ app = cyclopts.App(
 
 def run(argv: list[str]) -> int:
     """Runs the command that the arguments name, and returns its exit code."""
+    _keep_libraries_silent()
     try:
         console = Terminal()
         console.width = min(console.width, _HELP_WIDTH)
@@ -67,6 +69,12 @@ def run(argv: list[str]) -> int:
         return _running.run(outcome) if inspect.iscoroutine(outcome) else ExitCode.DONE
     except Reported as error:
         return report(error)
+
+
+def _keep_libraries_silent() -> None:
+    """A command's one line on stderr is its own; Python would print others' warnings if nobody took them."""
+    if not logging.getLogger().handlers:
+        logging.getLogger().addHandler(logging.NullHandler())
 
 
 @app.command(name="list")
@@ -238,7 +246,7 @@ async def doctor(
     as_json: Json = False,
 ) -> int:
     """Say what configuration is found where, whether it works, and what is wrong with it first."""
-    from vizwatch.cli._doctor import diagnose  # noqa: PLC0415 - as above
+    from vizwatch.cli._doctor import diagnose  # noqa: PLC0415 - which other commands start without
 
     return await diagnose(connection, record, Output(as_json=as_json))
 
@@ -273,6 +281,6 @@ async def emulator(
 @app.command
 async def demo(*, as_json: Json = False) -> int:
     """Watch four jobs with different fates on an emulated cloud, in about ten seconds."""
-    from vizwatch.cli._demo import demonstrate  # noqa: PLC0415 - as above
+    from vizwatch.cli._demo import demonstrate  # noqa: PLC0415 - with the emulator, see there
 
     return await demonstrate(Output(as_json=as_json))
