@@ -5,12 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final
 
+from vizwatch._values.exchange import CLOCKS_DIFFER
 from vizwatch._values.models import Job
-
-CLOCKS_DIFFER: Final = dt.timedelta(minutes=15)
-"""How far the service's clock may be behind this machine's: the gateway itself allows no more."""
 
 
 def candidates(jobs: Sequence[Job], job_name: str, train_url: str, since: dt.datetime) -> list[Job]:

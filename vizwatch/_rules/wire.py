@@ -27,7 +27,7 @@ from vizwatch._values.errors import (
     ServerError,
     WrongEndpointError,
 )
-from vizwatch._values.exchange import Answer, Failure, Operation, Request
+from vizwatch._values.exchange import CLOCKS_DIFFER, Answer, Failure, Operation, Request
 from vizwatch._values.secrets import Secret, SecretBytes
 from vizwatch._values.statuses import JobStatus
 
@@ -383,7 +383,7 @@ def _host(location: str) -> str:
         return "an address that cannot be read"
 
 
-_ALLOWED_SKEW: Final = 15 * 60
+_ALLOWED_SKEW: Final = CLOCKS_DIFFER.total_seconds()
 
 
 def clock_skew(signed_at: str, answer: Answer, message: str) -> float | None:
@@ -418,7 +418,7 @@ def skewed(error: ApiError, skew: float) -> ClockSkewError:
         operation=error.operation,
     )
     off = f"{abs(skew):.0f} s {ahead} the service's"
-    told.hint = f"This machine's clock is {off}, and {_ALLOWED_SKEW} s are allowed: set the clock."
+    told.hint = f"This machine's clock is {off}, and {_ALLOWED_SKEW:.0f} s are allowed: set the clock."
     return told
 
 

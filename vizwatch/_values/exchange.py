@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
 from collections.abc import Mapping
 from typing import Final
@@ -10,6 +11,9 @@ import attrs
 
 from vizwatch._values.errors import CallError
 from vizwatch._values.secrets import Secret
+
+CLOCKS_DIFFER: Final = dt.timedelta(minutes=15)
+"""How far the service's clock and this machine's may be apart: the gateway refuses signatures beyond that."""
 
 
 class Operation(enum.Enum):
