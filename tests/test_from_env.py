@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from canaries import shown
 from virtual import elapse
@@ -74,6 +75,28 @@ async def test_the_credentials_file_comes_to_a_first_listing(
     monkeypatch.setenv("HUAWEICLOUD_SDK_CREDENTIALS_FILE", str(file))
     async with vizwatch.Client.from_env("work", endpoint=cloud.endpoint) as client:
         assert await client.list_jobs().collect() == []
+
+
+@pytest.mark.looptime
+async def test_a_session_of_ones_own_and_http_beyond_loopback_are_taken(
+    cloud: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in of(cloud)["openrc with the project's name"].items():
+        monkeypatch.setenv(name, value)
+    async with aiohttp.ClientSession() as session:
+        async with vizwatch.Client.from_env(session=session) as client:
+            assert await client.list_jobs().collect() == []
+        assert not session.closed
+        assert session.connector is not None
+        assert len(session.connector._conns) == 1, "it was used"
+    monkeypatch.setenv("OS_AUTH_URL", "http://iam.example.com/v3")
+    for settings, allow in ((None, True), (vizwatch.Settings(allow_insecure=True), False)):
+        client = vizwatch.Client.from_env(
+            endpoint="http://example.com", settings=settings, allow_insecure=allow
+        )
+        assert client.endpoint == "http://example.com"
+    with pytest.raises(vizwatch.ConfigError, match="must be https"):
+        vizwatch.Client.from_env(endpoint="http://example.com")
 
 
 # --- a project that the credentials know -----------------------------------------------------------------

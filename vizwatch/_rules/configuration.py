@@ -1,7 +1,8 @@
 """Which endpoint, project and credentials to use: the first found of all places that may say so.
 
-In this order: arguments, and the section of the credentials file that an argument chose; `VIZWATCH_*`;
-`HUAWEICLOUD_SDK_*`; the credentials file's `[basic]`; `OS_*`, which may name a cloud of clouds.yaml.
+In this order: arguments, and the section of the credentials file that one of them chose; `VIZWATCH_*`;
+`HUAWEICLOUD_SDK_*`; the credentials file's `[basic]`; `OS_*`, which may name a cloud of clouds.yaml. Arguments
+are never credentials themselves.
 
 Endpoint, project and credentials are each taken from one place: an access key is never completed from the
 next one. A cloud of clouds.yaml that an argument chose says all three, so that only arguments go before it.
@@ -40,13 +41,7 @@ from vizwatch._values.errors import ConfigError
 from vizwatch._values.secrets import Secret, secret
 from vizwatch._values.text import UNSAFE, printable
 
-_ARGUMENTS: Final = {
-    name: (name,)
-    for name in (
-        *("endpoint", "region", "project_id", "workspace_id"),
-        *("token", "access_key", "secret_key", "security_token"),
-    )
-}
+_ARGUMENTS: Final = {name: (name,) for name in ("endpoint", "region", "project_id", "workspace_id")}
 _VIZWATCH: Final = {
     "endpoint": ("VIZWATCH_ENDPOINT",),
     "region": ("VIZWATCH_REGION",),

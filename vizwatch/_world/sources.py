@@ -83,8 +83,7 @@ def find(
     """The configuration that these arguments, the environment and the credentials file give.
 
     Args:
-        arguments: `endpoint`, `region`, `project_id`, `workspace_id`, `token`, `access_key`, `secret_key` and
-            `security_token`; ``None`` counts as not given.
+        arguments: `endpoint`, `region`, `project_id` and `workspace_id`; ``None`` counts as not given.
         profile: The section of the credentials file, instead of `basic`, or else a cloud of clouds.yaml.
         allow_insecure: Whether `http` is allowed beyond loopback.
 
