@@ -348,6 +348,7 @@ async def test_a_failing_command_says_one_line_whatever_libraries_log(clouds: Wr
     assert said.count(b"\n") == 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals are of POSIX")
 @pytest.mark.fault("C9")
 async def test_a_signal_ends_a_command_whatever_the_identity_service_does(clouds: Write) -> None:
     async with RawServer(silent) as server:

@@ -1,8 +1,8 @@
 """Which endpoint, project and credentials to use: the first found of all places that may say so.
 
 In this order: arguments, and the section of the credentials file that one of them chose; `VIZWATCH_*`;
-`HUAWEICLOUD_SDK_*`; the credentials file's `[basic]`; `OS_*`, which may name a cloud of clouds.yaml. Arguments
-are never credentials themselves.
+`HUAWEICLOUD_SDK_*`; the credentials file's `[basic]`; `OS_*`, which may name a cloud of clouds.yaml. No
+credentials are given as arguments.
 
 Endpoint, project and credentials are each taken from one place: an access key is never completed from the
 next one. A cloud of clouds.yaml that an argument chose says all three, so that only arguments go before it.
