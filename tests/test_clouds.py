@@ -24,8 +24,10 @@ from servers import RawServer, http
 
 import vizwatch
 from vizwatch import Client, CloudsAuth
+from vizwatch._values.configuration import Password
 from vizwatch._values.exchange import Token
 from vizwatch._values.secrets import Secret
+from vizwatch._world import sources
 from vizwatch._world.clouds import _Cloud, _session
 from vizwatch.emulator import Emulator
 
@@ -121,6 +123,48 @@ async def test_from_env_takes_a_cloud_by_its_name(
     async with Client.from_env("here" if way == "profile" else None) as client:
         assert await client.list_jobs().collect() == []
         assert client.project_id == cloud.project_id
+
+
+async def test_the_only_cloud_of_clouds_yaml_needs_no_name(cloud: Emulator, clouds: Write) -> None:
+    path = clouds(**user(cloud))
+    async with Client.from_env() as client:
+        assert await client.list_jobs().collect() == []
+        assert client.project_id == cloud.project_id
+    path.write_text(path.read_text().replace("  here:", "  there: {auth: {}}\n  here:"))
+    with pytest.raises(vizwatch.ConfigError, match=r"several clouds \(here, there\): name one, by OS_CLOUD"):
+        await Client.from_env().__aenter__()
+
+
+async def test_clouds_yaml_comes_after_all_other_credentials(
+    cloud: Emulator, clouds: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = clouds(**user(cloud, password=CANARY))
+    for name in ("endpoint", "project_id", "token"):
+        monkeypatch.setenv(f"VIZWATCH_{name.upper()}", getattr(cloud, name))
+    async with Client.from_env() as client:
+        assert await client.list_jobs().collect() == []
+    assert str(path) in sources.find({}).unused
+
+
+async def test_another_type_of_openstack_credentials_is_openstacksdks_to_know(
+    cloud: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {
+        "AUTH_TYPE": "v3token",
+        "AUTH_URL": f"{cloud.endpoint}/v3",
+        "TOKEN": cloud.token,
+        "PROJECT_ID": "p",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(f"OS_{name}", value)
+    async with Client.from_env() as client:
+        assert await client.list_jobs().collect() == []
+        assert (client.endpoint, client.project_id) == (cloud.endpoint, "p")
+    assert token_calls(cloud) == 1, "the token is exchanged, and not used as it stands"
+    for name, value in {**user(cloud), "auth_type": "password"}.items():
+        monkeypatch.setenv(f"OS_{name.upper()}", value)
+    monkeypatch.delenv("OS_TOKEN")
+    assert isinstance(sources.find({"endpoint": cloud.endpoint}).credentials, Password)
 
 
 async def test_the_variables_alone_are_a_cloud_too(cloud: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -276,6 +276,7 @@ def _credentials(found: Configuration) -> str:
             who = f"user {user.username.value} ({user.username.source}) of {user.domain_name.value}"
             return f"password of {who}, at {user.iam_endpoint.value} ({user.iam_endpoint.source})"
         case Cloud(cloud):
-            return f"cloud {cloud.value} of clouds.yaml ({cloud.source})"
+            what = f"cloud {cloud.value} of clouds.yaml" if cloud.value else "what openstacksdk finds there"
+            return f"{what} ({cloud.source})"
         case never:
             assert_never(never)

@@ -71,13 +71,16 @@ _OPENSTACK: Final = {
     "password": ("OS_PASSWORD",),
     "domain_name": ("OS_USER_DOMAIN_NAME", "OS_DOMAIN_NAME"),
     "cloud": ("OS_CLOUD",),
+    "auth_type": ("OS_AUTH_TYPE",),
 }
+_PASSWORD_TYPES: Final = frozenset({"password", "v3password"})
+"""What `OS_AUTH_TYPE` says of a user and a password; all other types are openstacksdk's to know."""
 
 _KINDS: Final = (
     ("token",),
     ("access_key", "secret_key", "security_token"),
     ("password", "username"),
-    ("cloud",),
+    ("cloud", "auth_type", "clouds_file"),
 )
 _CREDENTIALS: Final = tuple(field for kind in _KINDS for field in kind)
 _HEADERS: Final = frozenset({"token", "access_key", "secret_key", "security_token"})
@@ -105,6 +108,7 @@ def resolve(
     file: CredentialsFile,
     *,
     profile: object = None,
+    clouds_file: str | None = None,
     address: Address,
 ) -> Configuration:
     """The configuration that arguments, environment and credentials file give together.
@@ -115,12 +119,13 @@ def resolve(
         file: The credentials file.
         profile: Its section, or else a cloud of clouds.yaml. Chosen by an argument, it goes before the
             environment; else `basic` goes after.
+        clouds_file: The clouds.yaml that there is: its only cloud is used where nothing else is found.
         address: How an address is checked.
 
     Raises:
         ConfigError: Something is missing, wrong or contradictory: all that is, with source and remedy.
     """
-    places = _places(arguments, environment, file, profile)
+    places = [*_places(arguments, environment, file, profile), _clouds_file(clouds_file)]
     problems: list[str] = []
     home = where = project_id = workspace_id = credentials = None
     with _noted(problems):
@@ -199,9 +204,10 @@ def _places(
     file: CredentialsFile,
     profile: object,
 ) -> list[_Place]:
-    vizwatch, huaweicloud, openstack = (
-        _place(keys, environment, is_environment=True) for keys in (_VIZWATCH, _HUAWEICLOUD, _OPENSTACK)
+    vizwatch, huaweicloud = (
+        _place(keys, environment, is_environment=True) for keys in (_VIZWATCH, _HUAWEICLOUD)
     )
+    openstack = _openstack(environment)
     first = _place(_ARGUMENTS, arguments, "argument ")
     if profile is None:
         return [first, vizwatch, huaweicloud, _section(file, "basic"), openstack]
@@ -213,6 +219,22 @@ def _places(
         elsewhere = file.problem or f"the sections of {file.name}: {printable(known)}"
         chosen = _Place({"cloud": name}, {"cloud": f"argument profile; {elsewhere}"}, is_all=True)
     return [first, chosen, vizwatch, huaweicloud, openstack]
+
+
+def _openstack(environment: Mapping[str, str]) -> _Place:
+    """`OS_*` as they stand; with another type of credentials than a password, they are openstacksdk's to read."""
+    place = _place(_OPENSTACK, environment, is_environment=True)
+    if place.raw.get("auth_type", "password") in _PASSWORD_TYPES:
+        left_out = {"auth_type"}
+    else:
+        left_out = set(_CREDENTIALS) - {"auth_type"}
+    return attrs.evolve(
+        place, raw={field: value for field, value in place.raw.items() if field not in left_out}
+    )
+
+
+def _clouds_file(name: str | None) -> _Place:
+    return _Place({} if name is None else {"clouds_file": name}, {"clouds_file": name or "clouds.yaml"})
 
 
 def _section(file: CredentialsFile, name: str) -> _Place:
@@ -267,7 +289,7 @@ def _home(places: Sequence[_Place]) -> int:
         raise ConfigError(
             "VIZWATCH_TOKEN is not set, and there are no other credentials: set it; or "
             "HUAWEICLOUD_SDK_AK and HUAWEICLOUD_SDK_SK; or OS_AUTH_URL, OS_USERNAME, OS_PASSWORD and "
-            "OS_USER_DOMAIN_NAME; or OS_CLOUD"
+            "OS_USER_DOMAIN_NAME; or OS_CLOUD, which a clouds.yaml with one cloud can go without"
         )
     if places[home].is_environment:
         _check_no_leftover([place for place in places if place.is_environment])
@@ -291,7 +313,7 @@ def _where(places: Sequence[_Place], home: int | None, address: Address) -> _Whe
     """Where the service is; ``None`` where a cloud of clouds.yaml says it."""
     number = _first(places, ("endpoint", "region"))
     if number is None:
-        says_itself = home is not None and "cloud" in places[home].raw
+        says_itself = home is not None and _is_a_cloud(places[home])
         return None if says_itself else _where_iam_is(places, home)
     place = places[number]
     named = place.take_any("region")
@@ -353,7 +375,11 @@ def _project_id(places: Sequence[_Place], home: int | None) -> Found | None:
 
 
 def _knows_its_project(place: _Place) -> bool:
-    return "cloud" in place.raw or ("password" in place.raw and "project_name" in place.raw)
+    return _is_a_cloud(place) or ("password" in place.raw and "project_name" in place.raw)
+
+
+def _is_a_cloud(place: _Place) -> bool:
+    return any(field in place.raw for field in ("cloud", "auth_type", "clouds_file"))
 
 
 def _workspace_id(arguments: _Place) -> Found | None:
@@ -373,6 +399,8 @@ def _credentials(place: _Place, where: _Where | None, address: Address) -> Crede
             return Token(place.take("token"))
         case ["cloud"]:
             return Cloud(place.take("cloud"))
+        case ["auth_type"] | ["clouds_file"]:
+            return Cloud(Found("", place.sources[secrets[0]]))
         case ["password"] | []:
             _check_complete(place, ("username", "password", "domain_name"))
             return Password(

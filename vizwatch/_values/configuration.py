@@ -46,9 +46,10 @@ class Password:
 
 @attrs.frozen
 class Cloud:
-    """The name of a cloud in clouds.yaml, which openstacksdk reads."""
+    """What openstacksdk reads."""
 
     cloud: Found
+    """A cloud's name in clouds.yaml; empty for the only one there, or for `OS_*`."""
 
 
 Credentials = Token | AccessKey | Password | Cloud

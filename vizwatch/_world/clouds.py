@@ -259,7 +259,12 @@ def _region(name: str | None) -> Any:
         named = os.environ.get(variable, "") if variable else ""
         for path in filter(None, (named, *paths)):
             _check_file(path)
-    return OpenStackConfig().get_one(name)
+    config = OpenStackConfig()
+    names = sorted(set(config.get_cloud_names()) - {"defaults"})
+    if name is None and config.default_cloud not in names and len(names) > 1:
+        clouds = printable(", ".join(map(str, names)))
+        raise ConfigError(f"clouds.yaml has several clouds ({clouds}): name one, by OS_CLOUD or as profile")
+    return config.get_one(name)
 
 
 def _check_file(path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import errno
 import functools
 import os
@@ -63,7 +64,7 @@ def _auth(found: Configuration, settings: Settings) -> Auth:
         case AccessKey(access_key, secret_key, temporary):
             return AkSkAuth(access_key.value, secret_key.value, temporary and temporary.value)
         case Cloud(cloud):
-            return CloudsAuth(cloud.value, settings=settings, source=cloud.source)
+            return CloudsAuth(cloud.value or None, settings=settings, source=cloud.source)
         case Password() as user:
             name = user.project_name if found.project_id is None else None
             return PasswordAuth(
@@ -95,8 +96,21 @@ def find(
         SecretDict(os.environ),
         credentials_file(os.environ),
         profile=profile,
+        clouds_file=_clouds_file(os.environ),
         address=functools.partial(wire.endpoint, allow_insecure=allow_insecure),
     )
+
+
+def _clouds_file(environment: Mapping[str, str]) -> str | None:
+    """A clouds.yaml where most people have it; openstacksdk looks in a few more places."""
+    named = environment.get("OS_CLIENT_CONFIG_FILE")
+    home = environment.get("XDG_CONFIG_HOME") or str(Path(environment.get("HOME", "/"), ".config"))
+    folders = ("", f"{home}/openstack", "/etc/openstack")
+    for path in (named,) if named else (Path(folder, "clouds.yaml") for folder in folders):
+        with contextlib.suppress(OSError, ValueError):
+            if Path(path).is_file():
+                return printable(str(path))
+    return None
 
 
 def credentials_file(environment: Mapping[str, str]) -> CredentialsFile:
