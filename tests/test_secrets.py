@@ -180,3 +180,42 @@ def test_credentials_show_and_pickle_no_secret(kind: str) -> None:
     assert CANARY not in f"{auth}{auth!r}{vars(auth)!r}"
     with pytest.raises(TypeError):
         pickle.dumps(auth)
+
+
+USER: dict[str, Any] = {"username": "ada", "domain_name": "d", "project_id": "p"}
+CONSTRUCTED: dict[str, Callable[[], object]] = {
+    "token with a newline": lambda: TokenAuth(f"{CANARY}\n"),
+    "secret key with a newline": lambda: AkSkAuth("AK", f"{CANARY}\n"),
+    "wrong access key": lambda: AkSkAuth("A K", CANARY),
+    "wrong security token": lambda: AkSkAuth("AK", CANARY, f"{CANARY} "),
+    "http to IAM": lambda: PasswordAuth("http://example.com", password=CANARY, **USER),
+    "no project": lambda: PasswordAuth(
+        "https://iam.example.com", password=CANARY, username="ada", domain_name="d"
+    ),
+    "long user": lambda: PasswordAuth(
+        "https://iam.example.com", password=CANARY, **{**USER, "username": "a" * 256}
+    ),
+    "password with a surrogate": lambda: PasswordAuth(
+        "https://iam.example.com", password=f"{CANARY}\udcff", **USER
+    ),
+    "password in IAM's address": lambda: PasswordAuth(f"https://u:{CANARY}@h.de", password="p", **USER),
+    "password in the address": lambda: Client(f"https://u:{CANARY}@h.de", PROJECT, auth=CANARY),
+    "token in the address's query": lambda: Client(f"https://h.de/?token={CANARY}", PROJECT, auth=CANARY),
+    "token in the address's fragment": lambda: Client(f"https://h.de/#{CANARY}", PROJECT, auth=CANARY),
+    "http": lambda: Client("http://example.com", PROJECT, auth=CANARY),
+    "wrong project": lambda: Client("https://h.de", "../x", auth=CANARY),
+    "wrong token": lambda: Client("https://h.de", PROJECT, auth=f"{CANARY}\n"),
+    "from_env": lambda: Client.from_env(endpoint=f"https://u:{CANARY}@h.de"),
+}
+
+
+@pytest.mark.fault("X1", "no secret")
+@pytest.mark.parametrize("case", CONSTRUCTED)
+def test_no_constructor_that_fails_shows_what_it_was_given(case: str) -> None:
+    with pytest.raises(vizwatch.ConfigError) as caught:
+        CONSTRUCTED[case]()
+    below = caught.value.__traceback__
+    assert below is not None
+    assert below.tb_next is not None
+    caught.value.__traceback__ = below.tb_next  # the test's own lambda has it in its text
+    assert CANARY not in every_view(caught.value)

@@ -32,7 +32,7 @@ from vizwatch._values.errors import (
 )
 from vizwatch._values.exchange import Failure, Operation, Request
 from vizwatch._values.models import Job, JobPage
-from vizwatch._values.secrets import hidden
+from vizwatch._values.secrets import hidden, hidden_address
 from vizwatch._values.settings import Settings, given_or_default
 from vizwatch._values.statuses import TERMINAL, JobStatus
 from vizwatch._world import sources
@@ -85,7 +85,7 @@ class Client:
         session: aiohttp.ClientSession | None = None,
         allow_insecure: bool = False,
     ) -> None:
-        auth = hidden(auth)
+        auth, endpoint = hidden(auth), hidden_address(endpoint)
         self.settings = given_or_default(settings)
         self._project = Project(
             endpoint, project_id, auth, self.settings, session, allow_insecure=allow_insecure
@@ -132,6 +132,7 @@ class Client:
         Raises:
             ConfigError: Something is missing, wrong or contradictory: all that is, with source and remedy.
         """
+        endpoint = hidden_address(endpoint)
         account = sources.account(
             {"endpoint": endpoint, "region": region, "project_id": project_id, "workspace_id": workspace_id},
             profile=profile,

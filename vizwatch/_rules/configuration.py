@@ -222,7 +222,7 @@ def _places(
 
 
 def _openstack(environment: Mapping[str, str]) -> _Place:
-    """`OS_*` as they stand; with another type of credentials than a password, they are openstacksdk's to read."""
+    """`OS_*` as they stand; of another type than a password, they are openstacksdk's to read."""
     place = _place(_OPENSTACK, environment, is_environment=True)
     if place.raw.get("auth_type", "password") in _PASSWORD_TYPES:
         left_out = {"auth_type"}

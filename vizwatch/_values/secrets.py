@@ -53,6 +53,11 @@ def hidden(value: T) -> T | Secret:
     return Secret(value) if isinstance(value, str) else value
 
 
+def hidden_address(value: T) -> T | Secret:
+    """An address as a secret, if it has what may hold one: a user, a query or a fragment."""
+    return Secret(value) if isinstance(value, str) and any(one in value for one in "@?#") else value
+
+
 def secret(name: str, value: object) -> Secret:
     """The value as a secret, if a header can carry it. Raises :class:`ConfigError` without showing it."""
     value = hidden(value)

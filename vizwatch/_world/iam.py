@@ -8,7 +8,7 @@ from vizwatch._rules import codec, wire
 from vizwatch._values import checks, regions
 from vizwatch._values.errors import ConfigError
 from vizwatch._values.exchange import Outgoing, Scope, Token
-from vizwatch._values.secrets import Secret, hidden
+from vizwatch._values.secrets import Secret, hidden, hidden_address
 from vizwatch._values.settings import Settings, given_or_default
 from vizwatch._world.session import Session
 from vizwatch._world.tokens import TokenGetter
@@ -47,10 +47,10 @@ class PasswordAuth(TokenGetter):
         project_id: str | None = None,
         settings: Settings | None = None,
     ) -> None:
-        password = hidden(password)
+        password, iam_endpoint = hidden(password), hidden_address(iam_endpoint)
         self._settings = given_or_default(settings)
         if isinstance(iam_endpoint, str):
-            iam_endpoint = iam_endpoint.rstrip("/").removesuffix("/v3")
+            iam_endpoint = hidden_address(iam_endpoint.rstrip("/").removesuffix("/v3"))
         insecure = self._settings.allow_insecure
         self._endpoint = wire.endpoint(iam_endpoint, name="iam_endpoint", like="iam", allow_insecure=insecure)
         if (project_name is None) == (project_id is None):
