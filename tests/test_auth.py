@@ -107,6 +107,20 @@ async def test_a_refused_token_is_renewed_once_and_the_request_sent_again(cloud:
 
 
 @pytest.mark.fault("A3")
+@pytest.mark.fault("A1", "A5")
+async def test_tokens_that_are_revoked_again_and_again_end_no_watch_if_each_was_taken_once(
+    cloud: Emulator,
+) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [290, 12]])
+    async with client_of(cloud, password_auth(cloud)) as client:
+        watching = asyncio.create_task(client.wait(job_id, timeout=600, interval=10))
+        for _ in range(12):
+            await elapse(20)
+            cloud.fault("token_expiry")
+        assert (await watching).status is vizwatch.JobStatus.KILLED
+    assert 12 <= token_calls(cloud) <= 14
+
+
 async def test_many_refused_together_cost_one_call(cloud: Emulator) -> None:
     ids = cloud.add_jobs(300, status=8)
     async with client_of(cloud, password_auth(cloud)) as client:

@@ -32,6 +32,7 @@ from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
 from vizwatch._values.text import printable, redacted
 from vizwatch._world.auth import Auth, RenewableAuth, headers_of, renewed
+from vizwatch._world.tokens import TokenGetter
 from vizwatch._world.transport import Transport
 
 if TYPE_CHECKING:
@@ -218,9 +219,13 @@ class Session:
     async def _attempt(self, call: _Call, decode: Callable[[Answer], T | Failure]) -> T:
         answer, credentials = await self._sent(call)
         try:
-            return _judged(call.request, answer, decode, credentials)
+            value = _judged(call.request, answer, decode, credentials)
         except AuthenticationError as error:
             refusal = error
+        else:
+            if isinstance(self._auth, TokenGetter):
+                self._auth.accepted(credentials)
+            return value
         # Refused for its credentials, a request is not carried out: even a create may be sent again.
         call.under_way = False
         if not call.renewed and isinstance(self._auth, RenewableAuth):

@@ -86,6 +86,11 @@ class Tokens:
         if self._loop is not loop:
             self._loop, self._asking, self._renewal = loop, asyncio.Lock(), None
 
+    def accepted(self, sent: Mapping[str, str]) -> None:
+        """The service took a token: if it refuses it later, that is another matter, and it is renewed."""
+        if self._replacement is not None and self._replacement.value == sent.get("X-Auth-Token"):
+            self._replacement = None
+
     async def aclose(self) -> None:
         """Ends a renewal in advance, so that no task is left behind; later requests may begin another."""
         if self._renewal is not None and not self._renewal.done():
@@ -150,9 +155,14 @@ class TokenGetter(abc.ABC):
     async def renew(self, refused: Mapping[str, str], /) -> bool:
         """A token other than the refused one: by one call, for however many requests were refused with it.
 
-        Where the last one was got in place of a refused one, less than a minute ago, there is none.
+        Where the last one was got in place of a refused one, less than a minute ago, and was never taken,
+        there is none.
         """
         return await self._tokens.renew(refused)
+
+    def accepted(self, sent: Mapping[str, str], /) -> None:
+        """The service has taken what :meth:`headers` gave: a later refusal is for another reason."""
+        self._tokens.accepted(sent)
 
     async def aclose(self) -> None:
         """Ends what is under way in the background: each client that they were given to does so.
