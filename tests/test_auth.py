@@ -121,6 +121,20 @@ async def test_tokens_that_are_revoked_again_and_again_end_no_watch_if_each_was_
     assert 12 <= token_calls(cloud) <= 14
 
 
+@pytest.mark.fault("A1")
+async def test_a_token_that_is_revoked_before_its_first_use_ends_no_other_watch(cloud: Emulator) -> None:
+    ids = cloud.add_jobs(20, plan=[[0, 8], [400, 12]])
+    async with client_of(cloud, password_auth(cloud)) as client:
+        watches = [asyncio.create_task(client.wait(job_id, timeout=900, interval=10)) for job_id in ids]
+        await elapse(100)
+        # What a look of a watch gets in place of a revoked token is revoked before it is used.
+        cloud.fault("token_expiry", count=2)
+        outcomes = await asyncio.gather(*watches, return_exceptions=True)
+    ended = [one for one in outcomes if isinstance(one, vizwatch.Job)]
+    assert len(ended) >= len(ids) - 1
+    assert token_calls(cloud) <= 5
+
+
 async def test_many_refused_together_cost_one_call(cloud: Emulator) -> None:
     ids = cloud.add_jobs(300, status=8)
     async with client_of(cloud, password_auth(cloud)) as client:
@@ -151,9 +165,10 @@ async def test_ten_thousand_refusals_cost_one_call_though_the_callers_come_and_g
 
 @pytest.mark.fault("A2")
 @pytest.mark.parametrize("apart", [0.0, 15.0], ids=["in step", "spread over an interval"])
-async def test_a_token_that_is_refused_for_ever_ends_every_watch_once_and_costs_one_renewal(
+async def test_a_token_that_is_refused_for_ever_ends_every_watch_once_and_costs_one_renewal_a_minute(
     cloud: Emulator, apart: float
 ) -> None:
+    """A watch ends when two tokens were refused to itself: one alone may have been revoked meanwhile."""
     ids = cloud.add_jobs(200, status=8)
     ends = dict.fromkeys(ids, 0)
 
@@ -170,10 +185,11 @@ async def test_a_token_that_is_refused_for_ever_ends_every_watch_once_and_costs_
         watches = [asyncio.create_task(watched(client, *one)) for one in zip(ids, starts, strict=True)]
         await elapse(16)
         cloud.fault("status", status=401, code="ModelArts.0203", match={"operation": "details"})
-        await asyncio.gather(*watches)
+        async with asyncio.timeout(120):
+            await asyncio.gather(*watches)
     assert set(ends.values()) == {1}
-    assert token_calls(cloud) == 2
-    assert jobs_statuses(cloud).count(401) <= len(ids) * 2
+    assert token_calls(cloud) <= 3
+    assert jobs_statuses(cloud).count(401) <= len(ids) * 3
 
 
 @pytest.mark.fault("A2")

@@ -17,6 +17,7 @@ from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Doubt
 from vizwatch._rules.mailbox import Mailbox
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.errors import (
+    AuthenticationError,
     CallError,
     ClientClosedError,
     ConfigError,
@@ -78,6 +79,8 @@ class Watch:
     _step: anyio.CancelScope | None = attrs.field(default=None, init=False)
     _closed: bool = attrs.field(default=False, init=False)
     _failed: bool = attrs.field(default=False, init=False)
+    _refused: bool = attrs.field(default=False, init=False)
+    """Whether the last read was refused for its credentials."""
     _looked_last: bool = attrs.field(default=False, init=False)
     """Whether the last look before the deadline is settled."""
     _reader: asyncio.Task[None] | None = attrs.field(default=None, init=False)
@@ -207,13 +210,16 @@ class Watch:
             return self._missed(error, clock)
         except CallError as error:
             error.job_id = self._tracker.job_id
-            if retrying.is_permanent(error):
+            # Refused to other watches, a token may have been revoked; refused again later, it is hopeless.
+            refused_before, self._refused = self._refused, isinstance(error, AuthenticationError)
+            if retrying.is_permanent(error) or (self._refused and refused_before):
                 self._failed = True
                 raise
             self._report.failed(error)
             pause = self._cadence.after_failure(self._chance(), error.retry_after)
             self._look_at = anyio.current_time() + pause
             return None
+        self._refused = False
         self._report.read(job.status)
         return self._saw(job, asked, clock)
 

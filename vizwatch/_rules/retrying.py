@@ -124,14 +124,16 @@ def outcome_is_unknown(operation: Operation, fates: Sequence[Fate]) -> bool:
 def is_permanent(error: CallError) -> bool:
     """Whether no later request will come to anything else.
 
-    A refusal without a code is not the service's, and may be of the moment.
+    A refusal without a code is not the service's, and may be of the moment; and what was not tried again only
+    because of a bound may still come to something else.
     """
     unexplained = (
         isinstance(error, BadRequestError | ConflictError)
         and error.error_code is None
         and error.operation != Operation.TOKEN.value  # the identity service has no codes
     )
-    return not error.retryable or (fate(error) in {Fate.REFUSED, Fate.UNAUTHENTICATED} and not unexplained)
+    is_final = fate(error) in {Fate.REFUSED, Fate.UNAUTHENTICATED} and error.not_retried is None
+    return not error.retryable or (is_final and not unexplained)
 
 
 _OUTAGE: Final = frozenset(

@@ -32,7 +32,7 @@ from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
 from vizwatch._values.text import printable, redacted
 from vizwatch._world.auth import Auth, RenewableAuth, headers_of, renewed
-from vizwatch._world.tokens import TokenGetter
+from vizwatch._world.tokens import RENEWS_AGAIN_AFTER, TokenGetter
 from vizwatch._world.transport import Transport
 
 if TYPE_CHECKING:
@@ -219,17 +219,18 @@ class Session:
     async def _attempt(self, call: _Call, decode: Callable[[Answer], T | Failure]) -> T:
         answer, credentials = await self._sent(call)
         try:
-            value = _judged(call.request, answer, decode, credentials)
+            return _judged(call.request, answer, decode, credentials)
         except AuthenticationError as error:
             refusal = error
-        else:
-            if isinstance(self._auth, TokenGetter):
-                self._auth.accepted(credentials)
-            return value
         # Refused for its credentials, a request is not carried out: even a create may be sent again.
         call.under_way = False
-        if not call.renewed and isinstance(self._auth, RenewableAuth):
+        if call.renewed and isinstance(self._auth, TokenGetter):
+            self._auth.in_vain(credentials)
+        elif not call.renewed and isinstance(self._auth, RenewableAuth):
             call.renewed = await self._in_time(call, renewed(self._auth, credentials))
+            if not call.renewed and isinstance(self._auth, TokenGetter):
+                refusal.not_retried = "a token that was got just now was refused, too"
+                refusal.retry_after = RENEWS_AGAIN_AFTER
         raise refusal
 
     async def _sent(self, call: _Call) -> tuple[Answer, dict[str, str]]:

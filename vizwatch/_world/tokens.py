@@ -19,7 +19,8 @@ from vizwatch._values.exchange import Outgoing, Token
 
 _RENEW_AT: Final = 0.8
 _SPREAD: Final = 0.05
-_RETRY_RENEWAL: Final = 60.0
+RENEWS_AGAIN_AFTER: Final = 60.0
+"""How long a renewal that failed, or was in vain, is not tried again, in seconds."""
 _CLOSE_WITHIN: Final = 2.0
 
 
@@ -27,9 +28,8 @@ class Tokens:
     """The tokens of one account, the last one kept.
 
     It is renewed at 80 % of its life, a little earlier or later by chance, while the old one is used as long
-    as it lives: no request waits for that. A token that was got in place of a refused one, and is refused
-    too, is not replaced in the same minute. Credentials that were refused are not sent again: accounts get
-    locked.
+    as it lives: no request waits for that. A token that is refused by the very request that it was got for
+    is not replaced in the same minute. Credentials that were refused are not sent again: accounts get locked.
 
     Args:
         ask: Gets a token.
@@ -40,8 +40,8 @@ class Tokens:
         self._token: Token | None = None
         self._renew_at = 0.0
         self._expires_at = 0.0
-        self._replacement: Token | None = None
-        self._replaced_at = 0.0
+        self._got_in_vain: Token | None = None
+        self._got_at = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asking = asyncio.Lock()
         self._asked = 0
@@ -55,7 +55,7 @@ class Tokens:
         if self._token is None or now >= self._expires_at:
             return await self._other_than(self._token)
         if now >= self._renew_at and not self._asking.locked():
-            self._renew_at = now + _RETRY_RENEWAL
+            self._renew_at = now + RENEWS_AGAIN_AFTER
             self._renewal = asyncio.create_task(self._renew_in_advance(self._token))
         return self._token
 
@@ -73,11 +73,9 @@ class Tokens:
         old, loop = self._token, asyncio.get_running_loop()
         if old is not None and old.value != refused.get("X-Auth-Token"):
             return True
-        if old is not None and old is self._replacement and loop.time() < self._replaced_at + _RETRY_RENEWAL:
+        if old is not None and old is self._got_in_vain and loop.time() < self._got_at + RENEWS_AGAIN_AFTER:
             return False
-        token = await self._other_than(old)
-        if token is not self._replacement:
-            self._replacement, self._replaced_at = token, loop.time()
+        await self._other_than(old)
         return True
 
     def _enter_loop(self) -> None:
@@ -86,10 +84,10 @@ class Tokens:
         if self._loop is not loop:
             self._loop, self._asking, self._renewal = loop, asyncio.Lock(), None
 
-    def accepted(self, sent: Mapping[str, str]) -> None:
-        """The service took a token: if it refuses it later, that is another matter, and it is renewed."""
-        if self._replacement is not None and self._replacement.value == sent.get("X-Auth-Token"):
-            self._replacement = None
+    def in_vain(self, sent: Mapping[str, str]) -> None:
+        """A token was refused by the very request that it was got for: another one would be, too."""
+        if self._token is not None and self._token.value == sent.get("X-Auth-Token"):
+            self._got_in_vain, self._got_at = self._token, asyncio.get_running_loop().time()
 
     async def aclose(self) -> None:
         """Ends a renewal in advance, so that no task is left behind; later requests may begin another."""
@@ -155,14 +153,13 @@ class TokenGetter(abc.ABC):
     async def renew(self, refused: Mapping[str, str], /) -> bool:
         """A token other than the refused one: by one call, for however many requests were refused with it.
 
-        Where the last one was got in place of a refused one, less than a minute ago, and was never taken,
-        there is none.
+        Where the last one was got in vain, less than a minute ago, there is none.
         """
         return await self._tokens.renew(refused)
 
-    def accepted(self, sent: Mapping[str, str], /) -> None:
-        """The service has taken what :meth:`headers` gave: a later refusal is for another reason."""
-        self._tokens.accepted(sent)
+    def in_vain(self, sent: Mapping[str, str], /) -> None:
+        """What was got by :meth:`renew` was refused by the request that it was got for."""
+        self._tokens.in_vain(sent)
 
     async def aclose(self) -> None:
         """Ends what is under way in the background: each client that they were given to does so.
