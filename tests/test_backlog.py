@@ -186,6 +186,46 @@ async def test_leaving_ends_the_reading(cloud: Emulator, how: str) -> None:
         assert len(cloud.requests) == count
 
 
+@pytest.mark.fault("C1", "C11")
+async def test_a_close_that_is_cancelled_by_asyncio_closes_all_the_same(cloud: Emulator) -> None:
+    job_ids = cloud.add_jobs(20, status=8)
+    for steps in range(12):
+        ready = asyncio.Event()
+
+        async def body(ready: asyncio.Event = ready) -> None:
+            async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token) as client:
+                for job_id in job_ids:
+                    await anext(await client.watch(job_id, backlog=4).__aenter__())
+                ready.set()
+
+        task = asyncio.create_task(body())
+        await ready.wait()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        left = [one for one in asyncio.all_tasks() if "_fill" in repr(one.get_coro())]
+        assert left == []
+
+
+async def test_credentials_that_are_cancelled_end_no_watch_as_if_it_were_over(cloud: Emulator) -> None:
+    class Cancelled:
+        async def headers(self, request: vizwatch.Outgoing, /) -> dict[str, str]:
+            if request.url.endswith("visualization-jobs/1") and self.looks:
+                raise asyncio.CancelledError
+            self.looks += 1
+            return {"X-Auth-Token": cloud.token}
+
+        looks = 0
+
+    cloud.add_jobs(1, status=8)
+    async with Client(cloud.endpoint, cloud.project_id, auth=Cancelled()) as client:
+        async with client.watch(1, interval=1, backlog=4) as watch:
+            assert (await anext(watch)).current is JobStatus.RUNNING
+            with pytest.raises(asyncio.CancelledError):
+                await anext(watch)
+
+
 async def test_a_watch_with_a_backlog_has_to_be_entered(cloud: Emulator, here: Client) -> None:
     (job_id,) = cloud.add_jobs(1, status=8)
     with pytest.raises(vizwatch.ConfigError, match="enter it by `async with`"):

@@ -49,7 +49,7 @@ def test_five_failures_in_a_row_are_an_outage_and_any_answer_ends_it(
             outage.answered()
             row = 0
         else:
-            outage.failed(at, chance)
+            outage.failed(at, chance, is_probe=outage.is_down())
             row += 1
         assert outage.is_down() == (row >= FAILURES_TO_BE_DOWN)
         if outage.is_down():
@@ -60,9 +60,11 @@ def test_probes_are_less_and_less_frequent() -> None:
     outage = Outage(0.8, 30.0)
     for _ in range(FAILURES_TO_BE_DOWN - 1):
         outage.failed(0.0, 0.999)
-    pauses = []
+    outage.failed(0.0, 0.999)
+    pauses = [outage.probe_at]
     for _ in range(10):
-        outage.failed(0.0, 0.999)
+        outage.failed(0.0, 0.999)  # of a read that was under way
+        outage.failed(0.0, 0.999, is_probe=True)
         pauses.append(outage.probe_at)
     assert pauses[0] == pytest.approx(0.8, rel=0.01)
     assert pauses[-1] == pytest.approx(30.0, rel=0.01)
@@ -177,6 +179,30 @@ async def test_a_probe_that_is_cancelled_lets_another_one_probe() -> None:
 async def _settle(task: asyncio.Task[None]) -> asyncio.Task[None]:
     await asyncio.wait([task])
     return task
+
+
+async def test_answers_that_no_job_comes_of_are_no_outage(cloud: Emulator, here: Client) -> None:
+    """Details that are broken, or a 500, may be one job's alone, however many there are."""
+    *bad, good = cloud.add_jobs(41, status=8)
+    for job_id in bad[::2]:
+        cloud.fault("body", text=f'{{"job_id": {job_id}, "status": null}}', match={"job_id": job_id})
+    for job_id in bad[1::2]:
+        cloud.fault("status", status=500, code="ModelArts.0010", match={"job_id": job_id})
+    tasks = [asyncio.create_task(_all(here.watch(job_id, interval=10))) for job_id in (*bad, good)]
+    await elapse(600)
+    assert sum(request.path.endswith(f"/{good}") for request in cloud.requests) >= 40
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_many_reads_that_fail_together_are_one_short_outage(cloud: Emulator, here: Client) -> None:
+    job_ids = cloud.add_jobs(100, status=8)
+    cloud.fault("drop", count=100)
+    began = now()
+    watches = [here.watch(job_id) for job_id in job_ids]
+    await asyncio.gather(*map(anext, watches))
+    assert now() - began <= INTERVAL + 5
 
 
 async def test_failures_of_one_job_do_not_hold_the_others(cloud: Emulator, here: Client) -> None:

@@ -211,6 +211,54 @@ async def test_calls_wait_in_line_and_a_cancelled_one_lets_the_next_go(cloud: Em
     assert order == [(0, 0), (2, 1), (4, 2), (5, 3)]
 
 
+@pytest.mark.fault("H5", "H3")
+async def test_a_rest_holds_back_what_waits_for_a_connection_too(cloud: Emulator) -> None:
+    job_ids = cloud.add_jobs(60, status=8)
+    cloud.fault("latency", seconds=0.05)
+    cloud.fault("status", status=429, retry_after=30, count=5)
+    settings = Settings(pool_size=5)
+    async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token, settings=settings) as client:
+        reads = [asyncio.create_task(client.get_job(job_id)) for job_id in job_ids]
+        await elapse(29)
+        assert len(cloud.requests) <= 10
+        await asyncio.gather(*reads, return_exceptions=True)
+
+
+@pytest.mark.fault("R6")
+async def test_watches_leave_the_way_to_a_users_own_calls(cloud: Emulator) -> None:
+    """A hundred watches want seven requests a second, of the one that the budget allows."""
+    job_ids = cloud.add_jobs(100, status=8)
+    settings = Settings(requests_per_second=1)
+    async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token, settings=settings) as client:
+        watches = [client.watch(job_id) for job_id in job_ids]
+
+        async def follow(watch: vizwatch.Watch) -> None:
+            async for _ in watch:
+                pass
+
+        tasks = [asyncio.create_task(follow(watch)) for watch in watches]
+        for _ in range(10):
+            await elapse(60)
+            began = now()
+            await client.get_job(job_ids[0])
+            assert now() - began <= 3
+        # Each has its turn; its age counts from when it was asked for.
+        assert max(watch.age or math.inf for watch in watches) <= 2 * 110 + 18
+        await client.aclose()
+        await asyncio.gather(*tasks)
+
+
+async def test_a_token_call_that_is_throttled_says_nothing_of_the_service(cloud: Emulator) -> None:
+    cloud.fault("status", status=429, retry_after=300, match={"operation": "token"}, count=1)
+    auth = vizwatch.PasswordAuth(
+        cloud.endpoint, username=cloud.user, password=cloud.password, domain_name=cloud.domain, project_id="p"
+    )
+    async with Client(cloud.endpoint, "p", auth=auth) as client:
+        with pytest.raises(vizwatch.RateLimitError):
+            await client.list_jobs().collect()
+        assert await client.list_jobs().collect() == []
+
+
 # --- the quota of retries -------------------------------------------------------------------------------
 
 

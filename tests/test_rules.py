@@ -285,6 +285,16 @@ def test_single_reads_of_a_replica_that_lags_change_nothing(truth: list[tuple[in
         ([(0, 8, 10), (15, 8, 3), (20, 8, 30)], [(8, 1, False)]),
         ([(0, 8, 500), (15, 8, 450), (20, 8, 455)], [(8, 1, False)]),
         ([(0, 8, 500), (15, 8, None), (30, 8, None)], [(8, 1, False)]),
+        # Anew, from its beginning, though no end was seen.
+        (
+            [(0, 8, 600), (15, 1, 0), (20, 1, 0), (35, 8, 5), (95, 10, 60)],
+            [(8, 1, False), (1, 2, True), (8, 2, False), (10, 2, False)],
+        ),
+        # An end that says less is no proof, nor is a status that the service does not know.
+        ([(0, 8, 600), (15, 10, 20)], [(8, 1, False), (10, 1, False)]),
+        ([(0, 10, 9), (15, 0, 9), (20, 0, 9), (35, 10, 9)], [(10, 1, False), (0, 1, False), (10, 1, False)]),
+        # A deletion that failed is no run.
+        ([(0, 10, 9), (15, 6, 9)], [(10, 1, False), (6, 1, False)]),
         # An end, and an end of a shorter run.
         ([(0, 12, 500), (15, 12, 4), (20, 12, 4)], [(12, 1, False), (12, 2, True)]),
     ],
@@ -300,6 +310,18 @@ def test_a_restart_between_two_reads_is_known_by_the_duration(
         if transition is not None:
             seen.append((transition.current, transition.run, transition.gap))
     assert seen == runs
+
+
+@pytest.mark.parametrize(
+    ("terminal", "codes", "runs"),
+    [({8, 10}, (8, 9, 12), [1, 1, 1]), ({10}, (11, 1, 1, 8), [1, 2, 2])],
+)
+def test_runs_are_counted_by_the_services_ends_and_not_by_the_callers(
+    terminal: set[int], codes: tuple[int, ...], runs: list[int]
+) -> None:
+    tracker = Tracker("p", 197, {JobStatus(code) for code in terminal}, follow_restarts=True)
+    seen = [tracker.saw(Job(197, JobStatus(code)), NOW, NOW) for code in codes]
+    assert [one.run for one in seen if one] == runs
 
 
 def test_a_job_is_followed_from_where_it_was_without_a_transition_for_that() -> None:

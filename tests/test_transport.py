@@ -236,7 +236,7 @@ async def test_every_error_of_aiohttp_is_one_of_ours(answers: Any, client: vizwa
         )
         answers.get(f"{URL}/197", exception=error, repeat=True)
         with pytest.raises((vizwatch.TransportError, vizwatch.ProtocolError)) as caught:
-            await client._read(197, attempts=1)
+            await client._read(197, is_patient=True)
         assert CANARY not in shown(caught.value), kind
         answers.clear()
 
@@ -381,7 +381,8 @@ async def test_a_full_pool_is_waited_for_and_then_named() -> None:
         with pytest.raises(
             vizwatch.ConnectError, match=r"no connection was free within 10 s \(Settings.pool_size\)"
         ):
-            await client._project._opened()._transport.send("GET", JOBS, {}, b"", within=10)
+            async with client._project._opened()._transport.place(10):
+                pass
         with pytest.raises(vizwatch.WatchTimeoutError):
             await first
     assert server.seen.total() == 1
@@ -693,7 +694,7 @@ async def test_a_redirected_create_has_not_happened() -> None:
 
 
 async def test_a_stop_refused_after_one_that_may_have_happened_stays_unknown_if_no_details_come() -> None:
-    refused = http({"error_code": "ModelArts.0105", "error_msg": "job status: 9"}, status="400 Bad Request")
+    refused = http({"error_code": "ModelArts.0105", "error_msg": "not now"}, status="400 Bad Request")
     async with RawServer(http({}, status="503 Busy"), refused) as server, client_of(server) as client:
         with pytest.raises(vizwatch.OutcomeUnknownError) as caught:
             await client.stop_job(197)

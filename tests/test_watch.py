@@ -514,6 +514,19 @@ async def test_the_wall_clock_may_jump(
     assert all(a.not_after < b.not_after for a, b in pairwise(seen))
 
 
+async def test_a_step_that_is_cancelled_again_and_again_still_comes_to_the_last_look(
+    cloud: Emulator, here: Client
+) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [10, 10]])
+    watch, seen = here.watch(job_id, timeout=20, interval=60), list[int | None]()
+    while not seen or seen[-1] != 10:
+        try:
+            seen.append((await asyncio.wait_for(anext(watch), 5)).current)
+        except TimeoutError as error:
+            assert not isinstance(error, vizwatch.WatchTimeoutError)
+    assert seen == [8, 10]
+
+
 # --- for any script of reads ----------------------------------------------------------------------------
 
 GONE, BUSY, LOST = "gone", "busy", "lost"

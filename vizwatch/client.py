@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
 import random
@@ -14,16 +15,18 @@ import anyio
 
 from vizwatch._flows.paging import Dialect, JobPager
 from vizwatch._flows.watching import Watch, wait_until
-from vizwatch._flows.writing import arrival, carried_out
+from vizwatch._flows.writing import arrival
 from vizwatch._rules import codec, reconciling, wire
 from vizwatch._rules.cadence import Cadence, OwnWrites
 from vizwatch._rules.complete import check_complete
 from vizwatch._rules.listing import Ask
 from vizwatch._rules.mailbox import Mailbox
 from vizwatch._rules.outage import Outage
+from vizwatch._rules.settling import Settled, settled
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values import checks
 from vizwatch._values.errors import (
+    CallError,
     ConfigError,
     JobGoneError,
     NotFoundError,
@@ -38,6 +41,7 @@ from vizwatch._values.statuses import TERMINAL, JobStatus
 from vizwatch._world import sources
 from vizwatch._world.auth import Auth
 from vizwatch._world.gate import Gate
+from vizwatch._world.line import to_its_end
 from vizwatch._world.project import Project
 from vizwatch._world.report import Report
 
@@ -303,7 +307,7 @@ class Client:
         self._project.check_open()
         watch = Watch(
             # One attempt a look: looking again is what a watch does anyway, at its own pace.
-            lambda: self._read(tracker.job_id, attempts=1),
+            lambda: self._read(tracker.job_id, is_patient=True),
             self._gate,
             self._report,
             tracker,
@@ -472,7 +476,7 @@ class Client:
         tracker = Tracker(self.project_id, number, {JobStatus.DELETE_FAILED})
         if within is not None:
             # Deleted at once, it could not be given any more.
-            with contextlib.suppress(NotFoundError):
+            with contextlib.suppress(CallError):
                 tracker.begin(await self._read(number), dt.datetime.now(dt.UTC))
 
         async def gone() -> Job:
@@ -495,14 +499,15 @@ class Client:
     ) -> Job | None:
         """Carries a write out, and waits for what it asks for if `within` says how long."""
 
+        async def settle() -> Settled:
+            try:
+                return settled(request.operation, (await self._read(job_id)).status)
+            except NotFoundError:
+                return settled(request.operation, None)
+
         async def write() -> None:
             try:
-                await carried_out(
-                    request.operation,
-                    lambda: self._project.call(request, codec.decode_done),
-                    lambda: self._read(job_id),
-                    self.settings,
-                )
+                await self._project.call(request, codec.decode_done, settle=settle)
             except OutcomeUnknownError:
                 self._own_writes.note(request.operation, job_id, anyio.current_time())
                 raise
@@ -513,14 +518,14 @@ class Client:
         await write()
         return None
 
-    async def _read(self, job_id: int, attempts: int | None = None) -> Job:
+    async def _read(self, job_id: int, *, is_patient: bool = False) -> Job:
         def decode(body: bytes) -> Job | Failure:
             job = codec.decode_job(body)
             if isinstance(job, Job) and job.job_id != job_id:
                 raise ProtocolError(f"get job: asked for job {job_id}, and job {job.job_id} was answered")
             return job
 
-        return await self._project.call(wire.get_job(self.project_id, job_id), decode, attempts)
+        return await self._project.call(wire.get_job(self.project_id, job_id), decode, is_patient=is_patient)
 
     async def __aenter__(self) -> Self:
         await self._project.open()
@@ -545,8 +550,10 @@ class Client:
     async def aclose(self) -> None:
         """Ends live watches, whose iteration stops, and calls under way, which raise; idempotent."""
         self._project.check_loop()
-        for watch in list(self._watches):
-            await watch.aclose()
+        await to_its_end(self._close())
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(watch.aclose() for watch in list(self._watches)))
         await self._project.aclose()
 
     def __repr__(self) -> str:

@@ -30,6 +30,7 @@ from vizwatch._values.errors import (
 from vizwatch._values.models import Job, Transition
 from vizwatch._values.statuses import JobStatus
 from vizwatch._world.gate import Gate
+from vizwatch._world.line import to_its_end
 from vizwatch._world.report import Report
 
 
@@ -155,6 +156,8 @@ class Watch:
                 break
             self._came.clear()
             await self._came.wait()
+        if self._reader.cancelled() and not self._closed:
+            raise asyncio.CancelledError
         failure, self._failure = self._failure, None
         if failure is not None and not self._closed:
             raise failure
@@ -182,18 +185,22 @@ class Watch:
     async def _next(self, clock: _Clock) -> Transition | None:
         transition = None
         while transition is None and not self._tracker.ended:
-            await anyio.sleep_until(self._next_look())
+            at = self._next_look()
+            await anyio.sleep_until(at)
+            # Not told by the time, as timers may be early by what a clock cannot tell.
+            self._looked_last = self._looked_last or at == self._last_look()
             transition = await self._look(clock)
         return transition
 
     def _next_look(self) -> float:
-        if self._timeout is None or self._looked_last:
+        last = self._last_look()
+        if self._looked_last or not anyio.current_time() < last < self._look_at:
             return self._look_at
-        last = self._cadence.last_look(self._deadline, self._timeout)
-        if not anyio.current_time() < last < self._look_at:
-            return self._look_at
-        self._looked_last = True  # not told by the time, as timers may be early by what a clock cannot tell
         return last
+
+    def _last_look(self) -> float:
+        """When to look for the last time before the deadline."""
+        return math.inf if self._timeout is None else self._cadence.last_look(self._deadline, self._timeout)
 
     async def _look(self, clock: _Clock) -> Transition | None:
         """Reads the job once, and settles when to look again."""
@@ -268,8 +275,7 @@ class Watch:
         if self._reader is not None:
             self._came.set()
             self._reader.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([self._reader])
+            await to_its_end(asyncio.wait([self._reader]))
 
     async def __aenter__(self) -> Self:
         if self._backlog is not None and self._reader is None:

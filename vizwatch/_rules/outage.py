@@ -34,10 +34,10 @@ class Outage:
         """Any answer of the service, a refusal too: it is there."""
         self._failures = self._probes = 0
 
-    def failed(self, now: float, chance: float) -> None:
+    def failed(self, now: float, chance: float, *, is_probe: bool = False) -> None:
         """A read got no answer; `chance` is a random number from [0, 1)."""
         self._failures += 1
-        if self.is_down():
+        if is_probe or self._failures == FAILURES_TO_BE_DOWN:
             pause = min(self.backoff_max, self.backoff_base * 2.0 ** min(self._probes, 60))
             self._probes += 1
             self.probe_at = now + pause * (0.5 + 0.5 * chance)

@@ -137,21 +137,18 @@ def is_permanent(error: CallError) -> bool:
 
 
 _OUTAGE: Final = frozenset(
-    {
-        Fate.NOT_SENT,
-        Fate.UNAVAILABLE,
-        Fate.UNAVAILABLE_UNTIL,
-        Fate.HELD_BACK,
-        Fate.FAILED,
-        Fate.UNKNOWN,
-        Fate.GARBLED,
-    }
+    {Fate.NOT_SENT, Fate.UNAVAILABLE, Fate.UNAVAILABLE_UNTIL, Fate.HELD_BACK, Fate.FAILED, Fate.UNKNOWN}
 )
 
 
 def is_outage(error: CallError) -> bool:
-    """Whether the service, or the way to it, seems to be down: any other failure is an answer of its."""
-    return fate(error) in _OUTAGE
+    """Whether the service, or the way to it, seems to be down.
+
+    Any other failure is an answer: also a 500 or garbage, which may be one job's alone.
+    """
+    if isinstance(error, ProtocolError):
+        return error.http_status is None or error.http_status >= 500
+    return fate(error) in _OUTAGE and not (isinstance(error, ApiError) and error.http_status == 500)
 
 
 def wait_before(retry: int, settings: Settings, chance: float, retry_after: float | None) -> float | None:

@@ -1,12 +1,11 @@
-"""What a job's details say of a write whose answer was lost."""
+"""What a job says of a write whose answer was lost."""
 
 from __future__ import annotations
 
 import enum
-from typing import Final
 
+from vizwatch._values.errors import ConflictError, NotFoundError
 from vizwatch._values.exchange import Operation
-from vizwatch._values.models import Job
 from vizwatch._values.statuses import JobStatus
 
 
@@ -18,24 +17,32 @@ class Settled(enum.Enum):
     UNCLEAR = "the details do not tell"
 
 
-SETTLED_BY_DETAILS: Final = frozenset({Operation.STOP, Operation.RESTART, Operation.DELETE})
-
-
-def settled(operation: Operation, job: Job | None) -> Settled:
-    """What the details say of the write; `job` is ``None`` where there is none.
+def settled(operation: Operation, status: JobStatus | None) -> Settled:
+    """What a job's status says of the write; ``None`` where there is no such job.
 
     A stop or delete that is still needed may be sent again: twice is the same as once. A restart never is,
     since a replica that lags shows the end before it, and a second restart would run the job anew.
     """
-    if job is None:
+    if status is None:
         return Settled.DONE if operation is Operation.DELETE else Settled.UNCLEAR
-    ending = job.status is JobStatus.KILLING
+    is_ending = status is JobStatus.KILLING
     match operation:
         case Operation.STOP:
-            return Settled.DONE if ending or job.status.is_terminal else Settled.NEEDED
+            return Settled.DONE if is_ending or status.is_terminal else Settled.NEEDED
         case Operation.DELETE:
-            return Settled.DONE if ending else Settled.NEEDED
+            return Settled.DONE if is_ending else Settled.NEEDED
         case Operation.RESTART:
-            return Settled.UNCLEAR if ending or job.status.is_terminal else Settled.DONE
+            return Settled.UNCLEAR if is_ending or status.is_terminal else Settled.DONE
+        case _:
+            return Settled.UNCLEAR
+
+
+def settled_by_refusal(operation: Operation, refusal: Exception) -> Settled:
+    """What the refusal of a second sending says of the first one: no replica that lags speaks there."""
+    match refusal:
+        case NotFoundError():
+            return settled(operation, None)
+        case ConflictError(status=JobStatus() as status):
+            return settled(operation, status)
         case _:
             return Settled.UNCLEAR

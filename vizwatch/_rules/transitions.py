@@ -63,6 +63,8 @@ class Tracker:
     _count: int = attrs.field(default=0, init=False)
     _last_read: dt.datetime | None = attrs.field(default=None, init=False)
     """When the last read that was believed was begun."""
+    _end: JobStatus | None = attrs.field(default=None, init=False)
+    """How the run has ended, if it has, by the service's statuses and not the caller's."""
     _step_back: _StepBack | None = attrs.field(default=None, init=False)
 
     @property
@@ -90,8 +92,8 @@ class Tracker:
         if previous is not None and previous.status == job.status and not unseen_run:
             return None
         is_terminal = job.status in self.terminal
-        restarted = previous is not None and previous.status in self.terminal
-        if restarted or unseen_run:
+        anew = self._begins_anew(job.status)
+        if anew or unseen_run:
             self._run += 1
         self.ended = is_terminal and not self.follow_restarts
         return self._transition(
@@ -102,13 +104,26 @@ class Tracker:
             at,
             is_terminal=is_terminal,
             # From one end to another, too, there was a run that no read saw.
-            gap=unseen_run or (restarted and is_terminal),
+            gap=unseen_run or (anew and job.status.is_terminal),
         )
 
+    def _begins_anew(self, status: JobStatus) -> bool:
+        """Whether a status is of another run than the end before it."""
+        if status is JobStatus.UNKNOWN:
+            return False
+        end, self._end = self._end, status if status.is_terminal else None
+        # That an ended job cannot be deleted is no run of it.
+        return end is not None and status not in {end, JobStatus.DELETE_FAILED}
+
     def _ran_anew(self, job: Job, asked: dt.datetime) -> bool:
-        """Whether a status that stayed is that of another run: its duration began after the last read."""
+        """Whether the job runs anew, though no end was seen: its duration began after the last read.
+
+        An end with a shorter duration proves nothing: what ended jobs say of it is documented nowhere.
+        """
         before, last_read = self.job, self._last_read
-        if before is None or last_read is None or before.status != job.status:
+        if before is None or last_read is None:
+            return False
+        if before.status != job.status and (before.status.is_terminal or job.status.is_terminal):
             return False
         if before.duration is None or job.duration is None or job.duration >= before.duration:
             return False

@@ -48,18 +48,18 @@ class Gate:
                     # Whoever held the line before may have found that it is over.
                     if self._outage.is_down():
                         await anyio.sleep_until(self._outage.probe_at)
-                        return await self._tried(read)
+                        return await self._tried(read, is_probe=True)
                 await anyio.sleep(self._random.random() * interval)
             async with self._places:
                 if not self._outage.is_down():
                     return await self._tried(read)
 
-    async def _tried(self, read: Callable[[], Awaitable[T]]) -> T:
+    async def _tried(self, read: Callable[[], Awaitable[T]], *, is_probe: bool = False) -> T:
         try:
             value = await read()
         except CallError as error:
             if retrying.is_outage(error):
-                self._outage.failed(anyio.current_time(), self._random.random())
+                self._outage.failed(anyio.current_time(), self._random.random(), is_probe=is_probe)
             else:
                 self._outage.answered()
             raise

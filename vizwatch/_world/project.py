@@ -16,7 +16,7 @@ from vizwatch._values.secrets import Secret, hidden
 from vizwatch._values.settings import Settings
 from vizwatch._world import transport
 from vizwatch._world.auth import Auth, ScopedAuth, TokenAuth, scope_of
-from vizwatch._world.session import Session
+from vizwatch._world.session import Session, Settle
 from vizwatch._world.tokens import TokenGetter
 
 if TYPE_CHECKING:
@@ -94,10 +94,17 @@ class Project:
             self._session.check_loop()
 
     async def call(
-        self, request: Request, decode: Callable[[bytes], T | Failure], attempts: int | None = None
+        self,
+        request: Request,
+        decode: Callable[[bytes], T | Failure],
+        *,
+        is_patient: bool = False,
+        settle: Settle | None = None,
     ) -> T:
         """As :meth:`Session.call`, with a decoder of the body."""
-        return await self._opened().call(request, lambda answer: decode(answer.body), attempts=attempts)
+        return await self._opened().call(
+            request, lambda answer: decode(answer.body), is_patient=is_patient, settle=settle
+        )
 
     async def exchange(
         self, request: Request, check: Callable[[bytes], object] | None = None

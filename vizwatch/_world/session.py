@@ -7,8 +7,8 @@ import datetime as dt
 import logging
 import math
 import random
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 import anyio
 import attrs
@@ -16,6 +16,7 @@ import attrs
 from vizwatch._rules import codec, retrying, wire
 from vizwatch._rules.pacing import Pace
 from vizwatch._rules.retrying import Fate, Quota
+from vizwatch._rules.settling import Settled, settled_by_refusal
 from vizwatch._values.errors import (
     AuthenticationError,
     CallError,
@@ -32,6 +33,7 @@ from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
 from vizwatch._values.text import printable, redacted
 from vizwatch._world.auth import Auth, RenewableAuth, headers_of, renewed
+from vizwatch._world.line import Line
 from vizwatch._world.tokens import RENEWS_AGAIN_AFTER, TokenGetter
 from vizwatch._world.transport import Transport
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     import aiohttp
 
 T = TypeVar("T")
+Settle = Callable[[], Awaitable[Settled]]
+"""Finds out what became of a write whose answer was lost."""
 
 _LOG: Final = logging.getLogger("vizwatch")
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": "vizwatch"}
@@ -63,6 +67,9 @@ class _Call:
     """When the last attempt was."""
     renewed: bool = False
     """Whether the credentials were renewed for it already."""
+    is_patient: bool = False
+    """Whether it waits for its turn however long that takes, behind all that are not."""
+    settle: Settle | None = None
 
     @property
     def is_doubtful(self) -> bool:
@@ -89,19 +96,27 @@ class Session:
         self._transport = Transport(endpoint, settings, http)
         self._random = random.Random()
         self._pace = Pace(settings.requests_per_second)
-        self._turn = asyncio.Lock()  # first come, first served
+        self._line = Line()
         self._quota = Quota(settings.retry_quota)
         self._calls: set[anyio.CancelScope] = set()
 
     async def call(
-        self, request: Request, decode: Callable[[Answer], T | Failure], *, attempts: int | None = None
+        self,
+        request: Request,
+        decode: Callable[[Answer], T | Failure],
+        *,
+        is_patient: bool = False,
+        settle: Settle | None = None,
     ) -> T:
         """Sends the request, again where that is safe and promises something, and decodes its answer.
 
         Args:
             request: What to send.
             decode: From an answer to its value, or to the failure that it states.
-            attempts: Instead of `Settings.attempts`.
+            is_patient: Whether to let all others go first, however long that takes, and to try once only:
+                for one who will ask again anyway.
+            settle: Finds out what became of a write whose answer was lost, where `decode` gives ``None``:
+                it is sent again only if that says so.
 
         Raises:
             ApiError: The service refused.
@@ -110,7 +125,8 @@ class Session:
             ProtocolError: The answer is not this API's.
             ClientClosedError: The client was closed meanwhile.
         """
-        call = self._new_call(request, attempts)
+        call = self._new_call(request, 1 if is_patient else None)
+        call.is_patient, call.settle = is_patient, settle
         return await self._until_closed(call, lambda: self._answered(call, decode))
 
     async def exchange(
@@ -160,24 +176,39 @@ class Session:
             fate = retrying.fate(failure, was_sent=call.under_way)
             call.fates.append(fate)
             call.under_way = False
-            if isinstance(failure, RateLimitError):
+            if isinstance(failure, RateLimitError) and failure.operation == call.request.operation.value:
                 self._pace.throttled(
                     self._loop.time(), call.attempt_at, failure.retry_after, failure.allowed_rate
                 )
-            pause = self._pause(call, failure)
+            pause = self._pause(call, failure, retrying.may_resend(call.request.operation, call.fates))
+            if pause is None and call.settle is not None and call.is_doubtful:
+                verdict = await self._settled(call, call.settle, failure)
+                if verdict is Settled.DONE:
+                    return cast("T", None)
+                pause = self._pause(call, failure, verdict is Settled.NEEDED)
             if pause is None:
                 self._raise(call, failure)
             self._tell(call, failure, pause)
             await anyio.sleep(pause)
 
-    def _pause(self, call: _Call, failure: CallError) -> float | None:
+    async def _settled(self, call: _Call, settle: Settle, failure: CallError) -> Settled:
+        """What became of a write whose answer was lost, as far as that can be found out in time."""
+        if settled_by_refusal(call.request.operation, failure) is Settled.DONE:
+            return Settled.DONE
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                return await settle()
+        except (VizwatchError, TimeoutError):
+            return Settled.UNCLEAR
+
+    def _pause(self, call: _Call, failure: CallError, may_resend: bool) -> float | None:  # noqa: FBT001
         """How long to wait before the next attempt; ``None`` where there is none."""
         fate, tries = call.fates[-1], len(call.fates)
         if fate is Fate.UNAUTHENTICATED and call.renewed and call.fates.count(fate) == 1:
             return 0.0
         if failure.attempts > 1:
             return None  # of credentials, which have been asked for again already
-        if tries >= call.allowed or not retrying.may_resend(call.request.operation, call.fates):
+        if tries >= call.allowed or not may_resend:
             return None
         pause = retrying.wait_before(tries, self.settings, self._random.random(), failure.retry_after)
         if pause is None or self._loop.time() + pause >= call.deadline:
@@ -237,27 +268,34 @@ class Session:
         """The answer to one attempt, and the credentials that it was sent with."""
         request = call.request
         outgoing = Outgoing(request.method, self._transport.endpoint + request.target, request.body)
-        await self._admitted(call)
-        credentials = await self._in_time(call, headers_of(self._auth, outgoing))
-        headers = {**_HEADERS, **credentials}
-        if request.body:
-            headers["Content-Type"] = "application/json"
-        within = min(self.settings.attempt_timeout, call.deadline - self._loop.time())
-        call.under_way = True
-        call.attempt_at = self._loop.time()
-        call.sent_at = call.sent_at or dt.datetime.now(dt.UTC)
-        answer = await self._transport.send(
-            request.method, request.target, headers, request.body, within=within
-        )
-        return answer, credentials
+        while True:
+            await self._admitted(call)
+            credentials = await self._in_time(call, headers_of(self._auth, outgoing))
+            async with self._transport.place(self._within(call)):
+                if self._pace.rest(self._loop.time()) > 0.0:
+                    continue  # a 429 came while it waited for its place
+                call.under_way = True
+                call.attempt_at = self._loop.time()
+                call.sent_at = call.sent_at or dt.datetime.now(dt.UTC)
+                headers = {**_HEADERS, **credentials}
+                if request.body:
+                    headers["Content-Type"] = "application/json"
+                answer = await self._transport.send(
+                    request.method, request.target, headers, request.body, within=self._within(call)
+                )
+                return answer, credentials
+
+    def _within(self, call: _Call) -> float:
+        return max(min(self.settings.attempt_timeout, call.deadline - self._loop.time()), 0.0)
 
     async def _admitted(self, call: _Call) -> None:
         """Waits until the account's pace allows another request."""
-        if self._pace.is_open and not self._turn.locked():
+        if self._pace.is_open and self._line.is_free:
             self._pace.sent(self._loop.time())
             return
+        until = None if call.is_patient else call.deadline
         try:
-            async with asyncio.timeout_at(call.deadline), self._turn:
+            async with asyncio.timeout_at(until), self._line.turn(is_patient=call.is_patient):
                 while (wait := self._pace.wait(self._loop.time())) > 0.0:
                     self._check_rest(call)
                     await asyncio.sleep(wait)
@@ -266,11 +304,13 @@ class Session:
             raise ConnectError(
                 "not sent: no request was due in time, by Settings.requests_per_second or after a 429"
             ) from None
+        if call.is_patient:
+            call.deadline = self._loop.time() + self.settings.call_timeout
 
     def _check_rest(self, call: _Call) -> None:
         now = self._loop.time()
         rest = self._pace.rest(now)
-        if now + rest >= call.deadline:
+        if not call.is_patient and now + rest >= call.deadline:
             late = ConnectError(f"not sent: after a 429 this client rests for another {rest:.0f} s")
             late.retry_after = rest
             raise late

@@ -10,12 +10,11 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NoReturn
 
-import anyio
-
 from vizwatch._rules import retrying
 from vizwatch._values import regions
-from vizwatch._values.errors import CallError, VizwatchError
+from vizwatch._values.errors import CallError, ConfigError, VizwatchError
 from vizwatch._values.exchange import Outgoing, Token
+from vizwatch._world.line import to_its_end
 
 _RENEW_AT: Final = 0.8
 _SPREAD: Final = 0.05
@@ -82,6 +81,8 @@ class Tokens:
         """Lets credentials outlive an event loop, whose lock and task are its own: the token is not."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
+            if self._loop is not None and self._loop.is_running():
+                raise ConfigError("these credentials are in use in another event loop: make some for each")
             self._loop, self._asking, self._renewal = loop, asyncio.Lock(), None
 
     def in_vain(self, sent: Mapping[str, str]) -> None:
@@ -91,10 +92,9 @@ class Tokens:
 
     async def aclose(self) -> None:
         """Ends a renewal in advance, so that no task is left behind; later requests may begin another."""
-        if self._renewal is not None and not self._renewal.done():
+        if self._loop is asyncio.get_running_loop() and self._renewal is not None:
             self._renewal.cancel()
-            with anyio.move_on_after(_CLOSE_WITHIN, shield=True):
-                await asyncio.wait([self._renewal])
+            await to_its_end(asyncio.wait([self._renewal], timeout=_CLOSE_WITHIN))
 
     async def _other_than(self, old: Token | None) -> Token:
         """Asks for a token, or takes the one, or the failure, that another task is just getting.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import functools
 import math
 import ssl
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 import aiohttp
@@ -23,6 +25,7 @@ from vizwatch._values.errors import (
     RequestTimeoutError,
     TlsError,
     TransportError,
+    VizwatchError,
 )
 from vizwatch._values.exchange import Answer
 from vizwatch._values.settings import Settings
@@ -55,10 +58,11 @@ class _Response(aiohttp.ClientResponse):
 
 
 async def _send_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType, *, given: Mapping[str, str]
 ) -> aiohttp.ClientResponse:
-    # A session that is the caller's may keep cookies; they are not this API's.
-    request.headers.pop("Cookie", None)
+    # A session that is the caller's may have cookies and credentials; they are not this API's.
+    for name in {"Cookie", "Authorization"} - set(given):
+        request.headers.pop(name, None)
     request.response_class = _Response
     try:
         return await handler(request)
@@ -108,10 +112,25 @@ class Transport:
         # Waiting here, and not in aiohttp's connector, tells "no connection was free" from "no answer came".
         self._slots = asyncio.Semaphore(settings.pool_size)
 
+    @contextlib.asynccontextmanager
+    async def place(self, within: float) -> AsyncIterator[None]:
+        """A place among the connections, for one request; raises :class:`ConnectError` if none is free."""
+        try:
+            async with asyncio.timeout(within):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise ConnectError(
+                f"{self.endpoint}: no connection was free within {within:g} s (Settings.pool_size)"
+            ) from None
+        try:
+            yield
+        finally:
+            self._slots.release()
+
     async def send(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, *, within: float
     ) -> Answer:
-        """Sends a request once, and gives the whole answer, whatever its status.
+        """Sends a request once, in a :meth:`place`, and gives the whole answer, whatever its status.
 
         Args:
             method: The HTTP method.
@@ -124,27 +143,21 @@ class Transport:
             ConnectError: Nothing was sent.
             TlsError: Nothing was sent, and nothing will be, as TLS was refused.
             RequestTimeoutError: No complete answer came within that time.
-            ConfigError: The caller's session is closed.
+            ConfigError: The caller's session is closed, or has credentials of its own.
             TransportError: The connection broke before the answer was complete.
             ProtocolError: The answer is not HTTP, or larger than `Settings.max_body`.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + within
+        if self._session.closed:
+            raise ConfigError("the session given to this client is closed: close it after the client")
         try:
-            async with asyncio.timeout_at(deadline):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise ConnectError(
-                f"{self.endpoint}: no connection was free within {within:g} s (Settings.pool_size)"
-            ) from None
-        try:
-            if self._session.closed:
-                raise ConfigError("the session given to this client is closed: close it after the client")
-            return await self._exchange(method, target, headers, body, deadline - loop.time())
+            return await self._exchange(method, target, headers, body, within)
         except (aiohttp.ClientError, OSError, _DisconnectedError) as error:
-            failure = self._failure(error, within)
-        finally:
-            self._slots.release()
+            failure: VizwatchError = self._failure(error, within)
+        except ValueError:
+            failure = ConfigError(
+                "aiohttp refuses this request: has the session an auth= of its own, or .netrc an entry for "
+                "this host? They cannot go with the client's credentials"
+            )
         # Outside of the except clause: aiohttp's exceptions hold the request's headers, the token among
         # them, and must not hang on ours as context.
         raise failure
@@ -164,7 +177,7 @@ class Transport:
             timeout=_timeout(max(within, 0.001), settings.connect_timeout),
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
-            middlewares=(_send_once,),
+            middlewares=(functools.partial(_send_once, given=headers),),
         ) as response:
             if isinstance(response, _Response) and not response.is_http:
                 raise ProtocolError(
