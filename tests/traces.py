@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-from vizwatch import Settings, Transition
+from vizwatch import JobStatus, Settings, Transition
 from vizwatch._values.statuses import TERMINAL
 
 EPOCH: Final = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -241,7 +241,7 @@ def _says(read: Sent, job_id: int, status: Code) -> bool:
 def chained(trace: Trace) -> Iterator[str]:
     """Each `previous` is the `current` before it, runs are counted, and nothing follows an end."""
     for watch in trace.watches:
-        previous, run, over = None, 1, False
+        previous, run, over, end = None, 1, False, None
         for transition in (one.transition for one in watch.deliveries):
             if over:
                 yield f"{_name(watch)}: {transition.id} comes after the end"
@@ -249,9 +249,12 @@ def chained(trace: Trace) -> Iterator[str]:
                 yield f"{_name(watch)}: {transition.id} does not begin with {previous!r}"
             if transition.job_id != watch.job_id or transition.job.job_id != watch.job_id:
                 yield f"{_name(watch)}: {transition.id} is another job's"
-            unseen = transition.gap and transition.current == previous
-            left_an_end = previous is not None and previous in TERMINAL and transition.current is not None
-            run += unseen or left_an_end
+            current = transition.current
+            if current not in {None, JobStatus.UNKNOWN}:
+                # Another run begins where an end is left, or unseen; a deletion that fails is none.
+                left_an_end = end is not None and current not in {end, JobStatus.DELETE_FAILED}
+                run += left_an_end or transition.gap
+                end = current if current in TERMINAL else None
             if transition.run != run:
                 yield f"{_name(watch)}: {transition.id} is of run {transition.run}, not {run}"
             previous = transition.current
