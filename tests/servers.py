@@ -95,7 +95,9 @@ class RawServer:
         return bool(reply)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port, ssl=self._tls)
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self._port, ssl=self._tls, limit=2**18
+        )
         return self
 
     async def __aexit__(
