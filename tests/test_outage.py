@@ -105,6 +105,10 @@ class Service:
             chance=chance,
         )
 
+    async def follow(self, job_id: int) -> None:
+        async for _ in self.watch(job_id, lambda: 0.5):
+            pass
+
     def rate(self, begin: float, end: float) -> float:
         return sum(self.reads[second] for second in range(int(begin), int(end))) / (int(end) - int(begin))
 
@@ -147,13 +151,8 @@ async def test_whoever_waits_longest_probes() -> None:
     service = Service()
     service.down = True
     async with anyio.create_task_group() as tasks:
-
-        async def follow(job_id: int) -> None:
-            async for _ in service.watch(job_id, lambda: 0.5):
-                pass
-
         for job_id in range(20):
-            tasks.start_soon(follow, job_id)
+            tasks.start_soon(service.follow, job_id)
         await elapse(3600)
         assert max(service.by_job.values()) - min(service.by_job.values()) <= 3
         service.down, service.status = False, JobStatus.COMPLETED
@@ -163,11 +162,7 @@ async def test_a_probe_that_is_cancelled_lets_another_one_probe() -> None:
     service = Service()
     service.down = True
 
-    async def follow(job_id: int) -> None:
-        async for _ in service.watch(job_id, lambda: 0.5):
-            pass
-
-    watches = [asyncio.create_task(follow(job_id)) for job_id in range(5)]
+    watches = [asyncio.create_task(service.follow(job_id)) for job_id in range(5)]
     await elapse(100)
     for watch in watches[:4]:
         watch.cancel()
@@ -303,13 +298,8 @@ async def test_thousands_of_failing_watches_are_a_line_a_minute(caplog: pytest.L
     service = Service()
     service.down = True
     async with anyio.create_task_group() as tasks:
-
-        async def follow(job_id: int) -> None:
-            async for _ in service.watch(job_id, lambda: 0.5):
-                pass
-
         for job_id in range(2_000):
-            tasks.start_soon(follow, job_id)
+            tasks.start_soon(service.follow, job_id)
         await elapse(600)
         service.down, service.status = False, JobStatus.COMPLETED
     assert 1 <= len(caplog.records) <= 11

@@ -38,7 +38,6 @@ from vizwatch._values.models import Job, JobPage
 from vizwatch._values.secrets import hidden, hidden_address
 from vizwatch._values.settings import Settings, given_or_default
 from vizwatch._values.statuses import TERMINAL, JobStatus
-from vizwatch._world import sources
 from vizwatch._world.auth import Auth
 from vizwatch._world.gate import Gate
 from vizwatch._world.line import to_its_end
@@ -136,6 +135,8 @@ class Client:
         Raises:
             ConfigError: Something is missing, wrong or contradictory: all that is, with source and remedy.
         """
+        from vizwatch._world import sources  # noqa: PLC0415 - a client of arguments starts without files and clouds
+
         endpoint = hidden_address(endpoint)
         account = sources.account(
             {"endpoint": endpoint, "region": region, "project_id": project_id, "workspace_id": workspace_id},

@@ -12,7 +12,7 @@ from vizwatch._rules import wire
 from vizwatch._values import checks, regions
 from vizwatch._values.errors import ClientClosedError, ConfigError, ConnectError, RequestTimeoutError
 from vizwatch._values.exchange import Answer, Failure, Request, Scope
-from vizwatch._values.secrets import Secret, hidden
+from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
 from vizwatch._world import transport
 from vizwatch._world.auth import Auth, ScopedAuth, TokenAuth, scope_of
@@ -50,7 +50,6 @@ class Project:
         *,
         allow_insecure: bool,
     ) -> None:
-        auth = hidden(auth)
         insecure = settings.allow_insecure or checks.switch("allow_insecure", allow_insecure)
         self._address = functools.partial(wire.endpoint, allow_insecure=insecure)
         self._endpoint = None if endpoint is None else self._address(endpoint)
