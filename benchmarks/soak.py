@@ -68,7 +68,8 @@ def _listening(promises: Promises) -> Iterator[_Listener]:
 @contextlib.asynccontextmanager
 async def _scene(plan: Plan) -> AsyncIterator[Soak]:
     """The cloud, the network, and one client, all there is in a soak."""
-    settings = Settings(poll_interval=plan.interval)
+    # Each watch reads for itself: what is borne is a thousand readers.
+    settings = Settings(poll_interval=plan.interval, shared_reads=False)
     promises = Promises(settings)
     for outage in plan.outages:
         recovered = settings.watch_backoff_max + 2 * plan.interval + settings.call_timeout

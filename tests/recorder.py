@@ -61,7 +61,7 @@ def recorded(trace: Trace) -> Iterator[None]:
         mock.patch.object(Transport, "send", _noting(trace, Transport.send)),
         mock.patch.object(Cloud, "create", _counting(trace, Cloud.create)),
         mock.patch.object(Cloud, "restart", _counting(trace, Cloud.restart)),
-        mock.patch("vizwatch._flows.watching.dt", clock),
+        mock.patch("vizwatch._flows.following.dt", clock),
         contextlib.ExitStack() as logs,
     ):
         for name in ("vizwatch", "aiohttp", "asyncio"):

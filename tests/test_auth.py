@@ -184,7 +184,8 @@ async def test_a_token_that_is_refused_for_ever_ends_every_watch_once_and_costs_
         starts = [n * apart / len(ids) for n in range(len(ids))]
         watches = [asyncio.create_task(watched(client, *one)) for one in zip(ids, starts, strict=True)]
         await elapse(16)
-        cloud.fault("status", status=401, code="ModelArts.0203", match={"operation": "details"})
+        for operation in ("details", "list"):
+            cloud.fault("status", status=401, code="ModelArts.0203", match={"operation": operation})
         async with asyncio.timeout(120):
             await asyncio.gather(*watches)
     assert set(ends.values()) == {1}

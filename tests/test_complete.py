@@ -14,9 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 import vizwatch
 from vizwatch import Job, JobPage, JobPager, JobStatus
-from vizwatch._flows.paging import Dialect
 from vizwatch._rules import wire
-from vizwatch._rules.listing import Ask
+from vizwatch._rules.listing import Ask, Dialect
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime

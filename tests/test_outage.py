@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
@@ -16,6 +16,8 @@ from virtual import elapse
 
 import vizwatch
 from vizwatch import Client, Job, JobStatus
+from vizwatch._flows.following import Follower
+from vizwatch._flows.polling import Poller
 from vizwatch._flows.watching import Watch
 from vizwatch._rules.cadence import Cadence, Doubt
 from vizwatch._rules.outage import FAILURES_TO_BE_DOWN, Outage
@@ -71,6 +73,14 @@ def test_probes_are_less_and_less_frequent() -> None:
     assert pauses == sorted(pauses)
 
 
+@pytest.fixture
+async def alone(cloud: Emulator) -> AsyncIterator[Client]:
+    """A client each of whose watches reads by itself."""
+    settings = vizwatch.Settings(shared_reads=False)
+    async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token, settings=settings) as client:
+        yield client
+
+
 # --- many watches ---------------------------------------------------------------------------------------
 
 
@@ -93,17 +103,11 @@ class Service:
         return Job(job_id, self.status)
 
     def watch(self, job_id: int, chance: Callable[[], float]) -> Watch:
-        return Watch(
-            lambda: self.read(job_id),
-            self.gate,
-            self.report,
-            Tracker("p", job_id, TERMINAL),
-            Cadence(INTERVAL, 0.2, 0.8, 30.0),
-            Doubt(),
-            None,
-            request_time=30.0,
-            chance=chance,
-        )
+        cadence = Cadence(INTERVAL, 0.2, 0.8, 30.0)
+        poller = Poller(self.gate, self.report, chance, cadence, self.read)
+        tracker = Tracker("p", job_id, TERMINAL)
+        follower = Follower(tracker, cadence, Doubt(), self.report, chance=chance, request_time=30.0)
+        return Watch(follower, poller, None)
 
     async def follow(self, job_id: int) -> None:
         async for _ in self.watch(job_id, lambda: 0.5):
@@ -176,14 +180,14 @@ async def _settle(task: asyncio.Task[None]) -> asyncio.Task[None]:
     return task
 
 
-async def test_answers_that_no_job_comes_of_are_no_outage(cloud: Emulator, here: Client) -> None:
+async def test_answers_that_no_job_comes_of_are_no_outage(cloud: Emulator, alone: Client) -> None:
     """Details that are broken, or a 500, may be one job's alone, however many there are."""
     *bad, good = cloud.add_jobs(41, status=8)
     for job_id in bad[::2]:
         cloud.fault("body", text=f'{{"job_id": {job_id}, "status": null}}', match={"job_id": job_id})
     for job_id in bad[1::2]:
         cloud.fault("status", status=500, code="ModelArts.0010", match={"job_id": job_id})
-    tasks = [asyncio.create_task(_all(here.watch(job_id, interval=10))) for job_id in (*bad, good)]
+    tasks = [asyncio.create_task(_all(alone.watch(job_id, interval=10))) for job_id in (*bad, good)]
     await elapse(600)
     assert sum(request.path.endswith(f"/{good}") for request in cloud.requests) >= 40
     for task in tasks:
@@ -191,19 +195,19 @@ async def test_answers_that_no_job_comes_of_are_no_outage(cloud: Emulator, here:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_many_reads_that_fail_together_are_one_short_outage(cloud: Emulator, here: Client) -> None:
+async def test_many_reads_that_fail_together_are_one_short_outage(cloud: Emulator, alone: Client) -> None:
     job_ids = cloud.add_jobs(100, status=8)
     cloud.fault("drop", count=100)
     began = now()
-    watches = [here.watch(job_id) for job_id in job_ids]
+    watches = [alone.watch(job_id) for job_id in job_ids]
     await asyncio.gather(*map(anext, watches))
     assert now() - began <= INTERVAL + 5
 
 
-async def test_failures_of_one_job_do_not_hold_the_others(cloud: Emulator, here: Client) -> None:
+async def test_failures_of_one_job_do_not_hold_the_others(cloud: Emulator, alone: Client) -> None:
     broken, sound = cloud.add_jobs(2, status=8)
     cloud.fault("status", status=500, match={"job_id": broken})
-    tasks = [asyncio.create_task(_all(here.watch(job_id, interval=10))) for job_id in (broken, sound)]
+    tasks = [asyncio.create_task(_all(alone.watch(job_id, interval=10))) for job_id in (broken, sound)]
     await elapse(600)
     reads = sum(request.path.endswith(f"/{sound}") for request in cloud.requests)
     assert reads >= 40
@@ -222,7 +226,7 @@ async def test_a_change_lies_between_its_two_reads_however_slow_they_are(latency
     truth: list[tuple[float, JobStatus]] = [(0.0, JobStatus.WAITING)]
     under_way, most = 0, 0
 
-    async def read() -> Job:
+    async def read(_job_id: int) -> Job:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
@@ -232,10 +236,11 @@ async def test_a_change_lies_between_its_two_reads_however_slow_they_are(latency
         return Job(7, status)
 
     cadence = Cadence(INTERVAL, 0.2, 0.8, 30.0)
+    poller = Poller(Gate(Outage(0.8, 30), 100), Report(), lambda: 0.5, cadence, read)
+    tracker = Tracker("p", 7, TERMINAL)
     watch = Watch(
-        read, Gate(Outage(0.8, 30), 100), Report(), Tracker("p", 7, TERMINAL), cadence, Doubt(), None,
-        request_time=30.0, chance=lambda: 0.5,
-    )  # fmt: skip
+        Follower(tracker, cadence, Doubt(), Report(), chance=lambda: 0.5, request_time=30.0), poller, None
+    )
     start = now()
     first = await anext(watch)
     stepping = asyncio.create_task(anext(watch))
@@ -312,6 +317,7 @@ async def test_thousands_of_failing_watches_are_a_line_a_minute(caplog: pytest.L
 async def test_the_error_of_a_watch_names_its_job(cloud: Emulator, here: Client) -> None:
     ids = cloud.add_jobs(3, status=8)
     cloud.fault("status", status=403, code="ModelArts.0108", match={"job_id": ids[1]}, after=1)
+    cloud.fault("status", status=403, code="ModelArts.0108", match={"operation": "list"})
     failed: list[vizwatch.ApiError] = []
 
     async def follow(job_id: int) -> None:

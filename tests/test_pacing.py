@@ -148,7 +148,8 @@ async def test_many_watches_settle_below_the_accounts_limit_within_seconds(windo
     """Two hundred watches want 13 requests a second, where 5 are allowed."""
     async with Emulator(rate_limit=round(5 * window), rate_window=window) as cloud:
         job_ids = cloud.add_jobs(200, status=8)
-        async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token) as client:
+        settings = Settings(shared_reads=False)
+        async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token, settings=settings) as client:
             settled, end = await look(cloud, client, job_ids, 10.0, 310.0)
         later = cloud.requests[settled:end]
     assert len(later) <= 300 * 5 * 1.05

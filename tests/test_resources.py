@@ -183,7 +183,7 @@ async def test_many_watches_on_few_connections_come_to_their_turns_alike(
         return Answer(200, {}, json.dumps(job).encode())
 
     monkeypatch.setattr(Transport, "_exchange", exchange)
-    async with client_of("https://example.com", pool_size=10, poll_interval=10) as client:
+    async with client_of("https://example.com", pool_size=10, poll_interval=10, shared_reads=False) as client:
 
         async def watched(job_id: int) -> None:
             async for _ in client.watch(job_id):

@@ -18,6 +18,8 @@ from virtual import elapse
 
 import vizwatch
 from vizwatch import Client, Job, JobStatus
+from vizwatch._flows.following import Follower
+from vizwatch._flows.polling import Poller
 from vizwatch._flows.watching import Watch
 from vizwatch._rules.cadence import Cadence, Doubt
 from vizwatch._rules.outage import Outage
@@ -78,13 +80,14 @@ async def test_the_pauses_of_a_watch_vary(cloud: Emulator, here: Client) -> None
     (job_id,) = cloud.add_jobs(1, status=8)
     watch = here.watch(job_id, interval=dt.timedelta(seconds=10), timeout=200)
     moments = []
-    read = watch._read
+    poller = watch._poller
+    read = poller._read_job
 
-    async def noted() -> Job:
+    async def noted(job_id: int) -> Job:
         moments.append(now())
-        return await read()
+        return await read(job_id)
 
-    watch._read = noted
+    poller._read_job = noted
     with pytest.raises(vizwatch.WatchTimeoutError):
         await statuses(watch)
     pauses = [round(b - a, 3) for a, b in pairwise(moments)]
@@ -423,6 +426,7 @@ async def test_a_watch_is_iterated_by_one_task_at_a_time(cloud: Emulator, here: 
 async def test_one_failed_watch_of_a_group_ends_the_others_cleanly(cloud: Emulator, here: Client) -> None:
     good, bad = cloud.add_jobs(2, status=8)
     cloud.fault("status", status=403, code="ModelArts.0108", match={"job_id": bad}, after=1)
+    cloud.fault("status", status=403, code="ModelArts.0108", match={"operation": "list"})
     with pytest.raises(BaseExceptionGroup) as caught:
         async with asyncio.TaskGroup() as group:
             for job_id in (good, bad):
@@ -508,7 +512,7 @@ async def test_the_wall_clock_may_jump(
             return cls(1970, 1, 1, tzinfo=tz)
 
     clock = SimpleNamespace(datetime=Jumped, timedelta=dt.timedelta, UTC=dt.UTC)
-    monkeypatch.setattr("vizwatch._flows.watching.dt", clock)
+    monkeypatch.setattr("vizwatch._flows.following.dt", clock)
     seen += [t async for t in watch]
     assert [t.current for t in seen] == [1, 8, 10]
     assert all(a.not_after < b.not_after for a, b in pairwise(seen))
@@ -539,7 +543,7 @@ reads = st.lists(st.integers(0, 25) | st.sampled_from([GONE, BUSY, LOST]), max_s
 
 
 async def watched(script: Iterator[object]) -> list[vizwatch.Transition]:
-    async def read() -> Job:
+    async def read(_job_id: int) -> Job:
         said = next(script)
         await elapse(0.01)
         if isinstance(said, int):
@@ -550,9 +554,9 @@ async def watched(script: Iterator[object]) -> list[vizwatch.Transition]:
     cadence = Cadence(15.0, 0.2, 0.8, 30.0)
     tracker = Tracker("p", 197, TERMINAL)
     gate = Gate(Outage(0.8, 30.0), 100)
-    watch = Watch(
-        read, gate, Report(), tracker, cadence, Doubt(), None, request_time=30.0, chance=lambda: 0.5
-    )
+    poller = Poller(gate, Report(), lambda: 0.5, cadence, read)
+    follower = Follower(tracker, cadence, Doubt(), Report(), chance=lambda: 0.5, request_time=30.0)
+    watch = Watch(follower, poller, None)
     return [transition async for transition in watch]
 
 

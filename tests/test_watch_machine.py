@@ -170,7 +170,7 @@ class Machine(RuleBasedStateMachine):
             domain_name=cloud.domain,
             project_id=cloud.project_id,
         )
-        self.client = Client(cloud.endpoint, cloud.project_id, auth=auth)
+        self.client = Client(cloud.endpoint, cloud.project_id, auth=auth, settings=self.trace.settings)
         await self.client.__aenter__()
         self.trace.texts += [repr(auth), repr(self.client)]
 

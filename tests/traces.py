@@ -152,7 +152,7 @@ class Sample:
 class Trace:
     """All that happened, and what was really the case."""
 
-    settings: Settings = attrs.field(factory=Settings)
+    settings: Settings = attrs.field(factory=lambda: Settings(shared_reads=False))
     truth: dict[int, list[State]] = attrs.field(factory=dict)
     sent: list[Sent] = attrs.field(factory=list)
     watches: list[Watched] = attrs.field(factory=list)

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Self, overload
 
 import anyio
 
-from vizwatch._flows.paging import Dialect, JobPager
+from vizwatch._flows.following import Follower
+from vizwatch._flows.paging import JobPager
+from vizwatch._flows.polling import Poller, ReadRows
 from vizwatch._flows.watching import Watch, wait_until
 from vizwatch._flows.writing import arrival
 from vizwatch._rules import codec, reconciling, wire
 from vizwatch._rules.cadence import Cadence, OwnWrites
 from vizwatch._rules.complete import check_complete
-from vizwatch._rules.listing import Ask
+from vizwatch._rules.listing import Ask, Dialect
 from vizwatch._rules.mailbox import Mailbox
 from vizwatch._rules.outage import Outage
 from vizwatch._rules.settling import Settled, settled
@@ -35,6 +37,7 @@ from vizwatch._values.errors import (
 )
 from vizwatch._values.exchange import Failure, Operation, Request
 from vizwatch._values.models import Job, JobPage
+from vizwatch._values.rows import Rows
 from vizwatch._values.secrets import hidden, hidden_address
 from vizwatch._values.settings import Settings, given_or_default
 from vizwatch._values.statuses import TERMINAL, JobStatus
@@ -101,6 +104,7 @@ class Client:
         outage = Outage(self.settings.watch_backoff_base, self.settings.watch_backoff_max)
         self._gate = Gate(outage, self.settings.pool_size)
         self._report = Report()
+        self._shared_poller: Poller | None = None
 
     @classmethod
     def from_env(
@@ -299,28 +303,52 @@ class Client:
         settings = self.settings
         if interval is not None:
             interval = checks.seconds("interval", interval, low=settings.poll_interval_min, high=86_400)
-        cadence = Cadence(
-            settings.poll_interval if interval is None else interval,
-            settings.poll_jitter,
-            settings.watch_backoff_base,
-            settings.watch_backoff_max,
-        )
         self._project.check_open()
-        watch = Watch(
-            # One attempt a look: looking again is what a watch does anyway, at its own pace.
-            lambda: self._read(tracker.job_id, is_patient=True),
-            self._gate,
-            self._report,
+        follower = Follower(
             tracker,
-            cadence,
+            self._cadence(settings.poll_interval if interval is None else interval),
             self._own_writes.doubt(tracker.job_id),
-            timeout=None if timeout is None else checks.seconds("timeout", timeout, low=0.001),
-            request_time=settings.attempt_timeout,
+            self._report,
             chance=self._random.random,
-            backlog=backlog,
+            request_time=settings.attempt_timeout,
         )
+        within = None if timeout is None else checks.seconds("timeout", timeout, low=0.001)
+        watch = Watch(follower, self._poller(), within, backlog)
         self._watches.add(watch)
         return watch
+
+    def _cadence(self, interval: float) -> Cadence:
+        settings = self.settings
+        return Cadence(
+            interval, settings.poll_jitter, settings.watch_backoff_base, settings.watch_backoff_max
+        )
+
+    def _poller(self) -> Poller:
+        """The poller of all watches, or one of its own for each."""
+        # One attempt a look: looking again is what a poller does anyway, at its own pace.
+        if not self.settings.shared_reads:
+            return self._new_poller(None)
+        if self._shared_poller is None:
+            self._shared_poller = self._new_poller(self._read_rows)
+        return self._shared_poller
+
+    def _new_poller(self, read_rows: ReadRows | None) -> Poller:
+        return Poller(
+            self._gate,
+            self._report,
+            self._random.random,
+            self._cadence(self.settings.poll_interval),
+            lambda job_id: self._read(job_id, is_patient=True),
+            read_rows,
+            self._dialect,
+            self._project.loop,
+        )
+
+    async def _read_rows(self, page: int, per_page: int) -> Rows:
+        request = wire.list_jobs(
+            self.project_id, wire.query(workspace_id=self.workspace_id), page=page, per_page=per_page
+        )
+        return await self._project.call(request, codec.decode_rows, is_patient=True)
 
     async def wait(
         self,

@@ -9,7 +9,7 @@ import attrs
 
 from vizwatch._rules import wire
 from vizwatch._rules.complete import CompleteListing
-from vizwatch._rules.listing import Ask, Limits, Listing, Seen
+from vizwatch._rules.listing import Ask, Dialect, Limits, Listing, Seen
 from vizwatch._rules.merging import Merge
 from vizwatch._rules.wire import Query
 from vizwatch._values.errors import BadRequestError, CallError, ConfigError
@@ -17,17 +17,6 @@ from vizwatch._values.models import Job, JobPage
 
 FetchPage = Callable[[Query, int, int], Awaitable[JobPage]]
 """Reads one page: of this query, of this number, with up to so many jobs."""
-
-
-@attrs.define
-class Dialect:
-    """What a service turned out to allow, for all listings of one client."""
-
-    limits: Limits = attrs.field(factory=Limits)
-
-    def learn(self, limits: Limits) -> None:
-        """These were accepted, after wider ones were refused."""
-        self.limits = Limits(*map(min, attrs.astuple(self.limits), attrs.astuple(limits)))
 
 
 @attrs.define

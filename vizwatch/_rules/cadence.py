@@ -36,7 +36,11 @@ class Cadence:
             self._healthy_since = now
         if now - self._healthy_since >= _HEALTHY_AFTER:
             self._failures = 0
-        return self.interval * (1.0 + self.jitter * (2.0 * chance - 1.0))
+        return self.jittered(self.interval, chance)
+
+    def jittered(self, pause: float, chance: float) -> float:
+        """A pause, shorter or longer by a random part."""
+        return pause * (1.0 + self.jitter * (2.0 * chance - 1.0))
 
     def after_failure(self, chance: float, retry_after: float | None = None) -> float:
         """The pause after a read that failed, at least what the service asked for (up to ten minutes)."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import starmap
 from typing import Annotated, Any, Final, NoReturn, TypeVar
 
@@ -24,6 +25,7 @@ from vizwatch._values.checks import MAX_JOB_ID
 from vizwatch._values.errors import ConfigError, DecodeError
 from vizwatch._values.exchange import Answer, Failure, Token
 from vizwatch._values.models import Job, JobPage, Schedule
+from vizwatch._values.rows import NO_DURATION, Rows
 from vizwatch._values.secrets import hidden, secret
 from vizwatch._values.statuses import JobStatus
 from vizwatch._values.text import printable
@@ -50,6 +52,39 @@ def decode_page(body: bytes, page: int, *, skips_bad_rows: bool = False) -> JobP
         envelope.job_total_count,
         envelope.job_count_limit,
         envelope.quotas,
+    )
+
+
+def decode_rows(body: bytes) -> Rows | Failure:
+    """The list envelope of a listing that is read again and again; rows that are no jobs are left out.
+
+    Only what tells whether a job changed is decoded at once. Raises :class:`DecodeError`.
+    """
+    try:
+        envelope = _BRIEF_PAGE.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        envelope = None
+    if envelope is not None and envelope.is_success:
+        briefs = envelope.jobs
+        return Rows(
+            array("q", [brief.job_id for brief in briefs]),
+            array("q", [brief.status for brief in briefs]),
+            array("q", [NO_DURATION if (ran := brief.duration) is None else ran for brief in briefs]),
+            envelope.job_total_count,
+            0,
+            _UndecodedPage(body),
+        )
+    page = _tolerant_page(_document(body), 1, skips_bad_rows=True)
+    if isinstance(page, Failure):
+        return page
+    jobs = page.jobs
+    return Rows(
+        array("q", [job.job_id for job in jobs]),
+        array("q", [int(job.status) for job in jobs]),
+        array("q", [NO_DURATION if job.duration is None else job.duration for job in jobs]),
+        page.job_total_count,
+        page.skipped,
+        _DecodedRows(jobs),
     )
 
 
@@ -169,11 +204,77 @@ def _jobs(rows: Iterable[tuple[Any, ...]]) -> Iterator[Job]:
         yield job
 
 
+class _Brief(msgspec.Struct, gc=False):
+    """What tells whether a job changed; the rest of a row is skipped."""
+
+    job_id: Annotated[int, msgspec.Meta(ge=0, le=MAX_JOB_ID)]
+    status: _Long
+    duration: _Long | None = None
+
+
+class _BriefPage(msgspec.Struct):
+    jobs: list[_Brief]
+    is_success: bool = True
+    job_total_count: int | None = None
+
+
+class _RawPage(msgspec.Struct):
+    jobs: list[msgspec.Raw]
+
+
+@attrs.frozen(eq=False)
+class _DecodedRows:
+    _jobs: Sequence[Job]
+
+    def job(self, index: int) -> Job:
+        return self._jobs[index]
+
+    def only(self, indices: Sequence[int]) -> _DecodedRows:
+        return _DecodedRows([self._jobs[index] for index in indices])
+
+
+@attrs.frozen(eq=False)
+class _UndecodedRows:
+    _rows: Sequence[msgspec.Raw | bytes]
+
+    def job(self, index: int) -> Job:
+        row = self._rows[index]
+        try:
+            return next(_jobs([astuple(_ROW.decode(row))]))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return _structured(_document(bytes(row)), Job, f"$.jobs[{index}]")
+
+    def only(self, indices: Sequence[int]) -> _UndecodedRows:
+        return _UndecodedRows([bytes(self._rows[index]) for index in indices])
+
+
+@attrs.define(eq=False)
+class _UndecodedPage:
+    """A page's bytes; its rows are told apart once one of them is asked for."""
+
+    _body: bytes
+    _rows: _UndecodedRows | None = None
+
+    def job(self, index: int) -> Job:
+        return self._parted().job(index)
+
+    def only(self, indices: Sequence[int]) -> _UndecodedRows:
+        return self._parted().only(indices)
+
+    def _parted(self) -> _UndecodedRows:
+        if self._rows is None:
+            self._rows = _UndecodedRows(_RAW_PAGE.decode(self._body).jobs)
+        return self._rows
+
+
 def _decode_schedule(_type: type, value: object) -> _Schedules:
     return _Schedules(_schedules(value))
 
 
 _PAGE: Final = msgspec.json.Decoder(_Page, dec_hook=_decode_schedule)
+_BRIEF_PAGE: Final = msgspec.json.Decoder(_BriefPage)
+_RAW_PAGE: Final = msgspec.json.Decoder(_RawPage)
+_ROW: Final = msgspec.json.Decoder(_Row, dec_hook=_decode_schedule)
 _DETAILS: Final = msgspec.json.Decoder(_Details, dec_hook=_decode_schedule)
 _ANY: Final = msgspec.json.Decoder(dict[str, Any])
 

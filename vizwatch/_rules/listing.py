@@ -27,6 +27,17 @@ class Limits:
 _NARROWEST: Final = Limits(100, 64)
 
 
+@attrs.define
+class Dialect:
+    """What a service turned out to allow, for all listings of one client."""
+
+    limits: Limits = attrs.field(factory=Limits)
+
+    def learn(self, limits: Limits) -> None:
+        """These were accepted, after wider ones were refused."""
+        self.limits = Limits(*map(min, attrs.astuple(self.limits), attrs.astuple(limits)))
+
+
 @attrs.frozen
 class Ask:
     """What a listing asks for, before anything was refused."""

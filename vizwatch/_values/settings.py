@@ -78,7 +78,7 @@ class Settings:
     """
 
     shared_reads: bool = _checked(checks.switch, True)
-    """Whether watches of one project may share one poller."""
+    """Whether watches of one project may share one poller, which reads the listing where that is cheaper."""
     allow_insecure: bool = _checked(checks.switch, False)
     """Whether ``http`` is allowed beyond the loopback interface: it carries the token in the clear."""
     trust_env: bool = _checked(checks.switch, False)

@@ -1,0 +1,226 @@
+"""Following one job: from reads of it, whoever reads, to its transitions and to when to look again."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from vizwatch._rules import retrying
+from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Doubt
+from vizwatch._rules.sweeping import Sighting
+from vizwatch._rules.transitions import Tracker
+from vizwatch._values.errors import AuthenticationError, CallError, DecodeError, NotFoundError
+from vizwatch._values.models import Job, Transition
+from vizwatch._values.rows import NO_DURATION
+from vizwatch._values.statuses import JobStatus
+from vizwatch._world.report import Report
+
+_NEVER_QUIET: Final = -(2**63)  # no status
+
+
+@attrs.frozen
+class Clock:
+    """The time in UTC by the event loop's clock, so that a step of the wall clock reorders nothing."""
+
+    _wall: dt.datetime
+    _loop: float
+
+    @classmethod
+    def started(cls, now: float) -> Clock:
+        """A clock that agrees with the wall's now."""
+        return cls(dt.datetime.now(dt.UTC), now)
+
+    def at(self, now: float) -> dt.datetime:
+        """The time in UTC."""
+        return self._wall + dt.timedelta(seconds=now - self._loop)
+
+
+@attrs.define(eq=False)
+class Follower:
+    """Follows one job through its reads, in seconds of the event loop's clock.
+
+    A read that shows what the one before it showed changes nothing but when the job was last read. Most are
+    of this kind, so a poller that has a whole page of them need not hand them in one by one: it asks with
+    :attr:`status` and :attr:`duration` whether the row is quiet, notes it as the last :attr:`sighting`, and
+    that is made up for when something happens.
+    """
+
+    tracker: Tracker
+    cadence: Cadence
+    _doubt: Doubt
+    _report: Report
+    _chance: Callable[[], float]
+    """A random number from [0, 1)."""
+    _request_time: float
+    """How long one read may take, in seconds."""
+    clock: Clock | None = attrs.field(default=None, init=False)
+    last_look: float = attrs.field(default=math.inf, init=False)
+    """When to look for the last time, before a deadline."""
+    status: int = attrs.field(default=_NEVER_QUIET, init=False)
+    """The status with which a row is quiet, unless its duration is less than :attr:`duration`."""
+    duration: int = attrs.field(default=NO_DURATION, init=False)
+    sighting: Sighting | None = attrs.field(default=None, init=False)
+    """The page that last showed the job as it was, if that is not made up for yet."""
+    row: int = attrs.field(default=0, init=False)
+    """The job's row on that page."""
+    seen_in: int = attrs.field(default=0, init=False)
+    """The number of the sweep that last showed the job."""
+    is_hurried: bool = attrs.field(default=True, init=False)
+    """Whether the next look is wanted earlier than an interval after the last one."""
+    is_listed: bool = attrs.field(default=True, init=False)
+    """Whether the job is in the listing, as far as is known: of another workspace, it is not."""
+    failed_for_good: bool = attrs.field(default=False, init=False)
+    _look_at: float = attrs.field(default=-math.inf, init=False)
+    _looked_last: bool = attrs.field(default=False, init=False)
+    _read_at: float | None = attrs.field(default=None, init=False)
+    _latest: Job | None = attrs.field(default=None, init=False)
+    """The job as last read, believed or not."""
+    _refused: bool = attrs.field(default=False, init=False)
+    """Whether the last read was refused for its credentials."""
+
+    @property
+    def job_id(self) -> int:
+        """The job."""
+        return self.tracker.job_id
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing more to read."""
+        return self.tracker.ended or self.failed_for_good
+
+    @property
+    def job(self) -> Job | None:
+        """The job as last read, a read that is still doubted left out if there was a better one."""
+        self._make_up()
+        return self.tracker.job or self._latest
+
+    @property
+    def read_at(self) -> float | None:
+        """When the last good read was begun."""
+        return self._read_at if self.sighting is None else self.sighting.asked
+
+    def is_stale(self, now: float) -> bool:
+        """Whether the last good read is longer ago than a healthy poller ever waits."""
+        read_at = self.read_at
+        return read_at is None or now - read_at > self.cadence.longest + self._request_time
+
+    def next_look(self, now: float) -> float:
+        """When to look again."""
+        if self._looked_last or not now < self.last_look < self._look_at:
+            return self._look_at
+        return self.last_look
+
+    @property
+    def look_ahead(self) -> float:
+        """When a look is wanted however fresh what is known is."""
+        return math.inf if self._looked_last else self.last_look
+
+    def is_due(self, now: float) -> bool:
+        """Whether it is time for a look."""
+        return now >= self._look_at or (not self._looked_last and now >= self.last_look)
+
+    def looks(self, at: float) -> None:
+        """A look is taken that was wanted at this time."""
+        # Not told by the time, as timers may be early by what a clock cannot tell.
+        self._looked_last = self._looked_last or at >= self.last_look
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether the sweeps of the listing are enough for the job, as long as nothing happens to it."""
+        return self.is_listed and not self.is_hurried
+
+    def is_absent_from(self, sweep: int) -> bool:
+        """Whether a sweep that is over should have shown the job, and did not."""
+        return self.is_listed and self.seen_in != sweep
+
+    def look_now(self) -> None:
+        """The next look is wanted at once."""
+        self._look_at, self.is_hurried, self.status = -math.inf, True, _NEVER_QUIET
+
+    def was_not_listed(self) -> None:
+        """The listing lacks the job: its details tell whether it is gone, or of another workspace."""
+        self.is_listed = False
+        self.look_now()
+
+    def saw(self, job: Job, asked: float, now: float) -> Transition | None:
+        """The job was read: its transition, if that is one.
+
+        Args:
+            job: The job.
+            asked: When the read was begun.
+            now: When its answer had come.
+        """
+        self._refused = False
+        self._report.read(job.status)
+        self._make_up()
+        self._latest = job
+        pause = self.cadence.after_read(now, self._chance())
+        transition = self._taken(job, asked, now, pause)
+        self.is_hurried = self._look_at < now + pause
+        is_believed = self.tracker.job is job and not self.tracker.holds
+        is_quiet = is_believed and job.status is not JobStatus.UNKNOWN
+        self.status = int(job.status) if is_quiet else _NEVER_QUIET
+        self.duration = NO_DURATION if job.duration is None else job.duration
+        return transition
+
+    def _taken(self, job: Job, asked: float, now: float, pause: float) -> Transition | None:
+        if self._doubt.is_old(job.status.is_terminal, now):
+            self._look_at = now + self._doubt.pause(pause)
+            return None
+        self._doubt.found()
+        clock = self._clock(now)
+        transition = self.tracker.saw(job, clock.at(asked), clock.at(now))
+        if self.tracker.holds:
+            self._look_at = now + min(pause, CONFIRMS_AFTER)
+            return None
+        if job.status is not JobStatus.UNKNOWN or self._read_at is None:
+            self._read_at = asked
+        self._look_at = now + pause
+        return transition
+
+    def missed(self, error: NotFoundError, now: float) -> Transition | None:
+        """The job was not found: its last transition, if it is gone; raises the error if it never was."""
+        self._make_up()
+        self.status, self.is_hurried = _NEVER_QUIET, True
+        if not self._doubt.missed(now):
+            self._look_at = now + self._doubt.pause(self.cadence.after_read(now, self._chance()))
+            return None
+        transition = self.tracker.gone(self._clock(now).at(now))
+        if transition is None:
+            self.failed_for_good = True
+            error.job_id = self.job_id
+            raise error
+        return transition
+
+    def failed(self, error: CallError, now: float) -> None:
+        """The read failed; raises the error if no later one will come to anything else."""
+        error.job_id = self.job_id
+        # Refused to other watches, a token may have been revoked; refused again later, it is hopeless.
+        refused_before, self._refused = self._refused, isinstance(error, AuthenticationError)
+        if retrying.is_permanent(error) or (self._refused and refused_before):
+            self.failed_for_good = True
+            raise error
+        self._report.failed(error)
+        self.is_hurried = True
+        self._look_at = now + self.cadence.after_failure(self._chance(), error.retry_after)
+
+    def _make_up(self) -> None:
+        sighting, self.sighting = self.sighting, None
+        if sighting is None:
+            return
+        self._read_at = sighting.asked
+        try:
+            job = self._latest = sighting.rows.job(self.row)
+        except DecodeError:
+            return  # its status is known, and was the same
+        clock = self._clock(sighting.at)
+        self.tracker.saw(job, clock.at(sighting.asked), clock.at(sighting.at))
+
+    def _clock(self, now: float) -> Clock:
+        if self.clock is None:
+            self.clock = Clock.started(now)
+        return self.clock

@@ -1,0 +1,479 @@
+"""Reading jobs for all who follow them: one poller for all watches of a workspace.
+
+A poller that follows several jobs reads the listing, a thousand jobs a request, unless the details of those
+that are due cost fewer requests. It has no task that waits: a timer starts the reads that are due, and where
+nobody follows anything there is neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import itertools
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Final, Protocol
+
+import attrs
+
+from vizwatch._flows.following import Clock, Follower
+from vizwatch._rules import retrying, wire
+from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence
+from vizwatch._rules.listing import Ask, Dialect
+from vizwatch._rules.sweeping import Sighting, Sweep, is_sweep_cheaper
+from vizwatch._values.errors import (
+    AuthenticationError,
+    BadRequestError,
+    CallError,
+    ConfigError,
+    DecodeError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+from vizwatch._values.models import Job, Transition
+from vizwatch._values.rows import Rows
+from vizwatch._world.gate import Gate
+from vizwatch._world.line import to_its_end
+from vizwatch._world.report import Report
+
+ReadJob = Callable[[int], Awaitable[Job]]
+"""Reads a job's details."""
+ReadRows = Callable[[int, int], Awaitable[Rows]]
+"""Reads one page of the workspace's listing, by its number and size."""
+
+_FEW_ABSENT: Final = 3
+_SMALL: Final = 64
+_FAILURES_TO_GIVE_UP: Final = 3
+_LISTS_AGAIN_AFTER: Final = 300.0
+
+
+class Looker(Protocol):
+    """Who wants a job looked at."""
+
+    follower: Follower
+
+    def took(self, transition: Transition) -> None:
+        """The job has changed."""
+        ...
+
+    def ended(self, error: BaseException | None) -> None:
+        """There will be no more: with an error, or after the last transition."""
+        ...
+
+
+@attrs.define(eq=False)
+class _Place:
+    """A looker's place in the poller."""
+
+    looker: Looker
+    queued_for: float = math.inf
+    """The time of its entry in the queue."""
+
+
+class Poller:
+    """Reads the jobs of one workspace.
+
+    Args:
+        gate: What reads go through while the service may be down.
+        report: Who is told of failed reads.
+        chance: A random number from [0, 1).
+        cadence: The pauses after a listing that failed.
+        read_job: Reads one job.
+        read_rows: Reads one page of the listing; ``None`` for a poller that never lists.
+        dialect: What the service allows.
+        loop: The event loop that it reads in; by default the running one.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        report: Report,
+        chance: Callable[[], float],
+        cadence: Cadence,
+        read_job: ReadJob,
+        read_rows: ReadRows | None = None,
+        dialect: Dialect | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._gate = gate
+        self._report = report
+        self._chance = chance
+        self._cadence = cadence
+        self._read_job = read_job
+        self._read_rows = read_rows
+        self._dialect = dialect or Dialect()
+        self._loop = loop or asyncio.get_running_loop()
+        self._places: dict[int, dict[Looker, _Place]] = {}
+        self._queue: list[tuple[float, int, _Place]] = []
+        self._numbers = itertools.count(1)
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = math.inf
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reading: dict[int, asyncio.Task[None]] = {}
+        """The reads of details under way."""
+        self._sweep: Sweep | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+        self._sweep_at = math.inf
+        """When those are due that wait for the next sweep."""
+        self._clock: Clock | None = None
+        """That of all who follow, so that they agree on when something was read."""
+        self._swept = 0
+        self._pages = 1
+        self._doubted = False
+        """Whether the last sweep lacked so many jobs that it was not believed."""
+        self._list_failures = 0
+        self._list_refused = False
+        self._refusals = 0
+        self._lists_after = -math.inf
+
+    # --- who follows -------------------------------------------------------------------------------------
+
+    def join(self, looker: Looker) -> None:
+        """Looks at the looker's job from now on, when its follower says so."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise ConfigError("the client was opened in another event loop: open one in each loop")
+        follower = looker.follower
+        if self._clock is None or not self._places:
+            self._clock = Clock.started(self._loop.time())
+        follower.clock = follower.clock or self._clock
+        place = _Place(looker)
+        self._places.setdefault(follower.job_id, {})[looker] = place
+        if self._sweep is not None:
+            follower.seen_in = self._sweep.number  # it is not absent from pages read before it came
+        self._settle(place)
+
+    def leave(self, looker: Looker) -> None:
+        """The looker waits no longer."""
+        job_id = looker.follower.job_id
+        places = self._places.get(job_id, {})
+        places.pop(looker, None)
+        if not places:
+            self._places.pop(job_id, None)
+        if not self._places:
+            self._disarm()
+            self._queue.clear()
+            self._sweep, self._sweep_at, self._doubted = None, math.inf, False
+        elif len(self._queue) > 2 * len(self._places) + _SMALL:
+            self._queue = [entry for entry in self._queue if self._is_here(entry[2])]
+            heapq.heapify(self._queue)
+
+    async def abandon(self, looker: Looker) -> None:
+        """As :meth:`leave`, and ends the reads under way if nobody is left who wants them."""
+        self.leave(looker)
+        if not self._places:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Ends the reads under way."""
+        self._disarm()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await to_its_end(asyncio.wait(tasks))
+
+    # --- when to look ------------------------------------------------------------------------------------
+
+    @property
+    def _lists(self) -> bool:
+        return self._read_rows is not None and not self._list_refused
+
+    def _settle(self, place: _Place) -> None:
+        """Sees to it that the job is looked at when it wants to be."""
+        follower = place.looker.follower
+        at = follower.next_look(self._loop.time())
+        if self._is_carried(follower):
+            self._sweep_at = min(self._sweep_at, at)
+            self._arm(self._sweep_at)
+            at = follower.look_ahead
+        if at < place.queued_for and at < math.inf:
+            place.queued_for = at
+            heapq.heappush(self._queue, (at, next(self._numbers), place))
+            self._arm(at)
+
+    def _is_carried(self, follower: Follower) -> bool:
+        """Whether the next sweep is early enough for the job."""
+        return follower.is_carried and self._is_cheaper(len(self._places))
+
+    def _is_cheaper(self, due: int) -> bool:
+        may_list = self._lists and self._loop.time() >= self._lists_after
+        return may_list and is_sweep_cheaper(due, len(self._places), self._pages)
+
+    def _arm(self, at: float) -> None:
+        if self._timer_at <= at:
+            return
+        self._disarm()
+        self._timer_at = at
+        context = contextvars.copy_context() if self._read_rows is None else contextvars.Context()
+        if at <= self._loop.time():
+            self._timer = self._loop.call_soon(self._wake, at, context=context)
+        else:
+            self._timer = self._loop.call_at(at, self._wake, at, context=context)
+
+    def _disarm(self) -> None:
+        self._timer_at = math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wake(self, at: float) -> None:
+        self._timer, self._timer_at = None, math.inf
+        now = max(self._loop.time(), at)
+        listed, unlisted = self._due(now)
+        is_due = self._sweep_at <= now
+        if is_due:
+            self._sweep_at = math.inf  # set anew when it is over
+            listed |= self._carried() if self._sweeping is None else set()
+        is_begun = is_due and (self._sweep is not None or self._doubted)
+        is_wanted = is_begun or (listed and self._is_cheaper(len(listed)))
+        if is_wanted and self._read_rows is not None and self._sweeping is None:
+            listed = set()
+            self._sweeping = self._started(self._swept_through(self._read_rows))
+        for job_id in (listed | unlisted) - self._reading.keys():
+            self._reading[job_id] = self._started(self._looked_at(job_id), job_id)
+        self._arm_next()
+
+    def _due(self, now: float) -> tuple[set[int], set[int]]:
+        """The jobs whose time has come, those of the listing and others; takes them out of the queue."""
+        listed: set[int] = set()
+        unlisted: set[int] = set()
+        while self._queue and self._queue[0][0] <= now:
+            at, _, place = heapq.heappop(self._queue)
+            if place.queued_for != at or not self._is_here(place):
+                continue
+            place.queued_for = math.inf
+            follower = place.looker.follower
+            if not follower.is_due(now):
+                self._settle(place)  # it was seen meanwhile
+                continue
+            follower.looks(at)
+            (listed if follower.is_listed else unlisted).add(follower.job_id)
+        return listed, unlisted
+
+    def _is_here(self, place: _Place) -> bool:
+        return self._places.get(place.looker.follower.job_id, {}).get(place.looker) is place
+
+    def _carried(self) -> set[int]:
+        """The jobs that wait for the next sweep."""
+        return {
+            job_id
+            for job_id, places in self._places.items()
+            if any(place.looker.follower.is_carried for place in places.values())
+        }
+
+    def _arm_next(self) -> None:
+        first = self._queue[0][0] if self._queue else math.inf
+        at = min(first, self._sweep_at)
+        if at < math.inf and self._places:
+            self._arm(at)
+
+    def _started(self, work: Coroutine[Any, Any, None], job_id: int | None = None) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+
+        def end(task: asyncio.Task[None]) -> None:
+            # A task that is cancelled before it began has not said that it is over.
+            self._tasks.discard(task)
+            if self._sweeping is task:
+                self._sweeping = None
+            if job_id is not None and self._reading.get(job_id) is task:
+                del self._reading[job_id]
+
+        task.add_done_callback(end)
+        return task
+
+    # --- details -----------------------------------------------------------------------------------------
+
+    async def _looked_at(self, job_id: int) -> None:
+        """Reads a job's details for all who follow it."""
+        places = self._places.get(job_id, {})
+        interval = min((place.looker.follower.cadence.interval for place in places.values()), default=0.0)
+        asked = self._loop.time()
+
+        async def read() -> Job:
+            nonlocal asked
+            asked = self._loop.time()  # the gate may have kept it waiting
+            return await self._read_job(job_id)
+
+        try:
+            job = await self._gate.read(read, interval)
+        except CallError as failure:
+            self._reading.pop(job_id, None)
+            error, now = failure, self._loop.time()
+            self._tell(job_id, lambda follower: _failed(follower, error, now))
+        except BaseException as failure:
+            self._reading.pop(job_id, None)
+            for looker in list(self._places.get(job_id, ())):
+                looker.ended(failure)
+            if not isinstance(failure, Exception):
+                raise
+        else:
+            self._reading.pop(job_id, None)
+            now = self._loop.time()
+            self._tell(job_id, lambda follower: follower.saw(job, asked, now))
+
+    def _tell(self, job_id: int, tell: Callable[[Follower], Transition | None]) -> None:
+        for place in list(self._places.get(job_id, {}).values()):
+            try:
+                transition = tell(place.looker.follower)
+            except CallError as error:
+                place.looker.ended(error)
+                continue
+            self._told(place, transition)
+
+    def _told(self, place: _Place, transition: Transition | None) -> None:
+        looker = place.looker
+        if transition is not None:
+            looker.took(transition)
+        elif looker.follower.is_over:
+            looker.ended(None)
+        if self._is_here(place) and not looker.follower.is_over:
+            self._settle(place)
+
+    # --- sweeps ------------------------------------------------------------------------------------------
+
+    async def _swept_through(self, read_rows: ReadRows) -> None:
+        """Reads the whole listing for all, or goes on with it; a failure puts it off."""
+        try:
+            while self._places:
+                sweep = self._sweep or self._begun()
+                try:
+                    rows, asked = await self._page(sweep, read_rows)
+                except CallError as error:
+                    if not self._goes_on_after(error):
+                        return
+                    continue
+                self._take(sweep, Sighting(rows, asked, self._loop.time()))
+                if sweep.ended:
+                    self._over(sweep)
+                    return
+                if not self._is_cheaper(len(self._places)):
+                    self._by_details()
+                    return
+        except BaseException as error:
+            self._end_all(error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._sweeping = None
+
+    def _begun(self) -> Sweep:
+        self._swept += 1
+        self._sweep = Sweep(self._swept, self._dialect.limits.per_page)
+        return self._sweep
+
+    async def _page(self, sweep: Sweep, read_rows: ReadRows) -> tuple[Rows, float]:
+        asked = self._loop.time()
+
+        async def read() -> Rows:
+            nonlocal asked
+            asked = self._loop.time()
+            return await read_rows(sweep.page, sweep.per_page)
+
+        return await self._gate.read(read, self._cadence.interval), asked
+
+    def _take(self, sweep: Sweep, sighting: Sighting) -> None:
+        """Shows a page to all who follow one of its jobs."""
+        rows = sighting.rows
+        sweep.take(len(rows) + rows.skipped, rows.job_total_count)
+        self._pages, self._list_failures, self._refusals = sweep.pages, 0, 0
+        followed = [row for row, job_id in enumerate(rows.ids) if job_id in self._places]
+        if 2 * len(followed) < len(rows):
+            # Whoever follows one of its jobs keeps the page.
+            rows = rows.only(followed)
+            sighting, followed = attrs.evolve(sighting, rows=rows), list(range(len(followed)))
+        changed: list[tuple[_Place, int]] = []
+        for row in followed:
+            status, duration = rows.statuses[row], rows.durations[row]
+            for place in self._places[rows.ids[row]].values():
+                follower = place.looker.follower
+                follower.seen_in, follower.is_listed = sweep.number, True
+                if status == follower.status and duration >= follower.duration:
+                    follower.sighting, follower.row, follower.duration = sighting, row, duration
+                else:
+                    changed.append((place, row))
+        for place, row in changed:
+            self._saw(place, sighting, row)
+
+    def _saw(self, place: _Place, sighting: Sighting, row: int) -> None:
+        follower = place.looker.follower
+        try:
+            job = sighting.rows.job(row)
+        except DecodeError:
+            follower.look_now()
+            self._settle(place)
+            return
+        self._told(place, follower.saw(job, sighting.asked, sighting.at))
+
+    def _over(self, sweep: Sweep) -> None:
+        """A sweep is over: the jobs that it lacks are read by themselves, the others by the next one."""
+        self._sweep = None
+        now = self._loop.time()
+        everybody = [place for places in self._places.values() for place in places.values()]
+        absent = [place for place in everybody if place.looker.follower.is_absent_from(sweep.number)]
+        self._doubted = not self._doubted and len(absent) > max(_FEW_ABSENT, len(everybody) // 10)
+        self._sweep_at = now + CONFIRMS_AFTER if self._doubted else self._next_sweep(everybody, now)
+        if not self._doubted:
+            for place in absent:
+                place.looker.follower.was_not_listed()
+                self._settle(place)
+        self._arm_next()
+
+    def _next_sweep(self, places: Iterable[_Place], now: float) -> float:
+        intervals = [place.looker.follower.cadence.interval for place in places]
+        if not intervals:
+            return math.inf
+        return now + self._cadence.jittered(min(intervals), self._chance())
+
+    def _goes_on_after(self, error: CallError) -> bool:
+        """Whether to ask again at once, after a page that could not be read; else it is asked for later."""
+        narrower = None
+        if isinstance(error, BadRequestError) and wire.blames_a_parameter(error):
+            narrower = Ask().narrower(self._dialect.limits, error.message)
+        if narrower is not None:
+            self._dialect.learn(narrower)
+            self._sweep = None
+            return True
+        self._list_failures += 1
+        # Refused once, a token may have been revoked: that is no reason to end all watches. And one that
+        # was got just now is not renewed at once.
+        is_refusal = isinstance(error, AuthenticationError)
+        refusals, self._refusals = self._refusals, self._refusals + (is_refusal and error.not_retried is None)
+        is_permanent = retrying.is_permanent(error)
+        if (is_refusal and self._refusals > refusals > 0) or (is_permanent and not is_refusal):
+            if not isinstance(error, BadRequestError | NotFoundError | PermissionDeniedError):
+                self._end_all(error)
+                return False
+            self._list_refused = True  # the details may be allowed all the same
+        elif not retrying.is_outage(error) and self._list_failures >= _FAILURES_TO_GIVE_UP:
+            self._lists_after = self._loop.time() + _LISTS_AGAIN_AFTER
+        else:
+            self._report.failed(error)
+            self._sweep_at = self._loop.time() + self._cadence.after_failure(
+                self._chance(), error.retry_after
+            )
+            self._arm(self._sweep_at)
+            return False
+        self._report.failed(error)
+        self._by_details()
+        return False
+
+    def _by_details(self) -> None:
+        """Gives the sweep up: each job is read by itself, as soon as it is due."""
+        self._sweep, self._sweep_at = None, math.inf
+        for places in self._places.values():
+            for place in places.values():
+                self._settle(place)
+
+    def _end_all(self, error: BaseException) -> None:
+        for places in list(self._places.values()):
+            for looker in list(places):
+                looker.ended(error)
+
+
+def _failed(follower: Follower, error: CallError, now: float) -> Transition | None:
+    if isinstance(error, NotFoundError):
+        return follower.missed(error, now)
+    follower.failed(error, now)
+    return None
