@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from benchmarks import compare, importing, listing
+from benchmarks import compare, delay, importing, listing
 
 
 class Result(Protocol):
@@ -29,15 +29,16 @@ BENCHMARKS: Final[Mapping[str, Callable[..., Result]]] = {
     "listing": listing.run,
     "importing": importing.run,
     "compare": compare.run,
+    "delay": delay.run,
 }
-_TIMED: Final = ("listing", "importing")
+_REPEATED: Final = ("listing", "importing", "delay")
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", nargs="*", help=f"of {', '.join(BENCHMARKS)}; by default, all")
-    parser.add_argument("--runs", type=int, help="how often each thing is timed, instead of its default")
+    parser.add_argument("--runs", type=int, help="how often each thing is measured, instead of its default")
     arguments = parser.parse_args()
     if unknown := set(arguments.name) - set(BENCHMARKS):
         parser.error(
@@ -47,7 +48,7 @@ def main() -> None:
         parser.error("--runs must be at least 1")
     options = {} if arguments.runs is None else {"runs": arguments.runs}
     for name in arguments.name or BENCHMARKS:
-        report = BENCHMARKS[name](**(options if name in _TIMED else {}))
+        report = BENCHMARKS[name](**(options if name in _REPEATED else {}))
         print(report.table(), end="\n\n", flush=True)
         report.write()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def found(folder: Path, name: str, options: str) -> tuple[str, dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("name", "options", "rows"),
-    [("listing", "jobs=3000, runs=1", 10), ("importing", "runs=1", 2)],
+    [("listing", "jobs=3000, runs=1", 10), ("importing", "runs=1", 2), ("delay", "lives=40, runs=1", 24)],
 )
 def test_tells_each_ratio_with_its_verdict_and_writes_it_down(
     tmp_path: Path, name: str, options: str, rows: int
@@ -53,6 +54,44 @@ def test_tells_each_ratio_with_its_verdict_and_writes_it_down(
         )
         assert row["verdict"] == expected
         assert any(row["what"] in line and row["verdict"] in line for line in table.splitlines())
+
+
+def test_a_change_is_seen_in_half_the_time_that_as_many_even_looks_take(tmp_path: Path) -> None:
+    """The time is simulated and the chance is seeded, so that this holds on any machine."""
+    _, written = found(tmp_path, "delay", "lives=150, runs=2")
+
+    assert [row["verdict"] for row in written["rows"] if row["budget"] is not None] == ["met"]
+    for point in written["curve"]:
+        ours, fixed = point["vizwatch"], point["fixed"]
+        assert ours["requests"] == pytest.approx(fixed["requests"], rel=0.002)
+        assert fixed["interval"] <= ours["interval"]
+    for before, after in itertools.pairwise(written["curve"]):
+        for way in ("vizwatch", "fixed"):
+            assert before[way]["requests"] > after[way]["requests"]
+            assert before[way]["mean"] < after[way]["mean"]
+
+
+def simulated(code: str) -> Any:
+    """What the simulator of delays gives."""
+    return json.loads(run(f"import json\nfrom benchmarks import delay\n{code}\nprint(json.dumps(given))"))
+
+
+def test_even_looks_at_running_jobs_see_a_change_after_half_the_interval() -> None:
+    mean = simulated(
+        """lives = delay.drawn("running until somebody's stop", 2000, 1)\n"""
+        "given = delay.watched(lives, delay.fixed(20.0), 20.0).mean"
+    )
+    assert mean == pytest.approx(10.0 * (1 + 0.2**2 / 3), rel=0.03)
+
+
+def test_looks_that_are_leapt_over_are_counted() -> None:
+    leapt, taken = simulated(
+        "lives = delay.drawn('all lives', 30, 1)\n"
+        "given = [delay.watched(lives, delay.ours(60.0), 60.0).requests]\n"
+        "delay.Watch._leap = lambda self, at, pause: at\n"
+        "given += [delay.watched(lives, delay.ours(60.0), 60.0).requests]"
+    )
+    assert leapt == pytest.approx(taken, rel=0.005)
 
 
 def verdicts(table: str, written: dict[str, Any]) -> dict[str, str]:
@@ -103,4 +142,4 @@ def test_the_command_names_the_benchmarks_that_there_are() -> None:
     refused = subprocess.run(asked, cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
 
     assert refused.returncode == 2
-    assert "no benchmark is called nonesuch: there are listing, importing, compare" in refused.stderr
+    assert "no benchmark is called nonesuch: there are listing, importing, compare, delay" in refused.stderr

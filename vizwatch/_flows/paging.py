@@ -105,7 +105,7 @@ class _Pages:
             if left == 0 or (self._listing is not None and self._listing.ended):
                 raise StopAsyncIteration
             page = await self._next()
-        jobs = tuple(job for job in page.jobs if self._ask.is_found(job, self._limits))[:left]
+        jobs = self._ask.found(page.jobs, self._limits)[:left]
         self._given += len(jobs)
         return page if len(jobs) == len(page.jobs) else attrs.evolve(page, jobs=jobs)
 

@@ -1,25 +1,22 @@
 """Bytes to values: strictly and fast where an answer is as documented, tolerantly and with a path where not.
 
-A page is decoded by msgspec into rows of exactly the documented types, and each row's tuple becomes a
-:class:`Job`. Whatever msgspec refuses - numbers as strings, fields nobody documented, a failure, plain
-garbage - is decoded again by cattrs, which tolerates what the documents disagree on and names the place of
-what it cannot take. Both ways give the same values.
+A page is decoded by msgspec into rows of exactly the documented types, and each row becomes a :class:`Job`.
+Whatever msgspec refuses - numbers as strings, fields nobody documented, a failure, plain garbage - is decoded
+again by cattrs, which tolerates what the documents disagree on and names the place of what it cannot take.
+Both ways give the same values.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import starmap
-from typing import Annotated, Any, Final, NoReturn, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, NoReturn, TypeVar
 
 import attrs
-import cattrs
 import msgspec
-from cattrs.gen import make_dict_structure_fn
-from msgspec.structs import astuple
 
 from vizwatch._values.checks import MAX_JOB_ID
 from vizwatch._values.errors import ConfigError, DecodeError
@@ -29,6 +26,9 @@ from vizwatch._values.rows import NO_DURATION, Rows
 from vizwatch._values.secrets import hidden, secret
 from vizwatch._values.statuses import JobStatus
 from vizwatch._values.text import printable
+
+if TYPE_CHECKING:
+    import cattrs
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ def decode_page(body: bytes, page: int, *, skips_bad_rows: bool = False) -> JobP
     if envelope is None or not envelope.is_success:
         return _tolerant_page(_document(body), page, skips_bad_rows=skips_bad_rows)
     return JobPage(
-        tuple(_jobs(map(astuple, envelope.jobs))),
+        _jobs(envelope.jobs),
         page,
         envelope.job_total_count,
         envelope.job_count_limit,
@@ -56,35 +56,24 @@ def decode_page(body: bytes, page: int, *, skips_bad_rows: bool = False) -> JobP
 
 
 def decode_rows(body: bytes) -> Rows | Failure:
-    """The list envelope of a listing that is read again and again; rows that are no jobs are left out.
+    """The list envelope, of whose rows only identity, status and duration are read until a job is asked for.
 
-    Only what tells whether a job changed is decoded at once. Raises :class:`DecodeError`.
+    A row without them is left out and counted. Raises :class:`DecodeError` as :func:`decode_page` does.
     """
     try:
-        envelope = _BRIEF_PAGE.decode(body)
+        envelope = _ROWS.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         envelope = None
-    if envelope is not None and envelope.is_success:
-        briefs = envelope.jobs
-        return Rows(
-            array("q", [brief.job_id for brief in briefs]),
-            array("q", [brief.status for brief in briefs]),
-            array("q", [NO_DURATION if (ran := brief.duration) is None else ran for brief in briefs]),
-            envelope.job_total_count,
-            0,
-            _UndecodedPage(body),
-        )
-    page = _tolerant_page(_document(body), 1, skips_bad_rows=True)
-    if isinstance(page, Failure):
-        return page
-    jobs = page.jobs
+    if envelope is None or not envelope.is_success:
+        return _tolerant_rows(body)
+    rows = envelope.jobs
     return Rows(
-        array("q", [job.job_id for job in jobs]),
-        array("q", [int(job.status) for job in jobs]),
-        array("q", [NO_DURATION if job.duration is None else job.duration for job in jobs]),
-        page.job_total_count,
-        page.skipped,
-        _DecodedRows(jobs),
+        array("q", [row.job_id for row in rows]),
+        array("q", [row.status for row in rows]),
+        array("q", [NO_DURATION if row.duration is None else row.duration for row in rows]),
+        envelope.job_total_count,
+        0,
+        _WholeJobs(body, range(len(rows))),
     )
 
 
@@ -95,8 +84,7 @@ def decode_job(body: bytes) -> Job | Failure:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         details = None
     if details is not None and details.is_success:
-        *row, _is_success = astuple(details)
-        return next(_jobs([tuple(row)]))
+        return _jobs([details])[0]
     document = _document(body)
     return _failure_in(document, payload="job_id") or _structured(document, Job, "$")
 
@@ -155,13 +143,14 @@ class _Schedules(tuple[Schedule, ...]):
     __slots__ = ()
 
 
+_JobId = Annotated[int, msgspec.Meta(ge=0, le=MAX_JOB_ID)]
 _Long = Annotated[int, msgspec.Meta(ge=-MAX_JOB_ID, le=MAX_JOB_ID)]
 
 
 class _Row(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """The documented fields, in the order of :class:`Job`'s."""
 
-    job_id: Annotated[int, msgspec.Meta(ge=0, le=MAX_JOB_ID)]
+    job_id: _JobId
     status: JobStatus
     job_name: str | None = None
     create_time: _Long | None = None
@@ -179,104 +168,104 @@ class _Details(_Row, gc=False):
     is_success: bool = True
 
 
-class _Page(msgspec.Struct, forbid_unknown_fields=True):
-    jobs: list[_Row]
+class _Glance(msgspec.Struct, gc=False):
+    """What a poller looks at first; the other fields are skipped unread."""
+
+    job_id: _JobId
+    status: _Long
+    duration: _Long | None = None
+
+
+class _Page(msgspec.Struct, Generic[T]):
+    jobs: list[T]
     is_success: bool = True
     job_total_count: int | None = None
     job_count_limit: int | None = None
     quotas: int | None = None
 
 
+class _RawPage(msgspec.Struct):
+    jobs: msgspec.Raw
+
+
 # A frozen class sets each attribute through a slow path; a twin of the same layout that is open
 # while it is filled, and then becomes a Job, halves the time of decoding a page.
 _OpenJob: Final[Any] = attrs.make_class(
     "_OpenJob",
-    {field.name: attrs.field(default=field.default) for field in attrs.fields(Job)},
+    [field.name for field in attrs.fields(Job)],
     slots=True,
     weakref_slot=False,
     eq=False,
+    init=False,
 )
 
 
-def _jobs(rows: Iterable[tuple[Any, ...]]) -> Iterator[Job]:
-    for job in starmap(_OpenJob, rows):
+def _jobs(rows: Sequence[_Row]) -> tuple[Job, ...]:
+    # All are made before one is filled, and each field has its statement: a call for each job costs as much.
+    jobs = tuple([_OpenJob() for _ in rows])
+    for job, row in zip(jobs, rows, strict=True):
+        job.job_id = row.job_id
+        job.status = row.status
+        job.job_name = row.job_name
+        job.create_time = row.create_time
+        job.duration = row.duration
+        job.job_desc = row.job_desc
+        job.job_type = row.job_type
+        job.service_url = row.service_url
+        job.train_url = row.train_url
+        job.resource_id = row.resource_id
+        job.remaining_duration = row.remaining_duration
+        job.schedule = row.schedule
+        job.extra = None
         job.__class__ = Job
-        yield job
-
-
-class _Brief(msgspec.Struct, gc=False):
-    """What tells whether a job changed; the rest of a row is skipped."""
-
-    job_id: Annotated[int, msgspec.Meta(ge=0, le=MAX_JOB_ID)]
-    status: _Long
-    duration: _Long | None = None
-
-
-class _BriefPage(msgspec.Struct):
-    jobs: list[_Brief]
-    is_success: bool = True
-    job_total_count: int | None = None
-
-
-class _RawPage(msgspec.Struct):
-    jobs: list[msgspec.Raw]
-
-
-@attrs.frozen(eq=False)
-class _DecodedRows:
-    _jobs: Sequence[Job]
-
-    def job(self, index: int) -> Job:
-        return self._jobs[index]
-
-    def only(self, indices: Sequence[int]) -> _DecodedRows:
-        return _DecodedRows([self._jobs[index] for index in indices])
-
-
-@attrs.frozen(eq=False)
-class _UndecodedRows:
-    _rows: Sequence[msgspec.Raw | bytes]
-
-    def job(self, index: int) -> Job:
-        row = self._rows[index]
-        try:
-            return next(_jobs([astuple(_ROW.decode(row))]))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return _structured(_document(bytes(row)), Job, f"$.jobs[{index}]")
-
-    def only(self, indices: Sequence[int]) -> _UndecodedRows:
-        return _UndecodedRows([bytes(self._rows[index]) for index in indices])
-
-
-@attrs.define(eq=False)
-class _UndecodedPage:
-    """A page's bytes; its rows are told apart once one of them is asked for."""
-
-    _body: bytes
-    _rows: _UndecodedRows | None = None
-
-    def job(self, index: int) -> Job:
-        return self._parted().job(index)
-
-    def only(self, indices: Sequence[int]) -> _UndecodedRows:
-        return self._parted().only(indices)
-
-    def _parted(self) -> _UndecodedRows:
-        if self._rows is None:
-            self._rows = _UndecodedRows(_RAW_PAGE.decode(self._body).jobs)
-        return self._rows
+    return jobs
 
 
 def _decode_schedule(_type: type, value: object) -> _Schedules:
     return _Schedules(_schedules(value))
 
 
-_PAGE: Final = msgspec.json.Decoder(_Page, dec_hook=_decode_schedule)
-_BRIEF_PAGE: Final = msgspec.json.Decoder(_BriefPage)
-_RAW_PAGE: Final = msgspec.json.Decoder(_RawPage)
+_PAGE: Final = msgspec.json.Decoder(_Page[_Row], dec_hook=_decode_schedule)
+_ROWS: Final = msgspec.json.Decoder(_Page[_Glance])
 _ROW: Final = msgspec.json.Decoder(_Row, dec_hook=_decode_schedule)
+_RAW_PAGE: Final = msgspec.json.Decoder(_RawPage)
+_RAW_ROWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _DETAILS: Final = msgspec.json.Decoder(_Details, dec_hook=_decode_schedule)
 _ANY: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+@attrs.define(eq=False)
+class _WholeJobs:
+    """The jobs of a page, decoded one by one out of its bytes."""
+
+    _text: bytes
+    """The answer, until a job is asked for; then the array in it."""
+    _places: Sequence[int]
+    """Which of the array's rows are jobs."""
+    _starts: array[int] | None = attrs.field(default=None, init=False)
+    """Where each row begins, in a number each: as many views of bytes would weigh a fifth of the answer."""
+
+    def __call__(self, index: int) -> Job:
+        place = self._places[index]
+        starts = self._find_starts() if self._starts is None else self._starts
+        row = self._text[starts[place] : starts[place + 1]].rstrip(b", \t\r\n]")
+        try:
+            return _jobs([_ROW.decode(row)])[0]
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            path = f"$.jobs[{place}]"
+            return _structured(_document(row, path), Job, path)
+
+    def _find_starts(self) -> array[int]:
+        text = bytes(_RAW_PAGE.decode(self._text).jobs)
+        starts, end = array("q"), 1
+        for raw in _RAW_ROWS.decode(text):
+            row = memoryview(raw)
+            # Between two rows stand a comma and spaces, none of which begins a row.
+            starts.append(text.index(row[0], end))
+            end = starts[-1] + len(row)
+        starts.append(len(text))
+        self._text, self._starts = text, starts
+        return starts
 
 
 # --- whatever else: cattrs ------------------------------------------------------------------------------
@@ -291,14 +280,16 @@ _KNOWN: Final = {field.name for field in attrs.fields(Job)} - {"extra"} | {
 }
 
 
-def _document(body: bytes) -> dict[str, Any]:
+def _document(body: bytes, path: str = "$") -> dict[str, Any]:
     try:
         return _ANY.decode(body)
     except RecursionError:
-        raise DecodeError("the JSON is nested too deeply") from None
+        raise DecodeError("the JSON is nested too deeply", path=path) from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        reason, _, path = str(error).partition(" - at `")
-        raise DecodeError(printable(f"not this API's JSON: {reason}"), path=path.rstrip("`") or "$") from None
+        reason, _, place = str(error).partition(" - at `$")
+        raise DecodeError(
+            printable(f"not this API's JSON: {reason}"), path=path + place.rstrip("`")
+        ) from None
 
 
 def _integer(value: object, _type: object = None) -> int:
@@ -348,25 +339,31 @@ def _refuse(expected: str, value: object) -> NoReturn:
     raise ValueError(f"expected {expected}, got {shown}")
 
 
-def _tolerant_job(row: object, _type: object = None) -> Job:
+@functools.cache
+def _converter() -> cattrs.Converter:
+    import cattrs  # noqa: PLC0415 - slow to import, and not needed while answers are as documented
+    from cattrs.gen import make_dict_structure_fn  # noqa: PLC0415 - as above
+
+    converter = cattrs.Converter()
+    converter.register_structure_hook(int, _integer)
+    converter.register_structure_hook(str, _string)
+    converter.register_structure_hook(JobStatus, lambda value, _type: JobStatus(_integer(value)))
+    structure_fields = make_dict_structure_fn(
+        Job,
+        converter,
+        job_id=cattrs.override(struct_hook=_job_id),
+        schedule=cattrs.override(struct_hook=_schedules),
+        extra=cattrs.override(struct_hook=lambda value, _type: value),
+    )
+    converter.register_structure_hook(Job, lambda row, _type: structure_fields(_with_extra(row), Job))
+    return converter
+
+
+def _with_extra(row: object) -> dict[str, Any]:
     if not isinstance(row, dict):
         _refuse("an object", row)
     extra = {name: value for name, value in row.items() if name not in _KNOWN}
-    return _structure_fields({**row, "extra": extra or None}, Job)
-
-
-_TOLERANT: Final = cattrs.Converter()
-_TOLERANT.register_structure_hook(int, _integer)
-_TOLERANT.register_structure_hook(str, _string)
-_TOLERANT.register_structure_hook(JobStatus, lambda value, _type: JobStatus(_integer(value)))
-_structure_fields: Final = make_dict_structure_fn(
-    Job,
-    _TOLERANT,
-    job_id=cattrs.override(struct_hook=_job_id),
-    schedule=cattrs.override(struct_hook=_schedules),
-    extra=cattrs.override(struct_hook=lambda value, _type: value),
-)
-_TOLERANT.register_structure_hook(Job, _tolerant_job)
+    return {**row, "extra": extra or None}
 
 
 @attrs.frozen
@@ -399,6 +396,23 @@ def _tolerant_page(document: dict[str, Any], page: int, *, skips_bad_rows: bool 
     )
 
 
+def _tolerant_rows(body: bytes) -> Rows | Failure:
+    document = _document(body)
+    page = _tolerant_page(document, 1, skips_bad_rows=True)
+    if isinstance(page, Failure):
+        return page
+    rows = document["jobs"] or ()
+    places = [place for place, row in enumerate(rows) if not page.skipped or _is_job(row)]
+    return Rows(
+        array("q", [job.job_id for job in page.jobs]),
+        array("q", [job.status for job in page.jobs]),
+        array("q", [NO_DURATION if job.duration is None else job.duration for job in page.jobs]),
+        page.job_total_count,
+        page.skipped,
+        _WholeJobs(body, array("q", places)),
+    )
+
+
 def _is_job(row: object) -> bool:
     try:
         _structured(row, Job, "$")
@@ -408,15 +422,18 @@ def _is_job(row: object) -> bool:
 
 
 def _structured(document: object, kind: type[T], path: str) -> T:
+    converter = _converter()
     try:
-        return _TOLERANT.structure(document, kind)
-    except (cattrs.BaseValidationError, KeyError, ValueError) as error:
+        return converter.structure(document, kind)
+    except (ExceptionGroup, KeyError, ValueError) as error:
         place, reason = _first(error, path)
         raise DecodeError(printable(reason), path=printable(place)) from None
 
 
 def _first(error: BaseException, path: str) -> tuple[str, str]:
     """The place and the reason of the first thing that cattrs refused."""
+    import cattrs  # noqa: PLC0415 - as above
+
     if isinstance(error, cattrs.BaseValidationError):
         inner = error.exceptions[0]
         for note in getattr(inner, "__notes__", ()):

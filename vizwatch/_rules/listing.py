@@ -76,11 +76,12 @@ class Ask:
             return self.page
         return (self.page - 1) * (Limits().per_page // limits.per_page) + 1
 
-    def is_found(self, job: Job, limits: Limits) -> bool:
-        """Whether a job has all of the text that is searched for, if the service was asked for its start."""
+    def found(self, jobs: tuple[Job, ...], limits: Limits) -> tuple[Job, ...]:
+        """The jobs that have all of the text searched for, if the service was asked for its start alone."""
         if len(self.search_content) <= limits.search_content:
-            return True
-        return self.search_content.casefold() in (job.job_name or "").casefold()
+            return jobs
+        text = self.search_content.casefold()
+        return tuple([job for job in jobs if text in (job.job_name or "").casefold()])
 
 
 _BARREN_PAGES_TO_END: Final = 2

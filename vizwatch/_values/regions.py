@@ -5,7 +5,6 @@ Source: the regions of the vendor's SDK, and the endpoints page of Open Telekom 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -70,6 +69,8 @@ def region(parameter: str, name: str) -> Region:
         return REGIONS[name]
     if len(name) > _LONGEST:
         raise ConfigError(f"{parameter} must be a region's name, such as eu-de, not {len(name)} characters")
+    import difflib  # noqa: PLC0415 - for an error alone
+
     close = difflib.get_close_matches(name.lower(), REGIONS, n=3)
     known = ", ".join([*close, *(one for one in REGIONS if one not in close)])
     raise checks.refused(parameter, name, f"a known region ({known})")

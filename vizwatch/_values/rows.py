@@ -1,56 +1,65 @@
-"""The rows of one page of a listing, as columns, for who reads the same listing again and again."""
+"""One page of a listing for whoever looks at identity and status first."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import attrs
 
+from vizwatch._values.errors import DecodeError
 from vizwatch._values.models import Job
 
 NO_DURATION: Final = -(2**63)
-"""In a column of durations: none was given."""
-
-
-class JobSource(Protocol):
-    """What the whole jobs of a page come from, when they are asked for."""
-
-    def job(self, index: int) -> Job:
-        """The job in that row."""
-        ...
-
-    def only(self, indices: Sequence[int]) -> JobSource:
-        """A source that keeps no more than these rows."""
-        ...
+"""What stands in :attr:`Rows.durations` for a job without one; no answer's number can be it."""
 
 
 @attrs.frozen(eq=False)
 class Rows:
-    """The rows of one page, in its order: at once what tells whether a job changed, the rest when asked."""
+    """The columns of one page, in its order, and each whole :class:`Job` once it is asked for.
+
+    It holds the answer's bytes and no object for a row: a million rows weigh hardly more than their answers.
+    """
 
     ids: array[int]
     statuses: array[int]
-    """Their numbers."""
+    """The statuses' numbers."""
     durations: array[int]
     """In milliseconds; :data:`NO_DURATION` where there is none."""
     job_total_count: int | None
+    """How many jobs the service says the listing has: a hint, never relied on alone."""
     skipped: int
-    """How many rows of the page were left out, since they are no jobs."""
-    _source: JobSource
+    """How many rows were left out since they are no jobs."""
+    _job: Callable[[int], Job]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def job(self, index: int) -> Job:
-        """The whole job in that row; raises :class:`DecodeError` where the rest of the row is none."""
-        return self._source.job(index)
+        """The whole job; raises :class:`DecodeError` where a field is wrong that was not looked at before."""
+        return self._job(index)
 
     def only(self, indices: Sequence[int]) -> Rows:
-        """These rows alone, which keep no more of the answer."""
+        """A copy with only these rows, which keeps nothing else of the answer."""
+        kept = [self._job_or_fault(index) for index in indices]
+
+        def job(index: int) -> Job:
+            one = kept[index]
+            if isinstance(one, Job):
+                return one
+            reason, path = one
+            raise DecodeError(reason, path=path)
+
         ids, statuses, durations = (
             array("q", [column[index] for index in indices])
             for column in (self.ids, self.statuses, self.durations)
         )
-        return Rows(ids, statuses, durations, self.job_total_count, self.skipped, self._source.only(indices))
+        return attrs.evolve(self, ids=ids, statuses=statuses, durations=durations, job=job)
+
+    def _job_or_fault(self, index: int) -> Job | tuple[str, str]:
+        try:
+            return self._job(index)
+        except DecodeError as error:
+            # Not the error itself: by its traceback it would keep the whole answer.
+            return error.reason, error.path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import unicodedata
@@ -56,6 +55,8 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
 
 
 def _forms(secret: str) -> set[str]:
+    import html  # noqa: PLC0415 - for an error alone, and its entities are many
+
     forms = {secret, html.escape(secret), quote(secret), quote(secret, safe=""), quote_plus(secret)}
     for is_ascii in (True, False):
         once = json.dumps(secret, ensure_ascii=is_ascii)[1:-1]

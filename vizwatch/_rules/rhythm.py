@@ -1,0 +1,90 @@
+"""How long to leave a job alone: the longer nothing has happened to it, the longer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from vizwatch._values.models import Job
+from vizwatch._values.statuses import JobStatus
+
+_OF_PASSING: Final = 0.1
+"""The pause as a share of the age, where a change is expected: of a passing status, a write, a due stop."""
+_OF_RUNNING: Final = 0.5
+"""The same of a status that may last for days."""
+_OF_UNKNOWN: Final = 1 / 3
+"""The pause as a share of the interval, for a passing status of which nothing tells the age.
+
+What was already there has mostly been there for long, and many watches may begin together.
+"""
+_TO_STOP: Final = 0.5
+"""The pause as a share of the time until a stop is due: not past it with any jitter, which is below 1."""
+_SHORTEST: Final = 1 / 15
+_HOUR: Final = 3600.0
+
+
+def shortest_of(interval: float, least: float) -> float:
+    """The shortest pause to take with an interval, in seconds; `least` is what must always be kept to.
+
+    It grows with the interval: who asks for fewer requests gets fewer in a job's first moments, too.
+    """
+    return min(interval, max(least, _SHORTEST * interval))
+
+
+def pause(
+    job: Job,
+    *,
+    interval: float,
+    shortest: float,
+    since_change: float | None,
+    since_write: float | None = None,
+) -> float:
+    """The pause before the next look at a job, in seconds before jitter, from `shortest` to `interval`.
+
+    A status that has lasted long will mostly last long, so the pause is a share of its age: a small one for
+    a passing status, a larger one for a running job, and the whole interval at once for an ended one. A
+    write of this client's is looked after like a status that is as old as the write.
+
+    An automatic stop is known ahead, by `schedule` and `duration`. No pause goes past the time when it is
+    due, unless by `shortest`; once it is overdue, the job is looked at as if it were in a passing status of
+    that age. `remaining_duration` is not used: no document tells its unit, and a wrong guess would be either
+    useless or a look a second for hours.
+
+    Args:
+        job: The job as just read.
+        interval: The longest pause.
+        shortest: The shortest pause; not above `interval`.
+        since_change: Seconds since this status was first seen; `None` where it was there at the first look.
+            Then a running job's age is its `duration`, and any other's unknown.
+        since_write: Seconds since this client created, stopped, restarted or deleted the job, if it did.
+    """
+    wanted = _by_status(job, interval, since_change)
+    if since_write is not None:
+        wanted = min(wanted, _OF_PASSING * since_write)
+    due = _due_in(job)
+    if due is not None:
+        wanted = min(wanted, _TO_STOP * due if due > 0 else _OF_PASSING * -due)
+    return max(shortest, min(interval, wanted))
+
+
+def _by_status(job: Job, interval: float, age: float | None) -> float:
+    if job.status.is_terminal:
+        return interval
+    if job.status is JobStatus.RUNNING:
+        # A service that always says 0 must not be asked once a second for that.
+        if age is None and job.duration is not None and job.duration > 0:
+            age = job.duration / 1000
+        return interval if age is None else _OF_RUNNING * age
+    return _OF_UNKNOWN * interval if age is None else _OF_PASSING * age
+
+
+def _due_in(job: Job) -> float | None:
+    """In how many seconds a running job's automatic stop is due, below 0 once it is overdue."""
+    if job.status is not JobStatus.RUNNING or job.duration is None:
+        return None
+    hours = [
+        one.duration
+        for one in job.schedule
+        # No document says what 0 hours mean; they are taken as no automatic stop.
+        if one.type == "stop" and one.time_unit == "HOURS" and one.duration
+    ]
+    return min(hours) * _HOUR - job.duration / 1000 if hours else None
