@@ -341,7 +341,7 @@ class Client:
             lambda job_id: self._read(job_id, is_patient=True),
             read_rows,
             self._dialect,
-            self._project.loop,
+            self._project.check_loop,
         )
 
     async def _read_rows(self, page: int, per_page: int) -> Rows:

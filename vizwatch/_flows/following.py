@@ -11,11 +11,10 @@ import attrs
 
 from vizwatch._rules import retrying
 from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Doubt
-from vizwatch._rules.sweeping import Sighting
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.errors import AuthenticationError, CallError, DecodeError, NotFoundError
 from vizwatch._values.models import Job, Transition
-from vizwatch._values.rows import NO_DURATION
+from vizwatch._values.rows import NO_DURATION, Sighting
 from vizwatch._values.statuses import JobStatus
 from vizwatch._world.report import Report
 

@@ -13,30 +13,30 @@ import heapq
 import itertools
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 import attrs
 
 from vizwatch._flows.following import Clock, Follower
 from vizwatch._rules import retrying, wire
 from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence
-from vizwatch._rules.listing import Ask, Dialect
-from vizwatch._rules.sweeping import Sighting, Sweep, is_sweep_cheaper
+from vizwatch._rules.listing import Ask, Dialect, Sweep, is_sweep_cheaper
 from vizwatch._values.errors import (
     AuthenticationError,
     BadRequestError,
     CallError,
-    ConfigError,
     DecodeError,
     NotFoundError,
     PermissionDeniedError,
 )
 from vizwatch._values.models import Job, Transition
-from vizwatch._values.rows import Rows
+from vizwatch._values.rows import Rows, Sighting
 from vizwatch._world.gate import Gate
 from vizwatch._world.line import to_its_end
 from vizwatch._world.report import Report
 
+T = TypeVar("T")
+P = ParamSpec("P")
 ReadJob = Callable[[int], Awaitable[Job]]
 """Reads a job's details."""
 ReadRows = Callable[[int, int], Awaitable[Rows]]
@@ -46,6 +46,8 @@ _FEW_ABSENT: Final = 3
 _SMALL: Final = 64
 _FAILURES_TO_GIVE_UP: Final = 3
 _LISTS_AGAIN_AFTER: Final = 300.0
+_OF_THE_LISTING: Final = (BadRequestError, NotFoundError, PermissionDeniedError)
+"""Refusals of the listing that may not hold for the details."""
 
 
 class Looker(Protocol):
@@ -57,8 +59,8 @@ class Looker(Protocol):
         """The job has changed."""
         ...
 
-    def ended(self, error: BaseException | None) -> None:
-        """There will be no more: with an error, or after the last transition."""
+    def ended(self, error: BaseException) -> None:
+        """There will be no more."""
         ...
 
 
@@ -82,7 +84,7 @@ class Poller:
         read_job: Reads one job.
         read_rows: Reads one page of the listing; ``None`` for a poller that never lists.
         dialect: What the service allows.
-        loop: The event loop that it reads in; by default the running one.
+        check_loop: Raises in another event loop than the one to read in.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class Poller:
         read_job: ReadJob,
         read_rows: ReadRows | None = None,
         dialect: Dialect | None = None,
-        loop: asyncio.AbstractEventLoop | None = None,
+        check_loop: Callable[[], None] | None = None,
     ) -> None:
         self._gate = gate
         self._report = report
@@ -103,13 +105,12 @@ class Poller:
         self._read_job = read_job
         self._read_rows = read_rows
         self._dialect = dialect or Dialect()
-        self._loop = loop or asyncio.get_running_loop()
+        self._check_loop = check_loop
         self._places: dict[int, dict[Looker, _Place]] = {}
         self._queue: list[tuple[float, int, _Place]] = []
         self._numbers = itertools.count(1)
         self._timer: asyncio.Handle | None = None
         self._timer_at = math.inf
-        self._tasks: set[asyncio.Task[None]] = set()
         self._reading: dict[int, asyncio.Task[None]] = {}
         """The reads of details under way."""
         self._sweep: Sweep | None = None
@@ -123,19 +124,19 @@ class Poller:
         self._doubted = False
         """Whether the last sweep lacked so many jobs that it was not believed."""
         self._list_failures = 0
-        self._list_refused = False
         self._refusals = 0
         self._lists_after = -math.inf
+        """When to try the listing again, if it failed for long; never, if it is refused."""
 
     # --- who follows -------------------------------------------------------------------------------------
 
     def join(self, looker: Looker) -> None:
         """Looks at the looker's job from now on, when its follower says so."""
-        if asyncio.get_running_loop() is not self._loop:
-            raise ConfigError("the client was opened in another event loop: open one in each loop")
+        if self._check_loop is not None:
+            self._check_loop()
         follower = looker.follower
         if self._clock is None or not self._places:
-            self._clock = Clock.started(self._loop.time())
+            self._clock = Clock.started(_now())
         follower.clock = follower.clock or self._clock
         place = _Place(looker)
         self._places.setdefault(follower.job_id, {})[looker] = place
@@ -167,7 +168,7 @@ class Poller:
     async def aclose(self) -> None:
         """Ends the reads under way."""
         self._disarm()
-        tasks = list(self._tasks)
+        tasks = [*self._reading.values()] + ([] if self._sweeping is None else [self._sweeping])
         for task in tasks:
             task.cancel()
         if tasks:
@@ -175,14 +176,10 @@ class Poller:
 
     # --- when to look ------------------------------------------------------------------------------------
 
-    @property
-    def _lists(self) -> bool:
-        return self._read_rows is not None and not self._list_refused
-
     def _settle(self, place: _Place) -> None:
         """Sees to it that the job is looked at when it wants to be."""
         follower = place.looker.follower
-        at = follower.next_look(self._loop.time())
+        at = follower.next_look(_now())
         if self._is_carried(follower):
             self._sweep_at = min(self._sweep_at, at)
             self._arm(self._sweep_at)
@@ -197,7 +194,7 @@ class Poller:
         return follower.is_carried and self._is_cheaper(len(self._places))
 
     def _is_cheaper(self, due: int) -> bool:
-        may_list = self._lists and self._loop.time() >= self._lists_after
+        may_list = self._read_rows is not None and _now() >= self._lists_after
         return may_list and is_sweep_cheaper(due, len(self._places), self._pages)
 
     def _arm(self, at: float) -> None:
@@ -206,10 +203,11 @@ class Poller:
         self._disarm()
         self._timer_at = at
         context = contextvars.copy_context() if self._read_rows is None else contextvars.Context()
-        if at <= self._loop.time():
-            self._timer = self._loop.call_soon(self._wake, at, context=context)
+        loop = asyncio.get_running_loop()
+        if at <= loop.time():
+            self._timer = loop.call_soon(self._wake, at, context=context)
         else:
-            self._timer = self._loop.call_at(at, self._wake, at, context=context)
+            self._timer = loop.call_at(at, self._wake, at, context=context)
 
     def _disarm(self) -> None:
         self._timer_at = math.inf
@@ -219,7 +217,7 @@ class Poller:
 
     def _wake(self, at: float) -> None:
         self._timer, self._timer_at = None, math.inf
-        now = max(self._loop.time(), at)
+        now = max(_now(), at)
         listed, unlisted = self._due(now)
         is_due = self._sweep_at <= now
         if is_due:
@@ -251,16 +249,16 @@ class Poller:
             (listed if follower.is_listed else unlisted).add(follower.job_id)
         return listed, unlisted
 
+    def _everybody(self) -> list[_Place]:
+        return [place for places in self._places.values() for place in places.values()]
+
     def _is_here(self, place: _Place) -> bool:
         return self._places.get(place.looker.follower.job_id, {}).get(place.looker) is place
 
     def _carried(self) -> set[int]:
         """The jobs that wait for the next sweep."""
-        return {
-            job_id
-            for job_id, places in self._places.items()
-            if any(place.looker.follower.is_carried for place in places.values())
-        }
+        followers = [place.looker.follower for place in self._everybody()]
+        return {follower.job_id for follower in followers if follower.is_carried}
 
     def _arm_next(self) -> None:
         first = self._queue[0][0] if self._queue else math.inf
@@ -270,11 +268,9 @@ class Poller:
 
     def _started(self, work: Coroutine[Any, Any, None], job_id: int | None = None) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
-        self._tasks.add(task)
 
         def end(task: asyncio.Task[None]) -> None:
             # A task that is cancelled before it began has not said that it is over.
-            self._tasks.discard(task)
             if self._sweeping is task:
                 self._sweeping = None
             if job_id is not None and self._reading.get(job_id) is task:
@@ -287,31 +283,37 @@ class Poller:
 
     async def _looked_at(self, job_id: int) -> None:
         """Reads a job's details for all who follow it."""
-        places = self._places.get(job_id, {})
-        interval = min((place.looker.follower.cadence.interval for place in places.values()), default=0.0)
-        asked = self._loop.time()
-
-        async def read() -> Job:
-            nonlocal asked
-            asked = self._loop.time()  # the gate may have kept it waiting
-            return await self._read_job(job_id)
-
+        interval = _shortest_interval(self._places.get(job_id, {}).values(), default=0.0)
+        failure: CallError | None = None
         try:
-            job = await self._gate.read(read, interval)
-        except CallError as failure:
-            self._reading.pop(job_id, None)
-            error, now = failure, self._loop.time()
-            self._tell(job_id, lambda follower: _failed(follower, error, now))
-        except BaseException as failure:
+            job, asked = await self._read(interval, self._read_job, job_id)
+        except CallError as error:
+            failure = error
+        except BaseException as error:
             self._reading.pop(job_id, None)
             for looker in list(self._places.get(job_id, ())):
-                looker.ended(failure)
-            if not isinstance(failure, Exception):
+                looker.ended(error)
+            if not isinstance(error, Exception):
                 raise
-        else:
-            self._reading.pop(job_id, None)
-            now = self._loop.time()
+            return
+        # Before anyone is told: who is told may want the next read at once.
+        self._reading.pop(job_id, None)
+        now = _now()
+        if failure is None:
             self._tell(job_id, lambda follower: follower.saw(job, asked, now))
+        else:
+            self._tell(job_id, lambda follower: _failed(follower, failure, now))
+
+    async def _read(
+        self, interval: float, read: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[T, float]:
+        """What a read gives, and when it was begun: the gate may have kept it waiting."""
+
+        async def begun() -> tuple[T, float]:
+            asked = _now()
+            return await read(*args, **kwargs), asked
+
+        return await self._gate.read(begun, interval)
 
     def _tell(self, job_id: int, tell: Callable[[Follower], Transition | None]) -> None:
         for place in list(self._places.get(job_id, {}).values()):
@@ -326,8 +328,6 @@ class Poller:
         looker = place.looker
         if transition is not None:
             looker.took(transition)
-        elif looker.follower.is_over:
-            looker.ended(None)
         if self._is_here(place) and not looker.follower.is_over:
             self._settle(place)
 
@@ -339,12 +339,14 @@ class Poller:
             while self._places:
                 sweep = self._sweep or self._begun()
                 try:
-                    rows, asked = await self._page(sweep, read_rows)
+                    rows, asked = await self._read(
+                        self._cadence.interval, read_rows, sweep.page, sweep.per_page
+                    )
                 except CallError as error:
                     if not self._goes_on_after(error):
                         return
                     continue
-                self._take(sweep, Sighting(rows, asked, self._loop.time()))
+                self._take(sweep, Sighting(rows, asked, _now()))
                 if sweep.ended:
                     self._over(sweep)
                     return
@@ -362,16 +364,6 @@ class Poller:
         self._swept += 1
         self._sweep = Sweep(self._swept, self._dialect.limits.per_page)
         return self._sweep
-
-    async def _page(self, sweep: Sweep, read_rows: ReadRows) -> tuple[Rows, float]:
-        asked = self._loop.time()
-
-        async def read() -> Rows:
-            nonlocal asked
-            asked = self._loop.time()
-            return await read_rows(sweep.page, sweep.per_page)
-
-        return await self._gate.read(read, self._cadence.interval), asked
 
     def _take(self, sweep: Sweep, sighting: Sighting) -> None:
         """Shows a page to all who follow one of its jobs."""
@@ -409,22 +401,16 @@ class Poller:
     def _over(self, sweep: Sweep) -> None:
         """A sweep is over: the jobs that it lacks are read by themselves, the others by the next one."""
         self._sweep = None
-        now = self._loop.time()
-        everybody = [place for places in self._places.values() for place in places.values()]
+        everybody = self._everybody()
         absent = [place for place in everybody if place.looker.follower.is_absent_from(sweep.number)]
         self._doubted = not self._doubted and len(absent) > max(_FEW_ABSENT, len(everybody) // 10)
-        self._sweep_at = now + CONFIRMS_AFTER if self._doubted else self._next_sweep(everybody, now)
+        jittered = self._cadence.jittered(_shortest_interval(everybody, default=math.inf), self._chance())
+        self._sweep_at = _now() + (CONFIRMS_AFTER if self._doubted else jittered)
         if not self._doubted:
             for place in absent:
                 place.looker.follower.was_not_listed()
                 self._settle(place)
         self._arm_next()
-
-    def _next_sweep(self, places: Iterable[_Place], now: float) -> float:
-        intervals = [place.looker.follower.cadence.interval for place in places]
-        if not intervals:
-            return math.inf
-        return now + self._cadence.jittered(min(intervals), self._chance())
 
     def _goes_on_after(self, error: CallError) -> bool:
         """Whether to ask again at once, after a page that could not be read; else it is asked for later."""
@@ -440,36 +426,39 @@ class Poller:
         # was got just now is not renewed at once.
         is_refusal = isinstance(error, AuthenticationError)
         refusals, self._refusals = self._refusals, self._refusals + (is_refusal and error.not_retried is None)
-        is_permanent = retrying.is_permanent(error)
-        if (is_refusal and self._refusals > refusals > 0) or (is_permanent and not is_refusal):
-            if not isinstance(error, BadRequestError | NotFoundError | PermissionDeniedError):
-                self._end_all(error)
-                return False
-            self._list_refused = True  # the details may be allowed all the same
-        elif not retrying.is_outage(error) and self._list_failures >= _FAILURES_TO_GIVE_UP:
-            self._lists_after = self._loop.time() + _LISTS_AGAIN_AFTER
-        else:
-            self._report.failed(error)
-            self._sweep_at = self._loop.time() + self._cadence.after_failure(
-                self._chance(), error.retry_after
-            )
-            self._arm(self._sweep_at)
+        is_permanent = self._refusals > refusals > 0 if is_refusal else retrying.is_permanent(error)
+        if is_permanent and not isinstance(error, _OF_THE_LISTING):
+            self._end_all(error)
             return False
         self._report.failed(error)
-        self._by_details()
+        if is_permanent:
+            self._lists_after = math.inf
+            self._by_details()
+        elif not retrying.is_outage(error) and self._list_failures >= _FAILURES_TO_GIVE_UP:
+            self._lists_after = _now() + _LISTS_AGAIN_AFTER
+            self._by_details()
+        else:
+            self._sweep_at = _now() + self._cadence.after_failure(self._chance(), error.retry_after)
+            self._arm(self._sweep_at)
         return False
 
     def _by_details(self) -> None:
         """Gives the sweep up: each job is read by itself, as soon as it is due."""
         self._sweep, self._sweep_at = None, math.inf
-        for places in self._places.values():
-            for place in places.values():
-                self._settle(place)
+        for place in self._everybody():
+            self._settle(place)
 
     def _end_all(self, error: BaseException) -> None:
-        for places in list(self._places.values()):
-            for looker in list(places):
-                looker.ended(error)
+        for place in self._everybody():
+            place.looker.ended(error)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _shortest_interval(places: Iterable[_Place], *, default: float) -> float:
+    return min((place.looker.follower.cadence.interval for place in places), default=default)
 
 
 def _failed(follower: Follower, error: CallError, now: float) -> Transition | None:

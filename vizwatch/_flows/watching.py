@@ -144,16 +144,14 @@ class Watch:
         """The poller says that the job has changed."""
         self._answer(transition)
 
-    def ended(self, error: BaseException | None) -> None:
+    def ended(self, error: BaseException) -> None:
         """The poller says that there will be no more."""
-        self._poller.leave(self)
-        if self._waiting is not None and not self._waiting.done():
-            if error is None:
-                self._waiting.set_result(None)
-            elif isinstance(error, asyncio.CancelledError):
-                self._waiting.cancel()
-            else:
-                self._waiting.set_exception(error)
+        waiting = self._waiting
+        if waiting is not None and isinstance(error, asyncio.CancelledError):
+            waiting.cancel()
+        elif waiting is not None and not waiting.done():
+            waiting.set_exception(error)
+        self._answer(None)
 
     def _answer(self, transition: Transition | None) -> None:
         self._poller.leave(self)

@@ -66,15 +66,8 @@ def decode_rows(body: bytes) -> Rows | Failure:
         envelope = None
     if envelope is None or not envelope.is_success:
         return _tolerant_rows(body)
-    rows = envelope.jobs
-    return Rows(
-        array("q", [row.job_id for row in rows]),
-        array("q", [row.status for row in rows]),
-        array("q", [NO_DURATION if row.duration is None else row.duration for row in rows]),
-        envelope.job_total_count,
-        0,
-        _WholeJobs(body, range(len(rows))),
-    )
+    whole_jobs = _WholeJobs(body, range(len(envelope.jobs)))
+    return _columns(envelope.jobs, envelope.job_total_count, 0, whole_jobs)
 
 
 def decode_job(body: bytes) -> Job | Failure:
@@ -219,6 +212,17 @@ def _jobs(rows: Sequence[_Row]) -> tuple[Job, ...]:
         job.extra = None
         job.__class__ = Job
     return jobs
+
+
+def _columns(rows: Sequence[_Glance | Job], total: int | None, skipped: int, whole_jobs: _WholeJobs) -> Rows:
+    return Rows(
+        array("q", [row.job_id for row in rows]),
+        array("q", [row.status for row in rows]),
+        array("q", [NO_DURATION if row.duration is None else row.duration for row in rows]),
+        total,
+        skipped,
+        whole_jobs,
+    )
 
 
 def _decode_schedule(_type: type, value: object) -> _Schedules:
@@ -403,14 +407,7 @@ def _tolerant_rows(body: bytes) -> Rows | Failure:
         return page
     rows = document["jobs"] or ()
     places = [place for place, row in enumerate(rows) if not page.skipped or _is_job(row)]
-    return Rows(
-        array("q", [job.job_id for job in page.jobs]),
-        array("q", [job.status for job in page.jobs]),
-        array("q", [NO_DURATION if job.duration is None else job.duration for job in page.jobs]),
-        page.job_total_count,
-        page.skipped,
-        _WholeJobs(body, array("q", places)),
-    )
+    return _columns(page.jobs, page.job_total_count, page.skipped, _WholeJobs(body, array("q", places)))
 
 
 def _is_job(row: object) -> bool:

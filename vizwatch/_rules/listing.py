@@ -1,4 +1,7 @@
-"""What to ask a listing for, which jobs of a page are new, and whether there is another page."""
+"""What to ask a listing for, which jobs of a page are new, and whether there is another page.
+
+A pager reads a listing once, and a poller again and again, in sweeps.
+"""
 
 from __future__ import annotations
 
@@ -188,5 +191,53 @@ class Listing:
         if self._barren:
             has_more = total is not None and (total > self.count if self._from_the_start else came > 0)
             return self._barren >= _BARREN_PAGES_TO_END or not has_more
-        is_short = came < self.per_page and came not in _DOCUMENTED_CAPS
-        return is_short and self._from_the_start and total == self.count + self._skipped
+        return _is_short(came, self.per_page) and self._from_the_start and total == self.count + self._skipped
+
+
+@attrs.define
+class Sweep:
+    """Follows one reading of a whole listing from page to page.
+
+    It ends where the total says so. A total that lies hides jobs; of those that are watched, the details are
+    read then.
+    """
+
+    number: int
+    per_page: int
+    page: int = attrs.field(default=1, init=False)
+    """The next page to ask for."""
+    pages: int = attrs.field(default=1, init=False)
+    """How many pages the listing seems to have."""
+    ended: bool = attrs.field(default=False, init=False)
+    _count: int = attrs.field(default=0, init=False)
+    _barren: int = attrs.field(default=0, init=False)
+
+    def take(self, came: int, total: int | None) -> None:
+        """A page had so many rows, and said that the listing has so many."""
+        self._count += came
+        self._barren = 0 if came else self._barren + 1
+        is_all = total is not None and self._count >= total
+        if self._barren:
+            self.ended = is_all or total is None or self._barren >= _BARREN_PAGES_TO_END
+        elif is_all:
+            self.ended = _is_short(came, self.per_page) or self._count == total
+        self.pages = max(self.page, -(-(total or 0) // self.per_page))
+        if self._barren and self.page > 1:
+            self.pages = self.page - 1
+        self.page += 1
+
+
+def is_sweep_cheaper(due: int, watched: int, pages: int) -> bool:
+    """Whether to read the whole listing rather than the details of the jobs that are due.
+
+    Args:
+        due: How many jobs are to be looked at now.
+        watched: How many jobs are watched in all: one alone is read by its details.
+        pages: How many requests the listing takes.
+    """
+    return watched > 1 and due >= pages
+
+
+def _is_short(came: int, per_page: int) -> bool:
+    """Whether a page has fewer rows than were asked for, and is not cut short by a cap."""
+    return came < per_page and came not in _DOCUMENTED_CAPS

@@ -63,3 +63,14 @@ class Rows:
         except DecodeError as error:
             # Not the error itself: by its traceback it would keep the whole answer.
             return error.reason, error.path
+
+
+@attrs.frozen(eq=False)
+class Sighting:
+    """A page of a listing, and when it was read, in seconds of any one clock."""
+
+    rows: Rows
+    asked: float
+    """When the read was begun: what it says was true then or later."""
+    at: float
+    """When its answer had come."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -87,11 +86,6 @@ class Project:
     def check_open(self) -> None:
         """Raises unless calls can be made."""
         self._opened()
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that it was opened in; raises unless calls can be made."""
-        return self._opened().loop
 
     def check_loop(self) -> None:
         """Raises in another event loop than the one that it was opened in."""

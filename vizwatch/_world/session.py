@@ -92,7 +92,7 @@ class Session:
     ) -> None:
         self.settings = settings
         self._auth = auth
-        self.loop = self._loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         self._transport = Transport(endpoint, settings, http)
         self._random = random.Random()
         self._pace = Pace(settings.requests_per_second)
