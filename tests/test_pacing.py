@@ -184,7 +184,7 @@ async def test_a_rest_that_is_longer_than_a_call_fails_it_at_once_with_the_time(
     await elapse(100)
     began = now()
     with pytest.raises(
-        vizwatch.ConnectError, match="after a 429 this client rests for another 200 s"
+        vizwatch.ConnectError, match="after a 429 this account rests for another 200 s"
     ) as caught:
         await here.list_jobs().collect()
     assert caught.value.retry_after == pytest.approx(200, abs=1)

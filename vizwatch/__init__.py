@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from vizwatch._values.settings import Settings
     from vizwatch._values.statuses import JobStatus
     from vizwatch._values.text import printable
+    from vizwatch._world.account import Account
     from vizwatch._world.auth import AkSkAuth, Auth, RenewableAuth, ScopedAuth, TokenAuth
     from vizwatch._world.clouds import CloudsAuth
     from vizwatch._world.iam import PasswordAuth
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Account",
     "AkSkAuth",
     "ApiError",
     "Auth",
@@ -140,6 +142,7 @@ _HOMES: Final = {
     "vizwatch._values.settings": ("Settings",),
     "vizwatch._values.statuses": ("JobStatus",),
     "vizwatch._values.text": ("printable",),
+    "vizwatch._world.account": ("Account",),
     "vizwatch._world.auth": ("AkSkAuth", "Auth", "RenewableAuth", "ScopedAuth", "TokenAuth"),
     "vizwatch._world.clouds": ("CloudsAuth",),
     "vizwatch._world.iam": ("PasswordAuth",),

@@ -41,6 +41,7 @@ from vizwatch._values.rows import Rows
 from vizwatch._values.secrets import hidden, hidden_address
 from vizwatch._values.settings import Settings, given_or_default
 from vizwatch._values.statuses import TERMINAL, JobStatus
+from vizwatch._world.account import Account
 from vizwatch._world.auth import Auth
 from vizwatch._world.gate import Gate
 from vizwatch._world.line import to_its_end
@@ -78,6 +79,8 @@ class Client:
         settings: How to poll, retry and guard.
         session: An `aiohttp.ClientSession` of your own. It is never closed here; its middlewares are not run.
         allow_insecure: Whether `http` is allowed to any host, as `Settings.allow_insecure`.
+        account: Whose request budget the calls spend, instead of one of its own of
+            `Settings.requests_per_second`; that setting does not count then.
     """
 
     def __init__(
@@ -90,11 +93,18 @@ class Client:
         settings: Settings | None = None,
         session: aiohttp.ClientSession | None = None,
         allow_insecure: bool = False,
+        account: Account | None = None,
     ) -> None:
         auth, endpoint = hidden(auth), hidden_address(endpoint)
         self.settings = given_or_default(settings)
         self._project = Project(
-            endpoint, project_id, auth, self.settings, session, allow_insecure=allow_insecure
+            endpoint,
+            project_id,
+            auth,
+            self.settings,
+            session,
+            allow_insecure=allow_insecure,
+            account=account,
         )
         self.workspace_id = None if workspace_id is None else checks.identifier("workspace_id", workspace_id)
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
@@ -118,6 +128,7 @@ class Client:
         settings: Settings | None = None,
         session: aiohttp.ClientSession | None = None,
         allow_insecure: bool = False,
+        account: Account | None = None,
     ) -> Self:
         """A client with what the environment and its files say: the first found of each wins.
 
@@ -135,6 +146,7 @@ class Client:
             settings: As above.
             session: As above.
             allow_insecure: As above.
+            account: As above.
 
         Raises:
             ConfigError: Something is missing, wrong or contradictory: all that is, with source and remedy.
@@ -142,20 +154,21 @@ class Client:
         from vizwatch._world import sources  # noqa: PLC0415 - a client of arguments starts without files and clouds
 
         endpoint = hidden_address(endpoint)
-        account = sources.account(
+        found = sources.account(
             {"endpoint": endpoint, "region": region, "project_id": project_id, "workspace_id": workspace_id},
             profile=profile,
             settings=settings,
             allow_insecure=allow_insecure,
         )
         return cls(
-            account.endpoint,
-            account.project_id,
-            auth=account.auth,
-            workspace_id=account.workspace_id,
-            settings=account.settings,
+            found.endpoint,
+            found.project_id,
+            auth=found.auth,
+            workspace_id=found.workspace_id,
+            settings=found.settings,
             session=session,
             allow_insecure=allow_insecure,
+            account=account,
         )
 
     @property

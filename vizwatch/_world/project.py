@@ -15,6 +15,7 @@ from vizwatch._values.exchange import Answer, Failure, Request, Scope
 from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
 from vizwatch._world import transport
+from vizwatch._world.account import Account, own_account
 from vizwatch._world.auth import Auth, ScopedAuth, TokenAuth, scope_of
 from vizwatch._world.session import Session, Settle
 from vizwatch._world.tokens import TokenGetter
@@ -35,6 +36,7 @@ class Project:
         settings: Retries, timeouts, rate.
         http: The caller's own `aiohttp.ClientSession`, or ``None``.
         allow_insecure: Whether `http` is allowed to any host.
+        account: Whose budget the calls spend; by default that of the settings.
 
     Raises:
         ConfigError: One of them is wrong, or missing.
@@ -49,6 +51,7 @@ class Project:
         http: aiohttp.ClientSession | None,
         *,
         allow_insecure: bool,
+        account: Account | None = None,
     ) -> None:
         insecure = settings.allow_insecure or checks.switch("allow_insecure", allow_insecure)
         self._address = functools.partial(wire.endpoint, allow_insecure=insecure)
@@ -64,6 +67,7 @@ class Project:
             )
         self._settings = settings
         self._http = transport.own_session(http)
+        self._account = own_account(account)
         self._session: Session | None = None
         self._opening: anyio.CancelScope | None = None
         self._closed = False
@@ -136,7 +140,9 @@ class Project:
             with anyio.move_on_after(within) as self._opening:
                 await self._locate()
                 if not self._closed:
-                    self._session = Session(self.endpoint, self._auth, self._settings, self._http)
+                    self._session = Session(
+                        self.endpoint, self._auth, self._settings, self._http, self._account
+                    )
         finally:
             if self._session is None:
                 self._opening = None

@@ -14,7 +14,6 @@ import anyio
 import attrs
 
 from vizwatch._rules import codec, retrying, wire
-from vizwatch._rules.pacing import Pace
 from vizwatch._rules.retrying import Fate, Quota
 from vizwatch._rules.settling import Settled, settled_by_refusal
 from vizwatch._values.errors import (
@@ -32,8 +31,8 @@ from vizwatch._values.exchange import Answer, Failure, Operation, Outgoing, Requ
 from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
 from vizwatch._values.text import printable, redacted
+from vizwatch._world.account import Account
 from vizwatch._world.auth import Auth, RenewableAuth, headers_of, renewed
-from vizwatch._world.line import Line
 from vizwatch._world.tokens import RENEWS_AGAIN_AFTER, TokenGetter
 from vizwatch._world.transport import Transport
 
@@ -85,18 +84,24 @@ class Session:
         auth: Where the credentials come from.
         settings: Retries, timeouts, rate.
         http: The caller's own `aiohttp.ClientSession`, or ``None``.
+        account: Whose budget it spends; by default that of the settings.
     """
 
     def __init__(
-        self, endpoint: str, auth: Auth, settings: Settings, http: aiohttp.ClientSession | None = None
+        self,
+        endpoint: str,
+        auth: Auth,
+        settings: Settings,
+        http: aiohttp.ClientSession | None = None,
+        account: Account | None = None,
     ) -> None:
+        self._account = account or Account(settings.requests_per_second)
+        self._account.enter_loop()
         self.settings = settings
         self._auth = auth
         self._loop = asyncio.get_running_loop()
         self._transport = Transport(endpoint, settings, http)
         self._random = random.Random()
-        self._pace = Pace(settings.requests_per_second)
-        self._line = Line()
         self._quota = Quota(settings.retry_quota)
         self._calls: set[anyio.CancelScope] = set()
 
@@ -177,9 +182,7 @@ class Session:
             call.fates.append(fate)
             call.under_way = False
             if isinstance(failure, RateLimitError) and failure.operation == call.request.operation.value:
-                self._pace.throttled(
-                    self._loop.time(), call.attempt_at, failure.retry_after, failure.allowed_rate
-                )
+                self._account.throttled(call.attempt_at, failure.retry_after, failure.allowed_rate)
             pause = self._pause(call, failure, retrying.may_resend(call.request.operation, call.fates))
             if pause is None and call.settle is not None and call.is_doubtful:
                 verdict = await self._settled(call, call.settle, failure)
@@ -272,7 +275,7 @@ class Session:
             await self._admitted(call)
             credentials = await self._in_time(call, headers_of(self._auth, outgoing))
             async with self._transport.place(self._within(call)):
-                if self._pace.rest(self._loop.time()) > 0.0:
+                if self._account.rest() > 0.0:
                     continue  # a 429 came while it waited for its place
                 call.under_way = True
                 call.attempt_at = self._loop.time()
@@ -289,31 +292,12 @@ class Session:
         return max(min(self.settings.attempt_timeout, call.deadline - self._loop.time()), 0.0)
 
     async def _admitted(self, call: _Call) -> None:
-        """Waits until the account's pace allows another request."""
-        if self._pace.is_open and self._line.is_free:
-            self._pace.sent(self._loop.time())
+        """Waits until the account allows another request."""
+        if not call.is_patient:
+            await self._account.admit(call.deadline)
             return
-        until = None if call.is_patient else call.deadline
-        try:
-            async with asyncio.timeout_at(until), self._line.turn(is_patient=call.is_patient):
-                while (wait := self._pace.wait(self._loop.time())) > 0.0:
-                    self._check_rest(call)
-                    await asyncio.sleep(wait)
-                self._pace.sent(self._loop.time())
-        except TimeoutError:
-            raise ConnectError(
-                "not sent: no request was due in time, by Settings.requests_per_second or after a 429"
-            ) from None
-        if call.is_patient:
-            call.deadline = self._loop.time() + self.settings.call_timeout
-
-    def _check_rest(self, call: _Call) -> None:
-        now = self._loop.time()
-        rest = self._pace.rest(now)
-        if not call.is_patient and now + rest >= call.deadline:
-            late = ConnectError(f"not sent: after a 429 this client rests for another {rest:.0f} s")
-            late.retry_after = rest
-            raise late
+        await self._account.admit(math.inf, is_patient=True)
+        call.deadline = self._loop.time() + self.settings.call_timeout
 
     async def _in_time(self, call: _Call, waited_for: Coroutine[Any, Any, T]) -> T:
         try:
