@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import math
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
+import looptime
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from virtual import elapse
 
 import vizwatch
@@ -93,6 +98,44 @@ async def test_the_rate_of_all_clients_is_halved_by_the_429_of_one(cloud: Emulat
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     assert len(cloud.requests) - before == pytest.approx(5.5 * 10, abs=6), "growing by 1 % a second"
+
+
+COMES = st.tuples(
+    st.floats(0, 5),  # after so many seconds
+    st.booleans(),  # patient
+    st.floats(0, 20),  # due, or for a user the time that it has
+    st.none() | st.floats(0, 5),  # given up after so many seconds
+)
+
+
+@given(st.floats(0.2, 20), st.lists(COMES, max_size=60))
+def test_a_shared_budget_is_never_exceeded_and_none_is_held_up_for_ever(
+    budget: float, comes: list[tuple[float, bool, float, float | None]]
+) -> None:
+    """By a second's worth at most, or one request, whoever comes when, waits how, and gives up."""
+    account, sent = Account(budget), list[float]()
+
+    async def ask(comes_at: float, is_patient: bool, due: float, gives_up: float | None) -> None:
+        await elapse(comes_at)
+        with contextlib.suppress(TimeoutError, vizwatch.ConnectError):
+            async with asyncio.timeout(gives_up):
+                await account.admit(
+                    math.inf if is_patient else now() + due, is_patient=is_patient, due=now() + due
+                )
+                sent.append(now())
+
+    async def all_ask() -> None:
+        account.enter_loop()
+        async with asyncio.timeout(5 + 60 / budget), asyncio.TaskGroup() as group:
+            for one in comes:
+                group.create_task(ask(*one))
+
+    with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
+        runner.run(all_ask())
+    for first, last in itertools.combinations(range(len(sent)), 2):
+        assert last - first + 1 <= budget * (sent[last] - sent[first]) + max(budget, 1) + 1e-3
+    served = sum(is_patient and gives_up is None for _, is_patient, _, gives_up in comes)
+    assert len(sent) >= served
 
 
 @pytest.mark.fault("R6")

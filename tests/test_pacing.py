@@ -16,9 +16,11 @@ from virtual import elapse
 
 import vizwatch
 from vizwatch import Client, Retry, Settings
+from vizwatch._rules import codec, wire
 from vizwatch._rules.pacing import Pace
 from vizwatch._rules.retrying import Fate, Quota
 from vizwatch._rules.wire import allowed_rate
+from vizwatch._world.line import Line
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime
@@ -247,6 +249,74 @@ async def test_watches_leave_the_way_to_a_users_own_calls(cloud: Emulator) -> No
         assert max(watch.age or math.inf for watch in watches) <= 2 * 110 + 18
         await client.aclose()
         await asyncio.gather(*tasks)
+
+
+DUE = st.just((False, math.inf)) | st.tuples(st.just(True), st.floats(0, 9) | st.just(math.inf))
+
+
+@given(st.lists(st.tuples(DUE, st.booleans()), max_size=30))
+def test_users_go_first_then_who_is_due_first_then_who_came_first(
+    callers: list[tuple[tuple[bool, float], bool]],
+) -> None:
+    """Whoever is cancelled while waiting is passed over."""
+    line, order = Line(), list[int]()
+
+    async def come(number: int, is_patient: bool, due: float) -> None:
+        async with line.turn(is_patient=is_patient, due=due):
+            order.append(number)
+            await asyncio.sleep(0)
+
+    async def all_come() -> None:
+        async with line.turn(is_patient=True):
+            tasks = [asyncio.create_task(come(number, *rank)) for number, (rank, _) in enumerate(callers)]
+            await asyncio.sleep(0)  # they stand in line
+            for task, (_, gives_up) in zip(tasks, callers, strict=True):
+                if gives_up:
+                    task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert line.is_free
+
+    asyncio.run(all_come())
+    stayed = [number for number, (_, gives_up) in enumerate(callers) if not gives_up]
+    assert order == sorted(stayed, key=lambda number: callers[number][0])
+
+
+async def test_a_turn_that_is_given_up_as_it_comes_goes_on_to_the_next() -> None:
+    line = Line()
+
+    async def come() -> None:
+        async with line.turn(is_patient=True):
+            pass
+
+    async with line.turn(is_patient=True):
+        first, second = (asyncio.create_task(come()) for _ in range(2))
+        await asyncio.sleep(0)  # they stand in line
+    first.cancel()
+    async with asyncio.timeout(1):
+        await second
+
+
+async def test_reads_that_are_patient_go_by_when_they_are_due(cloud: Emulator) -> None:
+    settings = Settings(requests_per_second=1)
+    async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token, settings=settings) as client:
+        order = list[str]()
+
+        async def read(name: str, **how: Any) -> None:
+            request = wire.list_jobs(client.project_id, wire.query(), page=1, per_page=1)
+            await client._project.call(request, lambda body: codec.decode_page(body, 1), **how)
+            order.append(name)
+
+        await client.list_jobs().collect()
+        reads = [
+            read("first", is_patient=True, due=now() + 50),
+            read("whenever", is_patient=True),
+            read("late", is_patient=True, due=now() + 30),
+            read("soon", is_patient=True, due=now() + 3),
+            read("soon, too", is_patient=True, due=now() + 3),
+            read("user"),
+        ]
+        await asyncio.gather(*reads)
+    assert order == ["first", "user", "soon", "soon, too", "late", "whenever"], "the first has its turn"
 
 
 async def test_a_token_call_that_is_throttled_says_nothing_of_the_service(cloud: Emulator) -> None:

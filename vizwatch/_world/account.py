@@ -52,12 +52,13 @@ class Account:
                 raise ConfigError("this account is in use in another event loop: make one for each")
             self._loop, self._line = loop, Line()
 
-    async def admit(self, deadline: float, *, is_patient: bool = False) -> None:
+    async def admit(self, deadline: float, *, is_patient: bool = False, due: float = math.inf) -> None:
         """Waits until another request may be sent, and counts it as sent.
 
         Args:
             deadline: Until when to wait, by the event loop's time; ``inf`` for as long as it takes.
             is_patient: Whether to let all others go first.
+            due: Until when it is wanted: among the patient, who is due first goes first.
 
         Raises:
             ConnectError: None may be sent in time.
@@ -69,7 +70,7 @@ class Account:
         try:
             async with (
                 asyncio.timeout_at(None if math.isinf(deadline) else deadline),
-                self._line.turn(is_patient=is_patient),
+                self._line.turn(is_patient=is_patient, due=due),
             ):
                 while (wait := pace.wait(loop.time())) > 0.0:
                     self._check_rest(deadline)

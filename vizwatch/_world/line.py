@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import heapq
 import itertools
+import math
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
@@ -33,13 +34,14 @@ async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 class Line:
-    """One at a time: whoever is not patient first, and first come, first served among equals.
+    """One at a time: whoever is not patient first, then who is due first, then who came first.
 
-    A lock of asyncio knows no such difference, and a thousand watches would stand before a user's call.
+    A lock of asyncio knows no such difference, and a thousand watches would stand before a user's call, and
+    one that looks once an hour before one that looks each second.
     """
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[bool, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[bool, float, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
         self._is_taken = False
 
@@ -49,19 +51,24 @@ class Line:
         return not self._is_taken
 
     @contextlib.asynccontextmanager
-    async def turn(self, *, is_patient: bool) -> AsyncIterator[None]:
-        """The turn, once it has come."""
+    async def turn(self, *, is_patient: bool, due: float = math.inf) -> AsyncIterator[None]:
+        """The turn, once it has come.
+
+        Args:
+            is_patient: Whether to let all go first that are not.
+            due: When it is wanted, in seconds of any one clock.
+        """
         if self._is_taken:
-            await self._come(is_patient=is_patient)
+            await self._come(is_patient, due)
         self._is_taken = True
         try:
             yield
         finally:
             self._hand_over()
 
-    async def _come(self, *, is_patient: bool) -> None:
+    async def _come(self, is_patient: bool, due: float) -> None:  # noqa: FBT001
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (is_patient, next(self._numbers), future))
+        heapq.heappush(self._waiting, (is_patient, due, next(self._numbers), future))
         try:
             await future
         except asyncio.CancelledError:
@@ -71,7 +78,7 @@ class Line:
 
     def _hand_over(self) -> None:
         while self._waiting:
-            _, _, future = heapq.heappop(self._waiting)
+            *_, future = heapq.heappop(self._waiting)
             if not future.done():
                 future.set_result(None)
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -102,11 +103,12 @@ class Project:
         decode: Callable[[bytes], T | Failure],
         *,
         is_patient: bool = False,
+        due: float = math.inf,
         settle: Settle | None = None,
     ) -> T:
         """As :meth:`Session.call`, with a decoder of the body."""
         return await self._opened().call(
-            request, lambda answer: decode(answer.body), is_patient=is_patient, settle=settle
+            request, lambda answer: decode(answer.body), is_patient=is_patient, due=due, settle=settle
         )
 
     async def exchange(

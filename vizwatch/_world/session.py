@@ -68,6 +68,8 @@ class _Call:
     """Whether the credentials were renewed for it already."""
     is_patient: bool = False
     """Whether it waits for its turn however long that takes, behind all that are not."""
+    due: float = math.inf
+    """Among the patient, when it is wanted."""
     settle: Settle | None = None
 
     @property
@@ -111,6 +113,7 @@ class Session:
         decode: Callable[[Answer], T | Failure],
         *,
         is_patient: bool = False,
+        due: float = math.inf,
         settle: Settle | None = None,
     ) -> T:
         """Sends the request, again where that is safe and promises something, and decodes its answer.
@@ -120,6 +123,8 @@ class Session:
             decode: From an answer to its value, or to the failure that it states.
             is_patient: Whether to let all others go first, however long that takes, and to try once only:
                 for one who will ask again anyway.
+            due: When a patient one wants the answer, by the event loop's time. Where requests have to wait,
+                the earliest due goes first; ``inf`` for after all that say when.
             settle: Finds out what became of a write whose answer was lost, where `decode` gives ``None``:
                 it is sent again only if that says so.
 
@@ -131,7 +136,7 @@ class Session:
             ClientClosedError: The client was closed meanwhile.
         """
         call = self._new_call(request, 1 if is_patient else None)
-        call.is_patient, call.settle = is_patient, settle
+        call.is_patient, call.due, call.settle = is_patient, due, settle
         return await self._until_closed(call, lambda: self._answered(call, decode))
 
     async def exchange(
@@ -296,7 +301,7 @@ class Session:
         if not call.is_patient:
             await self._account.admit(call.deadline)
             return
-        await self._account.admit(math.inf, is_patient=True)
+        await self._account.admit(math.inf, is_patient=True, due=call.due)
         call.deadline = self._loop.time() + self.settings.call_timeout
 
     async def _in_time(self, call: _Call, waited_for: Coroutine[Any, Any, T]) -> T:
