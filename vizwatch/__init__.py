@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from vizwatch._world.clouds import CloudsAuth
     from vizwatch._world.iam import PasswordAuth
     from vizwatch.client import Client
+    from vizwatch.fleet import Fleet, Outcome, Target, TargetJob
 
 __version__ = "0.1.0"
 
@@ -70,6 +71,7 @@ __all__ = [
     "ConflictError",
     "ConnectError",
     "DecodeError",
+    "Fleet",
     "Job",
     "JobEndedError",
     "JobGoneError",
@@ -77,6 +79,7 @@ __all__ = [
     "JobPager",
     "JobStatus",
     "NotFoundError",
+    "Outcome",
     "OutcomeUnknownError",
     "Outgoing",
     "PasswordAuth",
@@ -91,6 +94,8 @@ __all__ = [
     "ScopedAuth",
     "ServerError",
     "Settings",
+    "Target",
+    "TargetJob",
     "TlsError",
     "TokenAuth",
     "Transition",
@@ -147,6 +152,7 @@ _HOMES: Final = {
     "vizwatch._world.clouds": ("CloudsAuth",),
     "vizwatch._world.iam": ("PasswordAuth",),
     "vizwatch.client": ("Client",),
+    "vizwatch.fleet": ("Fleet", "Outcome", "Target", "TargetJob"),
 }
 _MODULES: Final = frozenset({"compat", "doctor", "emulator"})
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}

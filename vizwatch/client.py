@@ -47,6 +47,7 @@ from vizwatch._world.gate import Gate
 from vizwatch._world.line import to_its_end
 from vizwatch._world.project import Project
 from vizwatch._world.report import Report
+from vizwatch._world.transport import Pool
 
 if TYPE_CHECKING:
     import aiohttp
@@ -91,7 +92,7 @@ class Client:
         auth: Auth | str,
         workspace_id: str | None = None,
         settings: Settings | None = None,
-        session: aiohttp.ClientSession | None = None,
+        session: aiohttp.ClientSession | Pool | None = None,
         allow_insecure: bool = False,
         account: Account | None = None,
     ) -> None:

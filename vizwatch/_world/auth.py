@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Final, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
@@ -139,6 +139,11 @@ class TokenAuth:
         token = hidden(token)
         self._headers = {"X-Auth-Token": secret("token", token)}
 
+    @property
+    def identity(self) -> Hashable:
+        """What the service knows its user by: the token."""
+        return self._headers["X-Auth-Token"]
+
     async def headers(self, request: Outgoing, /) -> Mapping[str, str]:  # noqa: ARG002
         """The token, whatever the request."""
         return self._headers
@@ -168,6 +173,11 @@ class AkSkAuth:
         self._secret_key = secret("secret_key", secret_key)
         temporary = security_token is not None
         self._headers = {"X-Security-Token": secret("security_token", security_token)} if temporary else {}
+
+    @property
+    def identity(self) -> Hashable:
+        """What the service knows its user by: the key's id."""
+        return self._access_key
 
     async def headers(self, request: Outgoing, /) -> Mapping[str, str]:
         """The signature of this request, and the headers that it covers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 from vizwatch._rules import codec, wire
 from vizwatch._values import checks, regions
@@ -61,10 +61,14 @@ class PasswordAuth(TokenGetter):
             raise ConfigError(
                 "password must be text: it has lone surrogates, as bytes read in a wrong encoding"
             )
+        username = checks.text("username", username, low=1, high=255)
+        domain_name = checks.text("domain_name", domain_name, low=1, high=255)
+        self.identity: Hashable = (self._endpoint, domain_name, username)
+        """What the service knows its user by, whichever project the tokens are for."""
         self._request = wire.get_token(
-            checks.text("username", username, low=1, high=255),
+            username,
             Secret(password),
-            checks.text("domain_name", domain_name, low=1, high=255),
+            domain_name,
             project_name=None
             if project_name is None
             else checks.text("project_name", project_name, high=255),

@@ -20,6 +20,7 @@ from vizwatch._world.account import Account, own_account
 from vizwatch._world.auth import Auth, ScopedAuth, TokenAuth, scope_of
 from vizwatch._world.session import Session, Settle
 from vizwatch._world.tokens import TokenGetter
+from vizwatch._world.transport import Pool
 
 if TYPE_CHECKING:
     import aiohttp
@@ -35,7 +36,7 @@ class Project:
         project_id: The project's id, or ``None`` where the credentials know it.
         auth: Credentials, or a token.
         settings: Retries, timeouts, rate.
-        http: The caller's own `aiohttp.ClientSession`, or ``None``.
+        http: The caller's own `aiohttp.ClientSession`, a pool that is shared, or ``None``.
         allow_insecure: Whether `http` is allowed to any host.
         account: Whose budget the calls spend; by default that of the settings.
 
@@ -49,7 +50,7 @@ class Project:
         project_id: str | None,
         auth: Auth | str,
         settings: Settings,
-        http: aiohttp.ClientSession | None,
+        http: aiohttp.ClientSession | Pool | None,
         *,
         allow_insecure: bool,
         account: Account | None = None,

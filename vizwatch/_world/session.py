@@ -34,7 +34,7 @@ from vizwatch._values.text import printable, redacted
 from vizwatch._world.account import Account
 from vizwatch._world.auth import Auth, RenewableAuth, headers_of, renewed
 from vizwatch._world.tokens import RENEWS_AGAIN_AFTER, TokenGetter
-from vizwatch._world.transport import Transport
+from vizwatch._world.transport import Pool, Transport
 
 if TYPE_CHECKING:
     import aiohttp
@@ -85,7 +85,7 @@ class Session:
         endpoint: `https://host[:port]`.
         auth: Where the credentials come from.
         settings: Retries, timeouts, rate.
-        http: The caller's own `aiohttp.ClientSession`, or ``None``.
+        http: The caller's own `aiohttp.ClientSession`, a pool that is shared, or ``None``.
         account: Whose budget it spends; by default that of the settings.
     """
 
@@ -94,7 +94,7 @@ class Session:
         endpoint: str,
         auth: Auth,
         settings: Settings,
-        http: aiohttp.ClientSession | None = None,
+        http: aiohttp.ClientSession | Pool | None = None,
         account: Account | None = None,
     ) -> None:
         self._account = account or Account(settings.requests_per_second)

@@ -72,9 +72,44 @@ async def _send_once(
         raise _DisconnectedError from None
 
 
-def own_session(given: object) -> aiohttp.ClientSession | None:
-    """A session of the caller's own, or ``None``. Raises :class:`ConfigError` where it is neither."""
-    if given is not None and not isinstance(given, aiohttp.ClientSession):
+class Pool:
+    """Connections for one transport, or for several that share them; those are made when first needed.
+
+    Args:
+        settings: How many there may be at once.
+        session: The caller's own session, which is never closed here; by default one is made.
+    """
+
+    def __init__(self, settings: Settings, session: aiohttp.ClientSession | None = None) -> None:
+        self._settings = settings
+        self._is_ours = session is None
+        self._session = session
+        # Waiting here, and not in aiohttp's connector, tells "no connection was free" from "no answer came".
+        self.places = asyncio.Semaphore(settings.pool_size)
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """What holds the connections."""
+        size = self._settings.pool_size
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=size, limit_per_host=size),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=self._settings.trust_env,
+            )
+        return self._session
+
+    async def aclose(self) -> None:
+        """Closes what is not the caller's; also in a cancelled scope, and within bounded time."""
+        if self._is_ours and self._session is not None:
+            with anyio.move_on_after(_CLOSE_WITHIN, shield=True):
+                # Shielded from cancellation by asyncio's own means too: an interrupted close leaks sockets.
+                await asyncio.shield(self._session.close())
+
+
+def own_session(given: object) -> aiohttp.ClientSession | Pool | None:
+    """A session of the caller's own, a fleet's pool, or ``None``. Raises :class:`ConfigError` otherwise."""
+    if given is not None and not isinstance(given, aiohttp.ClientSession | Pool):
         raise ConfigError(f"session must be an aiohttp.ClientSession, not {type(given).__name__}")
     return given
 
@@ -84,17 +119,20 @@ class Transport:
 
     Args:
         endpoint: `https://host[:port]`.
-        settings: Pool, timeouts and the largest body.
-        session: The caller's own session, which is never closed here; by default one is made.
+        settings: How many of the connections it may use at once, timeouts and the largest body.
+        session: The caller's own session, or a pool that is shared: never closed here. By default it has a
+            pool of its own.
 
     Raises:
         ConfigError: The session is none, or a proxy of the environment, which is to be used, has no address.
     """
 
     def __init__(
-        self, endpoint: str, settings: Settings, session: aiohttp.ClientSession | None = None
+        self, endpoint: str, settings: Settings, session: aiohttp.ClientSession | Pool | None = None
     ) -> None:
-        trust_env = settings.trust_env if session is None else session.trust_env
+        self._pool = session if isinstance(session, Pool) else Pool(settings, session)
+        self._owns_pool = self._pool is not session
+        trust_env = session.trust_env if isinstance(session, aiohttp.ClientSession) else settings.trust_env
         unusable = _unusable_proxy(URL(endpoint)) if trust_env else None
         if unusable is not None:
             raise ConfigError(
@@ -103,29 +141,22 @@ class Transport:
             )
         self.endpoint = endpoint
         self._settings = settings
-        self._owns_session = session is None
-        self._session = session or aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=settings.pool_size, limit_per_host=settings.pool_size),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=settings.trust_env,
-        )
-        # Waiting here, and not in aiohttp's connector, tells "no connection was free" from "no answer came".
+        self._session = self._pool.session
         self._slots = asyncio.Semaphore(settings.pool_size)
 
     @contextlib.asynccontextmanager
     async def place(self, within: float) -> AsyncIterator[None]:
         """A place among the connections, for one request; raises :class:`ConnectError` if none is free."""
-        try:
-            async with asyncio.timeout(within):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise ConnectError(
-                f"{self.endpoint}: no connection was free within {within:g} s (Settings.pool_size)"
-            ) from None
-        try:
+        async with contextlib.AsyncExitStack() as taken:
+            try:
+                async with asyncio.timeout(within):
+                    await taken.enter_async_context(self._slots)
+                    await taken.enter_async_context(self._pool.places)
+            except TimeoutError:
+                raise ConnectError(
+                    f"{self.endpoint}: no connection was free within {within:g} s (Settings.pool_size)"
+                ) from None
             yield
-        finally:
-            self._slots.release()
 
     async def send(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, *, within: float
@@ -243,11 +274,9 @@ class Transport:
         )
 
     async def aclose(self) -> None:
-        """Closes the pool, unless it is the caller's; also in a cancelled scope, and within bounded time."""
-        if self._owns_session:
-            with anyio.move_on_after(_CLOSE_WITHIN, shield=True):
-                # Shielded from cancellation by asyncio's own means too: an interrupted close leaks sockets.
-                await asyncio.shield(self._session.close())
+        """Closes the pool, unless it is shared; as :meth:`Pool.aclose`."""
+        if self._owns_pool:
+            await self._pool.aclose()
 
 
 def _timeout(within: float, connect: float) -> aiohttp.ClientTimeout:

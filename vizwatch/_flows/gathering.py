@@ -1,0 +1,136 @@
+"""Gathering: the jobs of many listings as they come, none of which waits for another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any, Generic, Self, TypeVar
+
+import attrs
+
+from vizwatch._values.errors import VizwatchError
+from vizwatch._values.models import Job, JobPage
+
+I = TypeVar("I")  # noqa: E741 - an item
+
+_Step = JobPage | VizwatchError | None
+"""What comes of reading on: a page, an error, or nothing, since all is read."""
+
+
+@attrs.define(eq=False)
+class Reading(Generic[I]):
+    """One listing among many, and how far it came."""
+
+    _next_page: Callable[[], Awaitable[JobPage | None]]
+    """Reads on; ``None`` at the end."""
+    item: Callable[[Job], I]
+    """What is given for a job."""
+    _limit: int | None
+    """How many jobs it gives at most."""
+    is_whole: bool
+    """Whether it left out nothing so far."""
+    backwards: list[JobPage] | None
+    """Where pages wait that come from the last to the first; ``None`` where they come in order."""
+    jobs: int = attrs.field(default=0, init=False)
+    """How many jobs were given."""
+    complete: bool = attrs.field(default=False, init=False)
+    """Whether all were given."""
+    error: VizwatchError | None = attrs.field(default=None, init=False)
+    """What ended it before."""
+
+    async def step(self) -> _Step:
+        """Reads on."""
+        try:
+            return await self._next_page()
+        except VizwatchError as error:
+            return error
+
+    def end(self) -> None:
+        """It was read to its end, and its jobs were given."""
+        was_limited = self._limit is not None and self.jobs >= self._limit
+        self.complete = self.is_whole and not was_limited
+
+
+@attrs.define(eq=False)
+class Gathering(Generic[I]):
+    """The items of many listings, as their pages come; several tasks may take them.
+
+    A task reads one page, and ends. The listing's next one is begun when the consumer takes this one: so
+    each is read a page ahead at most, and when the iteration is broken off and forgotten, nothing goes on
+    beyond the pages that are under way.
+    """
+
+    _waiting: deque[Reading[I]]
+    _at_once: int
+    """How many listings may be begun and not at their end."""
+    _start: Callable[[Coroutine[Any, Any, _Step]], asyncio.Task[_Step]]
+    """Begins a task, and sees to its end."""
+    _check_open: Callable[[], None]
+    """Raises once nothing can be read any more."""
+    _active: int = attrs.field(default=0, init=False)
+    _ready: deque[tuple[Reading[I], asyncio.Task[_Step]]] = attrs.field(factory=deque, init=False)
+    """The pages that nobody has taken yet."""
+    _came: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _given: Reading[I] | None = attrs.field(default=None, init=False)
+    """Whose jobs are being given."""
+    _jobs: Iterator[Job] = attrs.field(factory=lambda: iter(()), init=False)
+    _left: int = attrs.field(default=0, init=False)
+    """How many these are."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> I:
+        while not self._left or self._given is None:
+            await self._take()
+        self._left -= 1
+        self._given.jobs += 1
+        return self._given.item(next(self._jobs))
+
+    async def _take(self) -> None:
+        """Takes the next page that has come, or waits for one."""
+        self._check_open()
+        while self._waiting and self._active < self._at_once:
+            self._begin(self._waiting.popleft())
+        if not self._active:
+            raise StopAsyncIteration
+        if not self._ready:
+            self._came.clear()
+            await self._came.wait()
+            return  # another task may have taken it
+        reading, task = self._ready.popleft()
+        self._active -= 1
+        match task.result():
+            case JobPage() as page:
+                self._begin(reading)
+                self._turn(reading, page)
+            case None if reading.backwards:
+                jobs = [job for page in reversed(reading.backwards) for job in reversed(page.jobs)]
+                reading.backwards = None
+                self._active += 1
+                self._ready.append((reading, task))  # its end comes once more, after them
+                self._give(reading, jobs)
+            case None:
+                reading.end()
+            case error:
+                reading.error = error
+
+    def _begin(self, reading: Reading[I]) -> None:
+        """Begins to read a listing's next page."""
+        self._active += 1
+        self._start(reading.step()).add_done_callback(lambda task: self._come(reading, task))
+
+    def _come(self, reading: Reading[I], task: asyncio.Task[_Step]) -> None:
+        self._ready.append((reading, task))
+        self._came.set()
+
+    def _turn(self, reading: Reading[I], page: JobPage) -> None:
+        reading.is_whole = reading.is_whole and not page.skipped
+        if reading.backwards is None:
+            self._give(reading, page.jobs)
+        else:
+            reading.backwards.append(page)
+
+    def _give(self, reading: Reading[I], jobs: Sequence[Job]) -> None:
+        self._given, self._jobs, self._left = reading, iter(jobs), len(jobs)

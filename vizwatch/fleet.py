@@ -1,0 +1,325 @@
+"""The fleet: many projects read at once, of which none keeps the others from being read."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import (
+    AsyncIterator,
+    Coroutine,
+    Hashable,
+    Iterable,
+    Mapping,
+)
+from types import TracebackType
+from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
+
+import attrs
+
+from vizwatch._flows.gathering import Gathering, Reading
+from vizwatch._rules import wire
+from vizwatch._values import checks, regions
+from vizwatch._values.errors import ClientClosedError, ConfigError, VizwatchError
+from vizwatch._values.models import Job, JobPage
+from vizwatch._values.secrets import hidden, hidden_address
+from vizwatch._values.settings import Settings, given_or_default
+from vizwatch._world.account import Account
+from vizwatch._world.auth import AkSkAuth, Auth, TokenAuth
+from vizwatch._world.iam import PasswordAuth
+from vizwatch._world.line import to_its_end
+from vizwatch._world.transport import Pool
+from vizwatch.client import Client, Statuses
+
+T = TypeVar("T")
+
+_PLACES: Final = 20
+"""How many connections one project may use, so that a slow one does not take them all."""
+
+
+@attrs.frozen(init=False, repr=False)
+class Target:
+    """One project of a fleet.
+
+    Args:
+        endpoint: As of :class:`Client`.
+        project_id: As of :class:`Client`.
+        auth: Credentials: an :class:`Auth`, or a token as a string. They are not shown, and not compared.
+        workspace_id: As of :class:`Client`.
+        name: What to call it in outcomes; by default its `project_id`. Each target of a fleet has another.
+        account: Whose request budget it spends; by default it shares one with all targets of the same
+            credentials at the same endpoint.
+
+    Raises:
+        ConfigError: The token or the name is wrong, or there is no name. What else is wrong is raised by
+            :class:`Fleet`.
+    """
+
+    endpoint: str | None
+    project_id: str | None
+    auth: Auth = attrs.field(eq=False)
+    workspace_id: str | None
+    name: str
+    account: Account | None
+
+    def __init__(
+        self,
+        endpoint: str | None,
+        project_id: str | None,
+        *,
+        auth: Auth | str,
+        workspace_id: str | None = None,
+        name: str | None = None,
+        account: Account | None = None,
+    ) -> None:
+        auth, endpoint = hidden(auth), hidden_address(endpoint)
+        if name is None and project_id is None:
+            raise ConfigError("name must be given where project_id is not: outcomes are found by it")
+        self.__attrs_init__(
+            endpoint,
+            project_id,
+            TokenAuth(auth) if isinstance(auth, str) else auth,
+            workspace_id,
+            regions.project_id("project_id", project_id)
+            if name is None
+            else checks.text("name", name, low=1, high=256),
+            account,
+        )
+
+    def __repr__(self) -> str:
+        # A traceback may show it half made.
+        fields = ("endpoint", "project_id", "workspace_id", "name")
+        return f"Target({', '.join(f'{name}={getattr(self, name, None)!r}' for name in fields)})"
+
+
+@attrs.frozen
+class TargetJob:
+    """A job, and where it is."""
+
+    target: Target
+    job: Job
+
+
+@attrs.frozen
+class Outcome:
+    """How far the reading of one target came."""
+
+    target: Target
+    complete: bool = False
+    """Whether all of its jobs that were asked for were given: the listing ran to its end, without an error, a
+    row skipped, or a `limit` that was reached, and began with the first page."""
+    error: VizwatchError | None = None
+    """What ended it before."""
+    jobs: int = 0
+    """How many jobs of it were given."""
+
+
+class ListOptions(TypedDict, total=False):
+    """What :meth:`Client.list_jobs` takes."""
+
+    status: Statuses | None
+    search_content: str | None
+    sort_by: str
+    order: str
+    workspace_id: str | None
+    per_page: int | None
+    page: int
+    limit: int | None
+    complete: bool
+    on_bad_row: str
+
+
+def _payer(auth: Auth) -> Hashable:
+    """Whose limit the requests count against, as far as these credentials tell: equal for one user's."""
+    match auth:
+        case TokenAuth() | AkSkAuth() | PasswordAuth():
+            return type(auth), auth.identity
+        case _:
+            return id(auth)  # which the target keeps alive
+
+
+@attrs.define(eq=False)
+class _Member:
+    """A target and its client, which is opened when it is first needed."""
+
+    target: Target
+    client: Client
+    _openings: asyncio.Semaphore
+    """How many of the fleet are opened at once."""
+    _opening: asyncio.Lock = attrs.field(factory=asyncio.Lock, init=False)
+    _is_open: bool = attrs.field(default=False, init=False)
+
+    async def opened(self) -> Client:
+        """The client, ready for calls. Raises what opening it raises; the next one tries again."""
+        if not self._is_open:
+            async with self._opening, self._openings:
+                if not self._is_open:
+                    await self.client.__aenter__()
+                    self._is_open = True
+        return self.client
+
+
+class Fleet:
+    """Many projects, of one account or of several, over one pool of connections.
+
+    ::
+
+        targets = [vizwatch.Target(endpoint, project_id, auth=auth) for project_id in project_ids]
+        async with vizwatch.Fleet(targets) as fleet:
+            async for item in fleet.list_jobs(status=JobStatus.RUNNING):
+                print(item.target.name, item.job.job_name)
+        failed = [outcome for outcome in fleet.outcomes.values() if not outcome.complete]
+
+    A project that fails, or hangs, neither ends nor delays the others: its error is in :attr:`outcomes`. Each
+    is opened when it is first read, and `Settings.pool_size` at once at most. A project uses 20 connections
+    of the pool at most.
+
+    Args:
+        targets: The projects.
+        settings: Of all of them. `requests_per_second` is the budget of each account.
+
+    Raises:
+        ConfigError: What a target says is wrong, or two have the same name.
+    """
+
+    def __init__(self, targets: Iterable[Target], *, settings: Settings | None = None) -> None:
+        self.settings = given_or_default(settings)
+        size = self.settings.pool_size
+        self._pool = Pool(self.settings)
+        self._each = attrs.evolve(self.settings, pool_size=min(size, _PLACES))
+        accounts: dict[Hashable, Account] = {}
+        openings = asyncio.Semaphore(size)
+        self._members: dict[str, _Member] = {}
+        for target in targets:
+            if not isinstance(target, Target):
+                raise ConfigError(f"targets must be Targets, and one is of type {type(target).__name__}")
+            if target.name in self._members:
+                raise ConfigError(f"two targets are called {target.name!r}: give each a name of its own")
+            self._members[target.name] = _Member(target, self._client(target, accounts), openings)
+        self._readings: dict[str, Reading[TargetJob]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    def _client(self, target: Target, accounts: dict[Hashable, Account]) -> Client:
+        insecure, account = self.settings.allow_insecure, target.account
+        try:
+            endpoint = target.endpoint and wire.endpoint(target.endpoint, allow_insecure=insecure)
+            if account is None:
+                payer = endpoint, _payer(target.auth)
+                account = accounts.setdefault(payer, Account(self.settings.requests_per_second))
+            return Client(
+                endpoint,
+                target.project_id,
+                auth=target.auth,
+                workspace_id=target.workspace_id,
+                settings=self._each,
+                session=self._pool,
+                account=account,
+            )
+        except ConfigError as error:
+            raise ConfigError(f"target {target.name!r}: {error}") from None
+
+    @property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """How far the latest listing came, by each target's name, as it stands now."""
+        outcomes = {name: Outcome(member.target) for name, member in self._members.items()}
+        for name, reading in self._readings.items():
+            outcomes[name] = Outcome(outcomes[name].target, reading.complete, reading.error, reading.jobs)
+        return outcomes
+
+    def list_jobs(self, **options: Unpack[ListOptions]) -> AsyncIterator[TargetJob]:
+        """The jobs of all targets, as they come.
+
+        `Settings.pool_size` targets are read at once at most, and each a page ahead of the consumer at most.
+        Broken off and forgotten, it reads no more than the pages that are under way. Several tasks may take
+        jobs from one iterator.
+
+        Args:
+            options: As of :meth:`Client.list_jobs`, for each target by itself: an order holds among the jobs
+                of one target, and a limit for each of them.
+
+        Raises:
+            ConfigError: An argument is wrong, or the fleet is not open.
+            ClientClosedError: The fleet was closed.
+        """
+        self._check_open()
+        self._readings = {name: _reading(member, options) for name, member in self._members.items()}
+        return Gathering(
+            deque(self._readings.values()), self.settings.pool_size, self._start, self._check_open
+        )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClientClosedError("this fleet is closed: make a new one")
+        if self._loop is None:
+            raise ConfigError("this fleet is not open yet: use it inside `async with Fleet(…) as fleet`")
+        self._check_loop()
+
+    def _check_loop(self) -> None:
+        if self._loop not in {None, asyncio.get_running_loop()}:
+            raise ConfigError("the fleet was opened in another event loop: open one in each loop")
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Does the work in a task, which ends with the fleet."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def __aenter__(self) -> Self:
+        if self._closed:
+            raise ClientClosedError("this fleet is closed: make a new one")
+        if self._loop is not None:
+            raise ConfigError("this fleet is open already: enter it once, and share it between tasks")
+        self._loop = asyncio.get_running_loop()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Ends what is under way, and closes the connections; idempotent."""
+        self._check_loop()
+        self._closed = True
+        await to_its_end(self._close())
+
+    async def _close(self) -> None:
+        try:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*(member.client.aclose() for member in self._members.values()))
+        finally:
+            await self._pool.aclose()
+
+    def __repr__(self) -> str:
+        # A traceback may show it half made.
+        return f"Fleet({len(getattr(self, '_members', ()))} targets)"
+
+
+def _reading(member: _Member, options: ListOptions) -> Reading[TargetJob]:
+    pager = member.client.list_jobs(**options)
+    backwards: list[JobPage] | None = None
+    if pager.complete and options.get("order", "asc") == "asc":
+        # The client would read all pages in one step, which went on where the iteration was broken off.
+        descending: ListOptions = {**options, "order": "desc"}
+        pager, backwards = member.client.list_jobs(**descending), []
+    pages = pager.pages()
+
+    async def next_page() -> JobPage | None:
+        await member.opened()
+        return await anext(pages, None)
+
+    return Reading(
+        next_page,
+        functools.partial(TargetJob, member.target),
+        limit=options.get("limit"),
+        is_whole=options.get("page", 1) == 1,
+        backwards=backwards,
+    )
