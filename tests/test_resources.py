@@ -8,6 +8,7 @@ import gc
 import gzip
 import json
 import os
+import platform
 import statistics
 import tracemalloc
 from collections import Counter
@@ -163,6 +164,30 @@ async def test_half_a_gigabyte_in_two_megabytes_costs_sixteen_at_most() -> None:
         outcome = await in_child(read_a_bomb, server.endpoint)
     assert "max_body" in outcome["told"]
     assert outcome["grown"] < 16 * 2**20
+
+
+async def faults_an_answer(endpoint: str) -> float:
+    import resource
+
+    transport = Transport(endpoint, Settings())
+
+    async def read(times: int) -> int:
+        for _ in range(times):
+            await transport.send("GET", "/", {}, b"", within=60.0)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    try:
+        before = await read(20)
+        return (await read(50) - before) / 50
+    finally:
+        await transport.aclose()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators keep what they keep")
+async def test_large_answers_are_read_into_memory_that_the_process_has_already() -> None:
+    """A page of a thousand jobs has 83 pages of memory, which else are new ones each time, twice over."""
+    async with RawServer(http(raw=b'"%s"' % (b"x" * 340_000))) as server:
+        assert await in_child(faults_an_answer, server.endpoint) < 20.0
 
 
 # --- fairness: R3 ---------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from vizwatch._values.text import printable
 _LOCAL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 _CLOSE_WITHIN: Final = 2.0
 _MAX_HEADER: Final = 66_560  # a token comes in a header: up to 64 KiB, and its name; aiohttp's is 8190 bytes
+_KEPT_MEMORY: Final = 2**20
 _VERSIONS: Final = (aiohttp.HttpVersion10, aiohttp.HttpVersion11)
 _BROKEN_TLS: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
@@ -142,6 +143,9 @@ class Transport:
         self.endpoint = endpoint
         self._settings = settings
         self._session = self._pool.session
+        # glibc gives freed memory back, and each large answer would fault it in anew, up to the size of the
+        # largest block that was freed so far: one that is never touched costs microseconds.
+        bytes(_KEPT_MEMORY)
         self._slots = asyncio.Semaphore(settings.pool_size)
 
     @contextlib.asynccontextmanager
