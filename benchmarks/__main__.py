@@ -1,6 +1,7 @@
-"""Runs the benchmarks, all or those named: a table of each, and `benchmarks/results/NAME.json` beside it.
+"""Runs the benchmarks, all or those named: a table of each, one of all budgets, and `benchmarks/results/`.
 
-`python -m benchmarks.soak` and `python -m benchmarks.leaks`, which take longer, are commands of their own.
+There each has its figures in `NAME.json`, and each curve is an SVG. `python -m benchmarks.soak` and
+`python -m benchmarks.leaks`, which take longer, are commands of their own.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from benchmarks import compare, delay, importing, listing
+from benchmarks import compare, delay, foreign, importing, listing, plots, scaling, watching
+from benchmarks._frame import Report, promised
 
 
 class Result(Protocol):
@@ -27,18 +29,31 @@ class Result(Protocol):
 
 BENCHMARKS: Final[Mapping[str, Callable[..., Result]]] = {
     "listing": listing.run,
+    "foreign": foreign.run,
     "importing": importing.run,
+    "watching": watching.together,
+    "polling": watching.one_by_one,
+    "idling": watching.idle,
+    "scaling": scaling.run,
     "compare": compare.run,
     "delay": delay.run,
 }
-_REPEATED: Final = ("listing", "importing", "delay")
+_UNTIMED: Final = ("compare",)
+_FULL: Final[Mapping[str, Mapping[str, Any]]] = {
+    "foreign": {"theirs": 10_000},
+    "polling": {"watches": 10_000, "interval": 10.0, "intervals": 6},
+    "idling": {"watches": 100_000, "projects": 100},
+    "scaling": {"jobs": (100, 1_000, 10_000, 100_000, 1_000_000), "watches": (1, 10, 100, 1_000, 10_000)},
+}
+"""The sizes that the budgets are for, where those take longer than two minutes."""
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", nargs="*", help=f"of {', '.join(BENCHMARKS)}; by default, all")
-    parser.add_argument("--runs", type=int, help="how often each thing is measured, instead of its default")
+    parser.add_argument("--runs", type=int, help="how often each thing is timed, instead of its default")
+    parser.add_argument("--full", action="store_true", help="at full size, which takes up to 12 minutes each")
     arguments = parser.parse_args()
     if unknown := set(arguments.name) - set(BENCHMARKS):
         parser.error(
@@ -46,11 +61,19 @@ def main() -> None:
         )
     if arguments.runs is not None and arguments.runs < 1:
         parser.error("--runs must be at least 1")
-    options = {} if arguments.runs is None else {"runs": arguments.runs}
+    reports = []
     for name in arguments.name or BENCHMARKS:
-        report = BENCHMARKS[name](**(options if name in _REPEATED else {}))
+        options = dict(_FULL.get(name, {})) if arguments.full else {}
+        if arguments.runs is not None and name not in _UNTIMED:
+            options["runs"] = arguments.runs
+        report = BENCHMARKS[name](**options)
         print(report.table(), end="\n\n", flush=True)
         report.write()
+        if isinstance(report, Report):
+            reports.append(report)
+    plots.drawn()
+    if any(row.bounds for report in reports for row in report.rows):
+        print(promised(reports))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import attrs
 import vizwatch
 
 RESULTS: Final = Path(__file__).parent / "results"
+HEAD: Final = ("what", "unit", "vizwatch", "beside", "", "ratio", "budget", "verdict")
 _PACKAGES: Final = ("aiohttp", "attrs", "cattrs", "msgspec", "multidict", "orjson", "yarl")
 
 
@@ -51,26 +52,44 @@ class Row:
     """Ours beside theirs; the i-th runs of both were taken one after the other."""
 
     what: str
-    against: str
+    against: str = ""
     unit: str
     ours: Sample
-    theirs: Sample
+    theirs: Sample | None = None
+    """None where nobody else does it."""
     budget: float | None = None
     """The greatest ratio that is promised; None where the ratio is only told."""
+    at_most: float | None = None
+    """The greatest figure of ours that is promised, in the row's unit."""
     wall: tuple[Sample, Sample] | None = None
     """The same runs by the clock, where the unit is CPU time."""
 
     @property
-    def ratio(self) -> Sample:
+    def ratio(self) -> Sample | None:
         """Ours by theirs, run by run."""
+        if self.theirs is None:
+            return None
         return Sample([a / b for a, b in zip(self.ours.runs, self.theirs.runs, strict=True)])
 
     @property
+    def bounds(self) -> str:
+        """What is promised, as the table says it."""
+        given = ((self.budget, " times"), (self.at_most, f" {self.unit}"))
+        return ", ".join(f"{bound:.4g}{unit}" for bound, unit in given if bound is not None)
+
+    @property
     def verdict(self) -> str:
-        """Whether the median ratio keeps to the budget."""
-        if self.budget is None:
+        """Whether the medians keep to what is promised."""
+        if not self.bounds:
             return "no budget"
-        return "met" if self.ratio.median <= self.budget else "not met"
+        exceeds = self.ratio is not None and self.budget is not None and self.ratio.median > self.budget
+        exceeds = exceeds or (self.at_most is not None and self.ours.median > self.at_most)
+        return "not met" if exceeds else "met"
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as a table shows it, under :data:`HEAD`."""
+        theirs, ratio = ("" if sample is None else str(sample) for sample in (self.theirs, self.ratio))
+        return (self.what, self.unit, str(self.ours), self.against, theirs, ratio, self.bounds, self.verdict)
 
     def document(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -84,9 +103,10 @@ class Row:
             "against": self.against,
             "unit": self.unit,
             "ours": _document(self.ours),
-            "theirs": _document(self.theirs),
-            "ratio": _document(self.ratio),
+            "theirs": None if self.theirs is None else _document(self.theirs),
+            "ratio": None if self.ratio is None else _document(self.ratio),
             "budget": self.budget,
+            "at_most": self.at_most,
             "verdict": self.verdict,
             "wall": wall,
         }
@@ -104,12 +124,10 @@ class Report:
 
     def table(self) -> str:
         """The rows under a head, and beneath them where they were taken."""
-        cells = [("what", "unit", "vizwatch", "beside", "", "ratio", "budget", "verdict", "wall")]
+        cells: list[tuple[str, ...]] = [(*HEAD, "wall")]
         for row in self.rows:
-            budget = "" if row.budget is None else f"{row.budget:.2f}"
             wall = "" if row.wall is None else " / ".join(_figure(sample.median) for sample in row.wall)
-            ours, theirs, ratio = str(row.ours), str(row.theirs), str(row.ratio)
-            cells.append((row.what, row.unit, ours, row.against, theirs, ratio, budget, row.verdict, wall))
+            cells.append((*row.cells(), wall))
         runs = " or ".join(map(str, sorted({len(row.ours.runs) for row in self.rows})))
         taken = f"Medians of {runs} runs, in turn, with [least..greatest]; {self.seconds:.0f} s in all."
         return "\n".join([f"{self.name}: {self.title}", "", *aligned(cells), "", taken, *where()])
@@ -179,6 +197,14 @@ class Verdict:
         """Writes everything to `NAME.json` in that folder."""
         checks = [{**attrs.asdict(check), "verdict": check.verdict} for check in self.checks]
         return written(folder, self, checks=checks, examples=list(self.examples), met=self.is_met)
+
+
+def promised(reports: Sequence[Report]) -> str:
+    """All rows of these reports that have a budget, as one table."""
+    rows = [(report.name, *row.cells()) for report in reports for row in report.rows if row.bounds]
+    missed = sum(verdict == "not met" for *_, verdict in rows)
+    total = f"{len(rows) - missed} of {len(rows)} budgets met."
+    return "\n".join(["All budgets", "", *aligned([("benchmark", *HEAD), *rows]), "", total])
 
 
 class _Told(Protocol):
@@ -304,4 +330,6 @@ def _count(value: float) -> str:
 
 
 def _figure(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"

@@ -6,10 +6,16 @@ import itertools
 import json
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
+
+from benchmarks import plots
+from benchmarks._frame import Report, Row, Sample, promised
+from benchmarks._server import asked, canned_server
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,12 +26,13 @@ def run(code: str) -> str:
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
-def found(folder: Path, name: str, options: str) -> tuple[str, dict[str, Any]]:
+def found(folder: Path, name: str, options: str, function: str = "") -> tuple[str, dict[str, Any]]:
     """The table that a benchmark prints, and what it writes down in that folder."""
+    function = function or f"{name}.run"
     table = run(
         "import pathlib\n"
-        f"from benchmarks import {name}\n"
-        f"report = {name}.run({options})\n"
+        f"from benchmarks import {function.partition('.')[0]}\n"
+        f"report = {function}({options})\n"
         "print(report.table())\n"
         f"report.write(pathlib.Path({str(folder)!r}))\n"
     )
@@ -35,24 +42,33 @@ def found(folder: Path, name: str, options: str) -> tuple[str, dict[str, Any]]:
     return table, written
 
 
+SMALL = "watches=20, interval=0.1, intervals=3, runs=1"
+
+
 @pytest.mark.parametrize(
-    ("name", "options", "rows"),
-    [("listing", "jobs=3000, runs=1", 10), ("importing", "runs=1", 2), ("delay", "lives=40, runs=1", 24)],
+    ("name", "function", "options", "rows"),
+    [
+        ("listing", "", "jobs=3000, runs=1", 10),
+        ("importing", "", "runs=1", 2),
+        ("delay", "", "lives=40, runs=1", 24),
+        ("watching", "watching.together", SMALL, 3),
+        ("polling", "watching.one_by_one", f"{SMALL}, projects=5", 3),
+        ("idling", "watching.idle", "watches=200, projects=2, runs=1", 1),
+        ("scaling", "", "jobs=(10, 100), watches=(1, 3), projects=(3,), interval=0.1, runs=1", 5),
+        pytest.param("foreign", "", "ours=1500, theirs=1500, runs=1", 1, marks=pytest.mark.foreign),
+    ],
 )
 def test_tells_each_ratio_with_its_verdict_and_writes_it_down(
-    tmp_path: Path, name: str, options: str, rows: int
+    tmp_path: Path, name: str, function: str, options: str, rows: int
 ) -> None:
-    table, written = found(tmp_path, name, options)
+    table, written = found(tmp_path, name, options, function)
 
     assert len(written["rows"]) == rows
     for row in written["rows"]:
         assert row["ratio"]["runs"] == [row["ours"]["runs"][0] / row["theirs"]["runs"][0]]
-        expected = (
-            "no budget"
-            if row["budget"] is None
-            else ("not met", "met")[row["ratio"]["median"] <= row["budget"]]
-        )
-        assert row["verdict"] == expected
+        bounds = [(row["ratio"], row["budget"]), (row["ours"], row["at_most"])]
+        kept = [figure["median"] <= bound for figure, bound in bounds if bound is not None]
+        assert row["verdict"] == (("met" if all(kept) else "not met") if kept else "no budget")
         assert any(row["what"] in line and row["verdict"] in line for line in table.splitlines())
 
 
@@ -92,6 +108,81 @@ def test_looks_that_are_leapt_over_are_counted() -> None:
         "given += [delay.watched(lives, delay.ours(60.0), 60.0).requests]"
     )
     assert leapt == pytest.approx(taken, rel=0.005)
+
+
+def row(what: str, ours: float, theirs: float | None = None, **bounds: Any) -> Row:
+    beside = None if theirs is None else Sample([theirs])
+    return Row(what=what, unit="ms", ours=Sample([ours]), theirs=beside, **bounds)
+
+
+@pytest.mark.parametrize(
+    ("one", "verdict"),
+    [
+        (row("", 3, 2), "no budget"),
+        (row("", 3, 2, budget=1.5), "met"),
+        (row("", 3, 2, budget=1.4), "not met"),
+        (row("", 3, at_most=3), "met"),
+        (row("", 3, at_most=2), "not met"),
+        (row("", 3, 2, budget=1.4, at_most=3), "not met"),
+        (row("", 3, 2, budget=1.5, at_most=2), "not met"),
+    ],
+)
+def test_a_budget_is_met_where_each_bound_is_kept(one: Row, verdict: str) -> None:
+    assert one.verdict == verdict
+
+
+def test_the_last_table_has_each_row_that_has_a_budget_and_counts_those_met() -> None:
+    rows = [row("kept", 1, 1, budget=1), row("told", 1, 1), row("missed", 3, at_most=2)]
+    table = promised([Report(name="one", title="", rows=rows, seconds=0)])
+
+    assert [line.split()[1] for line in table.splitlines() if line.startswith("one ")] == ["kept", "missed"]
+    assert table.endswith("1 of 2 budgets met.")
+
+
+def read(endpoint: str, path: str) -> Any:
+    with urllib.request.urlopen(f"{endpoint}/v1/{path}", timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_the_canned_server_counts_what_it_is_asked_and_times_the_reads_of_one_job_alone() -> None:
+    page = "visualization-jobs?per_page=2&page=2"
+    with canned_server() as endpoint:
+        rows = read(endpoint, f"running-3-other/{page}")["jobs"]
+        for which, job_id in (
+            ("timed-1", 2),
+            ("timed-1", 2),
+            ("timed-1", 3),
+            ("timed-2", 2),
+            *[("other", 2)] * 2,
+        ):
+            assert read(endpoint, f"running-3-{which}/visualization-jobs/{job_id}")["job_id"] == job_id
+        first, second = asked(endpoint), asked(endpoint)
+
+    assert [(one["job_id"], one["status"]) for one in rows] == [(3, 8)]
+    assert (first.lists, first.details, len(first.gaps)) == (1, 6, 1)
+    assert (second.lists, second.details, len(second.gaps)) == (0, 0, 0)
+
+
+def test_each_curve_that_was_written_down_is_drawn_with_a_line_a_series(tmp_path: Path) -> None:
+    assert plots.drawn(tmp_path) == []
+
+    points = [[10, 2.0, 1.0, 3.0], [1000, 40.0, 30.0, 50.0]]
+    cost = {"name": "jobs", "x": "jobs <listed>", "y": "ms", "series": {"a & b": points, "c": points}}
+    (tmp_path / "scaling.json").write_text(json.dumps({"curves": [cost]}), encoding="utf-8")
+    late = {"interval": 15, "requests": 9.5, "mean": 1, "p95": 3}
+    curve = [{"vizwatch": late, "fixed": {**late, "mean": 7.5, "p95": 14}}]
+    (tmp_path / "delay.json").write_text(json.dumps({"curve": curve}), encoding="utf-8")
+
+    drawn = {path.name: ET.parse(path) for path in plots.drawn(tmp_path)}
+    lines = {name: drawn[name].findall("{*}polyline") for name in drawn}
+    assert {name: len(found) for name, found in lines.items()} == {"cost-of-jobs.svg": 2, "delay.svg": 4}
+    places = {line.attrib["points"] for line in lines["delay.svg"]}
+    assert len(places) == 4, "each figure of each is another line"
+    ends = [place.split(",") for place in lines["cost-of-jobs.svg"][0].attrib["points"].split()]
+    assert [float(x) for x, _ in ends] == sorted(float(x) for x, _ in ends)
+    assert float(ends[0][1]) > float(ends[1][1]), "more is further up"
+    texts = [text.text for text in drawn["cost-of-jobs.svg"].findall("{*}text")]
+    assert {"jobs <listed>", "a & b", "c"} <= set(texts)
 
 
 def verdicts(table: str, written: dict[str, Any]) -> dict[str, str]:
@@ -142,4 +233,4 @@ def test_the_command_names_the_benchmarks_that_there_are() -> None:
     refused = subprocess.run(asked, cwd=ROOT, check=False, capture_output=True, text=True, timeout=60)
 
     assert refused.returncode == 2
-    assert "no benchmark is called nonesuch: there are listing, importing, compare, delay" in refused.stderr
+    assert "no benchmark is called nonesuch: there are listing, " in refused.stderr
