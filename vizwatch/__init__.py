@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from vizwatch import compat, doctor, emulator
     from vizwatch._flows.paging import JobPager
+    from vizwatch._flows.surveying import JobsWatch
     from vizwatch._flows.watching import Watch
     from vizwatch._values.errors import (
         ApiError,
@@ -78,6 +79,7 @@ __all__ = [
     "JobPage",
     "JobPager",
     "JobStatus",
+    "JobsWatch",
     "NotFoundError",
     "Outcome",
     "OutcomeUnknownError",
@@ -115,6 +117,7 @@ __all__ = [
 # `--help` needs no HTTP client.
 _HOMES: Final = {
     "vizwatch._flows.paging": ("JobPager",),
+    "vizwatch._flows.surveying": ("JobsWatch",),
     "vizwatch._flows.watching": ("Watch",),
     "vizwatch._values.errors": (
         "ApiError",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import functools
 import random
 import weakref
 from collections.abc import Awaitable, Callable, Collection
@@ -16,6 +17,7 @@ import anyio
 from vizwatch._flows.following import Follower
 from vizwatch._flows.paging import JobPager
 from vizwatch._flows.polling import Poller, ReadRows
+from vizwatch._flows.surveying import JobsWatch, Survey, chosen
 from vizwatch._flows.watching import Watch, wait_until
 from vizwatch._flows.writing import arrival
 from vizwatch._rules import codec, reconciling, wire
@@ -108,14 +110,14 @@ class Client:
             account=account,
         )
         self.workspace_id = None if workspace_id is None else checks.identifier("workspace_id", workspace_id)
-        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        self._watches: weakref.WeakSet[Watch | JobsWatch] = weakref.WeakSet()
         self._random = random.Random()
         self._dialect = Dialect()
         self._own_writes = OwnWrites()
         outage = Outage(self.settings.watch_backoff_base, self.settings.watch_backoff_max)
         self._gate = Gate(outage, self.settings.pool_size)
-        self._report = Report()
-        self._shared_poller: Poller | None = None
+        self._report = Report() if account is None else account.report
+        self._pollers: dict[str | None, Poller] = {}
 
     @classmethod
     def from_env(
@@ -307,6 +309,50 @@ class Client:
         bound = None if backlog is None else checks.whole("backlog", backlog, low=1, high=1_000_000)
         return self._watch(tracker, interval, timeout, None if bound is None else Mailbox(bound))
 
+    def watch_jobs(
+        self,
+        *,
+        job_ids: Collection[int | str] | None = None,
+        status: Statuses | None = None,
+        search_content: str | None = None,
+        workspace_id: str | None = None,
+        interval: Seconds | None = None,
+    ) -> JobsWatch:
+        """The transitions of all jobs of a workspace, or of many jobs: first each status found, then changes.
+
+        Jobs that appear later are included, and a deleted job comes with `current` ``None``. Unlike
+        :meth:`watch` it goes on beyond terminal statuses, and never ends by itself.
+
+        A whole workspace costs a request an interval for each 1,000 jobs, and details of the jobs that have
+        just changed. Of a few `job_ids` the details are read, where that is cheaper.
+
+        Args:
+            job_ids: Only these jobs. One that does not exist is waited for.
+            status: Only transitions from or to this status, or one of these.
+            search_content: Only jobs whose name has this text, whatever its case.
+            workspace_id: Instead of the client's.
+            interval: Seconds between two readings, instead of `Settings.poll_interval`; each is randomly
+                longer or shorter by `Settings.poll_jitter`.
+
+        Raises:
+            ConfigError: An argument is wrong.
+            VizwatchError: While iterated: no later read of the listing will come to anything.
+        """
+        choice = chosen(job_ids, status, search_content)
+        seconds = self._interval(interval)
+        where = self.workspace_id if workspace_id is None else checks.identifier("workspace_id", workspace_id)
+        self._project.check_open()
+
+        def follower(job_id: int) -> Follower:
+            tracker = Tracker(self.project_id, job_id, TERMINAL, follow_restarts=True)
+            return self._follower(tracker, seconds, is_awaited=choice.job_ids is not None)
+
+        patience = self._cadence(seconds).longest + self.settings.attempt_timeout
+        survey = Survey(self._poller_of(where), choice, follower, self.project_id, seconds, patience)
+        watch = JobsWatch(survey.arrivals, survey.begin, survey)
+        self._watches.add(watch)
+        return watch
+
     def _watch(
         self,
         tracker: Tracker,
@@ -314,22 +360,30 @@ class Client:
         timeout: Seconds | None,
         backlog: Mailbox | None = None,
     ) -> Watch:
-        settings = self.settings
-        if interval is not None:
-            interval = checks.seconds("interval", interval, low=settings.poll_interval_min, high=86_400)
+        seconds = self._interval(interval)
         self._project.check_open()
-        follower = Follower(
-            tracker,
-            self._cadence(settings.poll_interval if interval is None else interval),
-            self._own_writes.doubt(tracker.job_id),
-            self._report,
-            chance=self._random.random,
-            request_time=settings.attempt_timeout,
-        )
         within = None if timeout is None else checks.seconds("timeout", timeout, low=0.001)
-        watch = Watch(follower, self._poller(), within, backlog)
+        # One attempt a look: looking again is what a poller does anyway, at its own pace.
+        is_shared = self.settings.shared_reads
+        poller = self._poller_of(self.workspace_id) if is_shared else self._new_poller(None)
+        watch = Watch(self._follower(tracker, seconds), poller, within, backlog)
         self._watches.add(watch)
         return watch
+
+    def _interval(self, interval: Seconds | None) -> float:
+        if interval is None:
+            return self.settings.poll_interval
+        return checks.seconds("interval", interval, low=self.settings.poll_interval_min, high=86_400)
+
+    def _follower(self, tracker: Tracker, interval: float, *, is_awaited: bool = False) -> Follower:
+        return Follower(
+            tracker,
+            self._cadence(interval),
+            self._own_writes.doubt(tracker.job_id, is_awaited=is_awaited),
+            self._report,
+            chance=self._random.random,
+            request_time=self.settings.attempt_timeout,
+        )
 
     def _cadence(self, interval: float) -> Cadence:
         settings = self.settings
@@ -337,14 +391,13 @@ class Client:
             interval, settings.poll_jitter, settings.watch_backoff_base, settings.watch_backoff_max
         )
 
-    def _poller(self) -> Poller:
-        """The poller of all watches, or one of its own for each."""
-        # One attempt a look: looking again is what a poller does anyway, at its own pace.
-        if not self.settings.shared_reads:
-            return self._new_poller(None)
-        if self._shared_poller is None:
-            self._shared_poller = self._new_poller(self._read_rows)
-        return self._shared_poller
+    def _poller_of(self, workspace_id: str | None) -> Poller:
+        """The poller of all watches of a workspace."""
+        poller = self._pollers.get(workspace_id)
+        if poller is None:
+            read_rows = functools.partial(self._read_rows, wire.query(workspace_id=workspace_id))
+            poller = self._pollers[workspace_id] = self._new_poller(read_rows)
+        return poller
 
     def _new_poller(self, read_rows: ReadRows | None) -> Poller:
         return Poller(
@@ -358,10 +411,8 @@ class Client:
             self._project.check_loop,
         )
 
-    async def _read_rows(self, page: int, per_page: int) -> Rows:
-        request = wire.list_jobs(
-            self.project_id, wire.query(workspace_id=self.workspace_id), page=page, per_page=per_page
-        )
+    async def _read_rows(self, query: wire.Query, page: int, per_page: int) -> Rows:
+        request = wire.list_jobs(self.project_id, query, page=page, per_page=per_page)
         return await self._project.call(request, codec.decode_rows, is_patient=True)
 
     async def wait(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import random
+import weakref
 from collections import deque
 from collections.abc import (
     AsyncIterator,
@@ -18,9 +20,11 @@ from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
 import attrs
 
 from vizwatch._flows.gathering import Gathering, Reading
-from vizwatch._rules import wire
+from vizwatch._flows.surveying import Arrivals, JobsWatch, Survey, chosen
+from vizwatch._rules import retrying, wire
+from vizwatch._rules.cadence import Cadence
 from vizwatch._values import checks, regions
-from vizwatch._values.errors import ClientClosedError, ConfigError, VizwatchError
+from vizwatch._values.errors import CallError, ClientClosedError, ConfigError, VizwatchError
 from vizwatch._values.models import Job, JobPage
 from vizwatch._values.secrets import hidden, hidden_address
 from vizwatch._values.settings import Settings, given_or_default
@@ -29,10 +33,12 @@ from vizwatch._world.auth import AkSkAuth, Auth, TokenAuth
 from vizwatch._world.iam import PasswordAuth
 from vizwatch._world.line import to_its_end
 from vizwatch._world.transport import Pool
-from vizwatch.client import Client, Statuses
+from vizwatch.client import Client, Seconds, Statuses
 
 T = TypeVar("T")
 
+_BEGINS_WITHIN: Final = 0.02
+"""Over how many seconds for each target the beginning is spread, an interval at most."""
 _PLACES: Final = 20
 """How many connections one project may use, so that a slow one does not take them all."""
 
@@ -107,11 +113,12 @@ class Outcome:
     target: Target
     complete: bool = False
     """Whether all of its jobs that were asked for were given: the listing ran to its end, without an error, a
-    row skipped, or a `limit` that was reached, and began with the first page."""
+    row skipped, or a `limit` that was reached, and began with the first page. Of a watch, whether all of its
+    jobs are known, and as fresh as they can be at its interval."""
     error: VizwatchError | None = None
-    """What ended it before."""
+    """What ended it before; of a watch, also what its reads fail with just now."""
     jobs: int = 0
-    """How many jobs of it were given."""
+    """How many jobs of it were given; of a watch, how many there are."""
 
 
 class ListOptions(TypedDict, total=False):
@@ -127,6 +134,15 @@ class ListOptions(TypedDict, total=False):
     limit: int | None
     complete: bool
     on_bad_row: str
+
+
+class WatchOptions(TypedDict, total=False):
+    """What :meth:`Client.watch_jobs` takes, but for `job_ids`, which are of one project."""
+
+    status: Statuses | None
+    search_content: str | None
+    workspace_id: str | None
+    interval: Seconds | None
 
 
 def _payer(auth: Auth) -> Hashable:
@@ -157,6 +173,24 @@ class _Member:
                     await self.client.__aenter__()
                     self._is_open = True
         return self.client
+
+
+@attrs.define(eq=False)
+class _Outlook:
+    """How the watch of one target is getting on."""
+
+    survey: Survey | None = None
+    error: VizwatchError | None = None
+    """What it could not be begun for."""
+
+    def outcome(self, target: Target, now: float) -> Outcome:
+        survey, error = self.survey, self.error
+        if survey is None:
+            return Outcome(target, error=error)
+        if isinstance(survey.error, VizwatchError):
+            error = survey.error
+        is_fresh = error is None and not survey.has_ended and not survey.is_stale(now)
+        return Outcome(target, complete=is_fresh, error=error, jobs=survey.size)
 
 
 class Fleet:
@@ -197,6 +231,8 @@ class Fleet:
                 raise ConfigError(f"two targets are called {target.name!r}: give each a name of its own")
             self._members[target.name] = _Member(target, self._client(target, accounts), openings)
         self._readings: dict[str, Reading[TargetJob]] = {}
+        self._outlooks: dict[str, _Outlook] = {}
+        self._watches: weakref.WeakSet[JobsWatch] = weakref.WeakSet()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -222,10 +258,14 @@ class Fleet:
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
-        """How far the latest listing came, by each target's name, as it stands now."""
-        outcomes = {name: Outcome(member.target) for name, member in self._members.items()}
+        """How far the latest listing came, or the latest watch, by each target's name, as it stands now."""
+        targets = {name: member.target for name, member in self._members.items()}
+        outcomes = {name: Outcome(target) for name, target in targets.items()}
         for name, reading in self._readings.items():
-            outcomes[name] = Outcome(outcomes[name].target, reading.complete, reading.error, reading.jobs)
+            outcomes[name] = Outcome(targets[name], reading.complete, reading.error, reading.jobs)
+        if self._outlooks:
+            now = asyncio.get_running_loop().time()
+            outcomes |= {name: one.outcome(targets[name], now) for name, one in self._outlooks.items()}
         return outcomes
 
     def list_jobs(self, **options: Unpack[ListOptions]) -> AsyncIterator[TargetJob]:
@@ -245,9 +285,76 @@ class Fleet:
         """
         self._check_open()
         self._readings = {name: _reading(member, options) for name, member in self._members.items()}
+        self._outlooks = {}
         return Gathering(
             deque(self._readings.values()), self.settings.pool_size, self._start, self._check_open
         )
+
+    def watch_jobs(self, **options: Unpack[WatchOptions]) -> JobsWatch:
+        """The transitions of all jobs of all targets, as they are seen; `project_id` says of which.
+
+        Each target is read at its own time within the interval, at the beginning and after an outage, too.
+        One that fails is tried again, and does not end the others; it says so in :attr:`outcomes`, as does
+        one for which no later read will come to anything. The iteration ends once that holds for all.
+
+        Args:
+            options: As of :meth:`Client.watch_jobs`, for each target.
+
+        Raises:
+            ConfigError: An argument is wrong, or the fleet is not open.
+            ClientClosedError: The fleet was closed.
+        """
+        self._check_open()
+        chosen(None, options.get("status"), options.get("search_content"))
+        asked, settings = options.get("interval"), self.settings
+        interval = (
+            settings.poll_interval
+            if asked is None
+            else checks.seconds("interval", asked, low=settings.poll_interval_min, high=86_400)
+        )
+        arrivals = Arrivals(raises=False)
+        arrivals.expected = len(self._members)
+        self._readings, self._outlooks = {}, {name: _Outlook() for name in self._members}
+
+        def begin() -> None:
+            spread = min(interval, _BEGINS_WITHIN * len(self._members))
+            for number, (name, outlook) in enumerate(self._outlooks.items()):
+                share = number / len(self._members)
+                begun = self._begun(
+                    self._members[name], outlook, arrivals, share * spread, share * interval, options
+                )
+                self._start(begun)
+
+        watch = JobsWatch(arrivals, begin)
+        self._watches.add(watch)
+        return watch
+
+    async def _begun(
+        self,
+        member: _Member,
+        outlook: _Outlook,
+        arrivals: Arrivals,
+        after: float,
+        phase: float,
+        options: WatchOptions,
+    ) -> None:
+        """Begins the watch of a target, as soon as it can be opened."""
+        settings = self.settings
+        cadence = Cadence(1.0, 0.0, settings.watch_backoff_base, settings.watch_backoff_max)
+        await asyncio.sleep(after)
+        while not arrivals.closed:
+            try:
+                watch = (await member.opened()).watch_jobs(**options)
+            except VizwatchError as error:
+                outlook.error = error
+                if not isinstance(error, CallError) or retrying.is_permanent(error):
+                    arrivals.not_begun()
+                    return
+                await asyncio.sleep(cadence.after_failure(random.random(), error.retry_after))
+            else:
+                outlook.error, outlook.survey = None, watch.survey
+                watch.move(arrivals, phase)
+                return
 
     def _check_open(self) -> None:
         if self._closed:
@@ -294,6 +401,7 @@ class Fleet:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*(watch.aclose() for watch in list(self._watches)))
             await asyncio.gather(*(member.client.aclose() for member in self._members.values()))
         finally:
             await self._pool.aclose()

@@ -136,6 +136,17 @@ class Follower:
         """Whether a sweep that is over should have shown the job, and did not."""
         return self.is_listed and self.seen_in != sweep
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is expected of the job but what a listing shows."""
+        return self.is_carried and self.status != _NEVER_QUIET
+
+    def resume(self, job: Job, asked: float, counts: tuple[int, int]) -> None:
+        """Goes on with a job as it was last read, after so many runs and transitions."""
+        self.tracker.resume(job, self._clock(asked).at(asked), counts)
+        self._doubt.found()
+        self._latest, self._read_at = job, asked
+
     def look_now(self) -> None:
         """The next look is wanted at once."""
         self._look_at, self.is_hurried, self.status = -math.inf, True, _NEVER_QUIET

@@ -19,7 +19,7 @@ import attrs
 
 from vizwatch._flows.following import Clock, Follower
 from vizwatch._rules import retrying, wire
-from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence
+from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, on_beat
 from vizwatch._rules.listing import Ask, Dialect, Sweep, is_sweep_cheaper
 from vizwatch._values.errors import (
     AuthenticationError,
@@ -61,6 +61,60 @@ class Looker(Protocol):
 
     def ended(self, error: BaseException) -> None:
         """There will be no more."""
+        ...
+
+
+class Audience(Protocol):
+    """Who wants to see the whole listing."""
+
+    clock: Clock | None
+    interval: float
+    """Seconds between two readings."""
+    phase: float | None
+    """Where in the interval to read, in seconds; ``None`` for an interval after the reading before."""
+    next_at: float
+    """When the next reading is due."""
+
+    @property
+    def is_hungry(self) -> bool:
+        """Whether it wants to be shown anything."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is to be forgotten."""
+        ...
+
+    def begins(self, now: float) -> None:
+        """A reading begins."""
+        ...
+
+    def shows(self, page: Sighting) -> None:
+        """A page of the reading."""
+        ...
+
+    def ends(self, sweep: int, now: float) -> bool:
+        """The reading is over; tells whether it is not believed, and another is wanted soon."""
+        ...
+
+    def breaks_off(self) -> None:
+        """The reading does not go on: the next one begins anew."""
+        ...
+
+    def failed(self, error: CallError) -> None:
+        """A page could not be read."""
+        ...
+
+    def refused(self, error: CallError) -> None:
+        """The listing will not be read any more."""
+        ...
+
+    def ended(self, error: BaseException) -> None:
+        """There will be no more of anything."""
+        ...
+
+    def leave(self) -> None:
+        """Leaves, with all of its lookers."""
         ...
 
 
@@ -107,6 +161,9 @@ class Poller:
         self._dialect = dialect or Dialect()
         self._check_loop = check_loop
         self._places: dict[int, dict[Looker, _Place]] = {}
+        self._audiences: list[Audience] = []
+        self._shown: list[Audience] = []
+        """Whom the sweep under way is shown to."""
         self._queue: list[tuple[float, int, _Place]] = []
         self._numbers = itertools.count(1)
         self._timer: asyncio.Handle | None = None
@@ -123,6 +180,8 @@ class Poller:
         self._pages = 1
         self._doubted = False
         """Whether the last sweep lacked so many jobs that it was not believed."""
+        self._sweeps_again = False
+        """Whether another sweep is wanted for that, whatever it costs."""
         self._list_failures = 0
         self._refusals = 0
         self._lists_after = -math.inf
@@ -132,12 +191,8 @@ class Poller:
 
     def join(self, looker: Looker) -> None:
         """Looks at the looker's job from now on, when its follower says so."""
-        if self._check_loop is not None:
-            self._check_loop()
         follower = looker.follower
-        if self._clock is None or not self._places:
-            self._clock = Clock.started(_now())
-        follower.clock = follower.clock or self._clock
+        follower.clock = follower.clock or self._time()
         place = _Place(looker)
         self._places.setdefault(follower.job_id, {})[looker] = place
         if self._sweep is not None:
@@ -151,18 +206,50 @@ class Poller:
         places.pop(looker, None)
         if not places:
             self._places.pop(job_id, None)
-        if not self._places:
-            self._disarm()
-            self._queue.clear()
-            self._sweep, self._sweep_at, self._doubted = None, math.inf, False
+        if self._is_idle:
+            self._rest()
         elif len(self._queue) > 2 * len(self._places) + _SMALL:
             self._queue = [entry for entry in self._queue if self._is_here(entry[2])]
             heapq.heapify(self._queue)
 
-    async def abandon(self, looker: Looker) -> None:
-        """As :meth:`leave`, and ends the reads under way if nobody is left who wants them."""
-        self.leave(looker)
-        if not self._places:
+    def attend(self, audience: Audience) -> None:
+        """Shows the listing to the audience from now on, when it is hungry."""
+        audience.clock = self._time()
+        audience.next_at = _now()
+        self._audiences.append(audience)
+        self.resume()
+
+    def quit(self, audience: Audience) -> None:
+        """The audience wants no more."""
+        for audiences in (self._audiences, self._shown):
+            if audience in audiences:
+                audiences.remove(audience)
+        if self._is_idle:
+            self._rest()
+
+    def resume(self) -> None:
+        """An audience is hungry again."""
+        self._call_sweep(min((one.next_at for one in self._audiences if one.is_hungry), default=math.inf))
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._places and not self._audiences
+
+    def _time(self) -> Clock:
+        if self._check_loop is not None:
+            self._check_loop()
+        if self._clock is None or self._is_idle:
+            self._clock = Clock.started(_now())
+        return self._clock
+
+    def _rest(self) -> None:
+        self._disarm()
+        self._queue.clear()
+        self._sweep, self._sweep_at, self._doubted, self._sweeps_again = None, math.inf, False, False
+
+    async def abandon(self) -> None:
+        """Ends the reads under way, if nobody is left who wants them."""
+        if self._is_idle:
             await self.aclose()
 
     async def aclose(self) -> None:
@@ -181,8 +268,7 @@ class Poller:
         follower = place.looker.follower
         at = follower.next_look(_now())
         if self._is_carried(follower):
-            self._sweep_at = min(self._sweep_at, at)
-            self._arm(self._sweep_at)
+            self._call_sweep(at)
             at = follower.look_ahead
         if at < place.queued_for and at < math.inf:
             place.queued_for = at
@@ -191,11 +277,20 @@ class Poller:
 
     def _is_carried(self, follower: Follower) -> bool:
         """Whether the next sweep is early enough for the job."""
-        return follower.is_carried and self._is_cheaper(len(self._places))
+        return follower.is_carried and (self._is_cheaper(len(self._places)) or self._has_audience)
+
+    @property
+    def _has_audience(self) -> bool:
+        return any(one.is_hungry for one in self._audiences)
 
     def _is_cheaper(self, due: int) -> bool:
         may_list = self._read_rows is not None and _now() >= self._lists_after
         return may_list and is_sweep_cheaper(due, len(self._places), self._pages)
+
+    def _call_sweep(self, at: float) -> None:
+        self._sweep_at = min(self._sweep_at, at)
+        if self._sweep_at < math.inf:
+            self._arm(self._sweep_at)
 
     def _arm(self, at: float) -> None:
         if self._timer_at <= at:
@@ -218,13 +313,16 @@ class Poller:
     def _wake(self, at: float) -> None:
         self._timer, self._timer_at = None, math.inf
         now = max(_now(), at)
+        for audience in [one for one in self._audiences if one.is_over]:
+            audience.leave()
         listed, unlisted = self._due(now)
         is_due = self._sweep_at <= now
         if is_due:
             self._sweep_at = math.inf  # set anew when it is over
             listed |= self._carried() if self._sweeping is None else set()
-        is_begun = is_due and (self._sweep is not None or self._doubted)
-        is_wanted = is_begun or (listed and self._is_cheaper(len(listed)))
+        is_called = any(one.is_hungry and one.next_at <= now for one in self._audiences)
+        is_wanted = is_due and (self._sweep is not None or self._sweeps_again or is_called)
+        is_wanted = is_wanted or (bool(listed) and self._is_cheaper(len(listed)))
         if is_wanted and self._read_rows is not None and self._sweeping is None:
             listed = set()
             self._sweeping = self._started(self._swept_through(self._read_rows))
@@ -263,7 +361,7 @@ class Poller:
     def _arm_next(self) -> None:
         first = self._queue[0][0] if self._queue else math.inf
         at = min(first, self._sweep_at)
-        if at < math.inf and self._places:
+        if at < math.inf and not self._is_idle:
             self._arm(at)
 
     def _started(self, work: Coroutine[Any, Any, None], job_id: int | None = None) -> asyncio.Task[None]:
@@ -336,7 +434,7 @@ class Poller:
     async def _swept_through(self, read_rows: ReadRows) -> None:
         """Reads the whole listing for all, or goes on with it; a failure puts it off."""
         try:
-            while self._places:
+            while not self._is_idle:
                 sweep = self._sweep or self._begun()
                 try:
                     rows, asked = await self._read(
@@ -350,7 +448,7 @@ class Poller:
                 if sweep.ended:
                     self._over(sweep)
                     return
-                if not self._is_cheaper(len(self._places)):
+                if not self._is_cheaper(len(self._places)) and not self._shown:
                     self._by_details()
                     return
         except BaseException as error:
@@ -362,7 +460,11 @@ class Poller:
 
     def _begun(self) -> Sweep:
         self._swept += 1
-        self._sweep = Sweep(self._swept, self._dialect.limits.per_page)
+        self._shown = [one for one in self._audiences if one.is_hungry]
+        for audience in self._shown:
+            audience.begins(_now())
+        trusts_total = self._dialect.totals_hold or not self._shown
+        self._sweep = Sweep(self._swept, self._dialect.limits.per_page, trusts_total)
         return self._sweep
 
     def _take(self, sweep: Sweep, sighting: Sighting) -> None:
@@ -370,6 +472,9 @@ class Poller:
         rows = sighting.rows
         sweep.take(len(rows) + rows.skipped, rows.job_total_count)
         self._pages, self._list_failures, self._refusals = sweep.pages, 0, 0
+        self._dialect.totals_hold = self._dialect.totals_hold or sweep.total_held
+        for audience in self._shown:
+            audience.shows(sighting)
         followed = [row for row, job_id in enumerate(rows.ids) if job_id in self._places]
         if 2 * len(followed) < len(rows):
             # Whoever follows one of its jobs keeps the page.
@@ -401,16 +506,28 @@ class Poller:
     def _over(self, sweep: Sweep) -> None:
         """A sweep is over: the jobs that it lacks are read by themselves, the others by the next one."""
         self._sweep = None
+        now = _now()
         everybody = self._everybody()
         absent = [place for place in everybody if place.looker.follower.is_absent_from(sweep.number)]
         self._doubted = not self._doubted and len(absent) > max(_FEW_ABSENT, len(everybody) // 10)
+        self._sweeps_again = self._doubted
+        for audience in self._shown:
+            self._sweeps_again = audience.ends(sweep.number, now) or self._sweeps_again
+            audience.next_at = self._next_reading(audience, now)
+        self._shown = []
         jittered = self._cadence.jittered(_shortest_interval(everybody, default=math.inf), self._chance())
-        self._sweep_at = _now() + (CONFIRMS_AFTER if self._doubted else jittered)
+        self._sweep_at = now + (CONFIRMS_AFTER if self._sweeps_again else jittered)
+        self.resume()
         if not self._doubted:
             for place in absent:
                 place.looker.follower.was_not_listed()
                 self._settle(place)
         self._arm_next()
+
+    def _next_reading(self, audience: Audience, now: float) -> float:
+        if audience.phase is None:
+            return now + self._cadence.jittered(audience.interval, self._chance())
+        return on_beat(now, audience.interval, audience.phase)
 
     def _goes_on_after(self, error: CallError) -> bool:
         """Whether to ask again at once, after a page that could not be read; else it is asked for later."""
@@ -419,7 +536,7 @@ class Poller:
             narrower = Ask().narrower(self._dialect.limits, error.message)
         if narrower is not None:
             self._dialect.learn(narrower)
-            self._sweep = None
+            self._break_off()
             return True
         self._list_failures += 1
         # Refused once, a token may have been revoked: that is no reason to end all watches. And one that
@@ -431,26 +548,49 @@ class Poller:
             self._end_all(error)
             return False
         self._report.failed(error)
+        for audience in self._shown:
+            audience.failed(error)
+        again_at = self._next_try(error)
         if is_permanent:
             self._lists_after = math.inf
+            for audience in list(self._audiences):
+                audience.refused(error)
             self._by_details()
         elif not retrying.is_outage(error) and self._list_failures >= _FAILURES_TO_GIVE_UP:
             self._lists_after = _now() + _LISTS_AGAIN_AFTER
+            for audience in self._shown:
+                audience.next_at = again_at
             self._by_details()
         else:
-            self._sweep_at = _now() + self._cadence.after_failure(self._chance(), error.retry_after)
-            self._arm(self._sweep_at)
+            self._call_sweep(again_at)
         return False
+
+    def _next_try(self, error: CallError) -> float:
+        now = _now()
+        at = now + self._cadence.after_failure(self._chance(), error.retry_after)
+        beats = [on_beat(now, one.interval, one.phase) for one in self._shown if one.phase is not None]
+        # Many projects that all try often do a service that is down no good, and come back all at once.
+        return max(at, *beats) if self._list_failures > 1 and beats else at
+
+    def _break_off(self) -> None:
+        """The sweep under way does not go on."""
+        self._sweep, self._sweep_at = None, math.inf
+        for audience in self._shown:
+            audience.breaks_off()
+        self._shown = []
 
     def _by_details(self) -> None:
         """Gives the sweep up: each job is read by itself, as soon as it is due."""
-        self._sweep, self._sweep_at = None, math.inf
+        self._break_off()
         for place in self._everybody():
             self._settle(place)
+        self.resume()
 
     def _end_all(self, error: BaseException) -> None:
         for place in self._everybody():
             place.looker.ended(error)
+        for audience in list(self._audiences):
+            audience.ended(error)
 
 
 def _now() -> float:

@@ -118,7 +118,8 @@ class Watch:
         except asyncio.CancelledError:
             if self._waiting.done() and not self._waiting.cancelled() and self._waiting.exception() is None:
                 self._undelivered = self._waiting.result()
-            await self._poller.abandon(self)
+            self._poller.leave(self)
+            await self._poller.abandon()
             raise
         finally:
             self._waiting = None
@@ -126,7 +127,8 @@ class Watch:
                 alarm.cancel()
         if transition is not None:
             return transition
-        await self._poller.abandon(self)
+        self._poller.leave(self)
+        await self._poller.abandon()
         if self._closed or self.follower.is_over:
             raise StopAsyncIteration
         raise self._late()

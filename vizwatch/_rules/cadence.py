@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Final
 
@@ -59,11 +60,21 @@ class Cadence:
         return self.interval * (1.0 + self.jitter)
 
 
+def on_beat(now: float, interval: float, phase: float) -> float:
+    """The next time at `phase` seconds after a multiple of the interval, half an interval from now at least.
+
+    Many that read at an interval each, and have other phases, stay spread, whatever keeps them for a while.
+    """
+    return phase + interval * (math.floor((now - phase) / interval + 0.5) + 1)
+
+
 ABSENCES_TO_CONFIRM: Final = 3
 SETTLES_WITHIN: Final = 60.0
 CONFIRMS_AFTER: Final = 5.0
 """How soon a step back is read again, in seconds: replicas mostly lag less."""
 _FIRST_DOUBT: Final = 1.0
+_PATIENCE: Final = 20
+"""How many intervals lie at most between looks for a job that may come some day."""
 
 
 @attrs.define
@@ -83,6 +94,8 @@ class Doubt:
     """When this client restarted the job, if it did."""
     is_deleted: bool = False
     """Whether this client deleted the job."""
+    is_awaited: bool = False
+    """Whether a job that was never seen is waited for, however long."""
     _misses: int = attrs.field(default=0, init=False)
     _doubts: int = attrs.field(default=0, init=False)
     _was_seen: bool = attrs.field(default=False, init=False)
@@ -96,7 +109,7 @@ class Doubt:
         """The job was not found; tells whether it is gone."""
         self._misses += 1
         self._doubts += 1
-        if not self._was_seen and _is_recent(self.created_at, now):
+        if not self._was_seen and (self.is_awaited or _is_recent(self.created_at, now)):
             return False
         return self._misses >= ABSENCES_TO_CONFIRM
 
@@ -112,7 +125,8 @@ class Doubt:
         """How long to wait after a read that was not believed, given the pause after a good one."""
         if self._was_seen and not self.is_deleted:
             return interval
-        return min(interval, _FIRST_DOUBT * 2.0 ** min(self._doubts - 1, 60))
+        longest = min(interval * _PATIENCE, _LONGEST_PAUSE) if self.is_awaited else interval
+        return min(longest, _FIRST_DOUBT * 2.0 ** min(self._doubts - 1, 60))
 
 
 def _is_recent(since: float | None, now: float) -> bool:
@@ -140,12 +154,13 @@ class OwnWrites:
         if len(times) > _REMEMBERED:
             times.popitem(last=False)
 
-    def doubt(self, job_id: int) -> Doubt:
-        """What to doubt of a job's reads."""
+    def doubt(self, job_id: int, *, is_awaited: bool = False) -> Doubt:
+        """What to doubt of a job's reads; `is_awaited` as of :class:`Doubt`."""
         return Doubt(
             self._of(Operation.CREATE).get(job_id),
             self._of(Operation.RESTART).get(job_id),
             job_id in self._of(Operation.DELETE),
+            is_awaited,
         )
 
     def _of(self, operation: Operation) -> OrderedDict[int, float]:

@@ -35,6 +35,8 @@ class Dialect:
     """What a service turned out to allow, for all listings of one client."""
 
     limits: Limits = attrs.field(factory=Limits)
+    totals_hold: bool = attrs.field(default=False, init=False)
+    """Whether a listing was seen to end where its total says so."""
 
     def learn(self, limits: Limits) -> None:
         """These were accepted, after wider ones were refused."""
@@ -199,16 +201,19 @@ class Sweep:
     """Follows one reading of a whole listing from page to page.
 
     It ends where the total says so. A total that lies hides jobs; of those that are watched, the details are
-    read then.
+    read then. Whoever wants all jobs has the page after a full last one read, too, until a total held once.
     """
 
     number: int
     per_page: int
+    trusts_total: bool = True
     page: int = attrs.field(default=1, init=False)
     """The next page to ask for."""
     pages: int = attrs.field(default=1, init=False)
     """How many pages the listing seems to have."""
     ended: bool = attrs.field(default=False, init=False)
+    total_held: bool = attrs.field(default=False, init=False)
+    """Whether there was nothing beyond what the total says."""
     _count: int = attrs.field(default=0, init=False)
     _barren: int = attrs.field(default=0, init=False)
 
@@ -219,8 +224,10 @@ class Sweep:
         is_all = total is not None and self._count >= total
         if self._barren:
             self.ended = is_all or total is None or self._barren >= _BARREN_PAGES_TO_END
+            self.total_held = self._count == total and self.page > 1
         elif is_all:
-            self.ended = _is_short(came, self.per_page) or self._count == total
+            holds = self.trusts_total and self._count == total
+            self.ended = holds or _is_short(came, self.per_page)
         self.pages = max(self.page, -(-(total or 0) // self.per_page))
         if self._barren and self.page > 1:
             self.pages = self.page - 1

@@ -76,6 +76,17 @@ class Tracker:
         """The job as it was before it is followed: no transition comes of it, whatever its status."""
         self.job, self._last_read = job, at
 
+    def resume(self, job: Job, at: dt.datetime, counts: tuple[int, int]) -> None:
+        """Goes on with a job as it was last read, at a time (UTC), after so many runs and transitions."""
+        self.begin(job, at)
+        self._run, self._count = counts
+        self._end = job.status if job.status.is_terminal else None
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """In which run the job is, and how many transitions it has had."""
+        return self._run, self._count
+
     def saw(self, job: Job, asked: dt.datetime, at: dt.datetime) -> Transition | None:
         """The job was read: its transition, if its status changed.
 
@@ -167,9 +178,8 @@ class Tracker:
         gap: bool = False,
     ) -> Transition:
         self._count += 1
-        change = f"{_code(previous)}-{_code(current)}"
         return Transition(
-            id=f"{self.project_id}/{self.job_id}/{self._run}/{self._count}/{change}",
+            id=_id(self.project_id, self.job_id, self.counts, previous, current),
             project_id=self.project_id,
             job_id=self.job_id,
             previous=previous,
@@ -181,6 +191,33 @@ class Tracker:
             gap=gap,
             is_terminal=is_terminal,
         )
+
+
+def found(project_id: str, job: Job, at: dt.datetime) -> Transition:
+    """The first transition of a job that is followed beyond its ends; `at` as of :meth:`Tracker.saw`."""
+    return Transition(
+        id=_id(project_id, job.job_id, (1, 1), None, job.status),
+        project_id=project_id,
+        job_id=job.job_id,
+        previous=None,
+        current=job.status,
+        job=job,
+        run=1,
+        not_before=None,
+        not_after=at,
+        is_terminal=job.status.is_terminal,
+    )
+
+
+def _id(
+    project_id: str,
+    job_id: int,
+    counts: tuple[int, int],
+    previous: JobStatus | None,
+    current: JobStatus | None,
+) -> str:
+    run, count = counts
+    return f"{project_id}/{job_id}/{run}/{count}/{_code(previous)}-{_code(current)}"
 
 
 def _goes_back(old: JobStatus, new: JobStatus) -> bool:

@@ -110,6 +110,13 @@ def status(name: str, value: object) -> JobStatus:
     return JobStatus(int(value))
 
 
+def job_ids(name: str, value: object) -> frozenset[int]:
+    """A set of job ids."""
+    if isinstance(value, str | bytes) or not isinstance(value, Collection) or not value:
+        raise refused(name, value, "a non-empty collection of job ids")
+    return frozenset(map(job_id, value))
+
+
 def statuses(name: str, value: object) -> frozenset[JobStatus]:
     """A set of statuses, given as one or as several."""
     if isinstance(value, int):

@@ -9,6 +9,7 @@ from vizwatch._rules.pacing import Pace
 from vizwatch._values import checks
 from vizwatch._values.errors import ConfigError, ConnectError
 from vizwatch._world.line import Line
+from vizwatch._world.report import Report
 
 
 class Account:
@@ -36,6 +37,8 @@ class Account:
     def __init__(self, requests_per_second: float | None = None) -> None:
         name = "requests_per_second"
         budget = None if requests_per_second is None else checks.rate(name, requests_per_second)
+        self.report = Report()
+        """What the watches of its clients have to tell."""
         self._pace = Pace(budget)
         self._line = Line()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -17,7 +17,7 @@ _MOST_CODES: Final = 100
 
 
 class Report:
-    """One for all watches of a client: what happens to thousands of them is still one line a minute."""
+    """One for all watches of an account: what happens to thousands of them is still one line a minute."""
 
     def __init__(self) -> None:
         self._failed = 0

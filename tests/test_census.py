@@ -1,0 +1,106 @@
+"""What one reading of a listing shows to be different from the one before it, beside a plain dictionary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vizwatch._rules import codec
+from vizwatch._rules.census import Census
+from vizwatch._values.rows import NO_DURATION, Rows, Sighting
+
+Row = tuple[int, int, int | None]
+"""Id, status and duration."""
+
+
+def page_of(rows: Sequence[Row], at: float = 0.0) -> Sighting:
+    jobs = [{"job_id": job_id, "status": status, "duration": duration} for job_id, status, duration in rows]
+    decoded = codec.decode_rows(json.dumps({"jobs": jobs}).encode())
+    assert isinstance(decoded, Rows)
+    return Sighting(decoded, at, at)
+
+
+def state(page: Sighting, row: int) -> Row:
+    rows = page.rows
+    duration = rows.durations[row]
+    return rows.ids[row], rows.statuses[row], None if duration == NO_DURATION else duration
+
+
+def steps_back(before: int | None, after: int | None) -> bool:
+    return (NO_DURATION if after is None else after) < (NO_DURATION if before is None else before)
+
+
+rows = st.tuples(st.integers(0, 8), st.integers(7, 9), st.none() | st.integers(0, 3))
+wild = st.lists(st.lists(rows, max_size=4), max_size=4)
+
+
+@st.composite
+def orderly(draw: st.DrawFn) -> list[list[Row]]:
+    """A listing by id, in pages of three, as a service gives it that keeps to its documents."""
+    jobs = {job_id: (job_id, status, duration) for job_id, status, duration in draw(st.lists(rows))}
+    ascending = [jobs[job_id] for job_id in sorted(jobs)]
+    return [ascending[at : at + 3] for at in range(0, len(ascending), 3)]
+
+
+readings = st.lists(st.tuples(wild | orderly(), st.booleans()), max_size=6)
+"""The pages of each reading, and whether what it lacks is still held for true."""
+
+
+@given(readings)
+def test_each_row_is_told_to_be_new_changed_or_as_it_was(
+    readings: list[tuple[list[list[Row]], bool]],
+) -> None:
+    census = Census()
+    known: dict[int, Row] = {}
+    for pages, keeps_rest in readings:
+        before, shown = dict(known), dict[int, Row]()
+        for number, page in enumerate(pages):
+            news = census.take(page_of(page, number))
+            first = {row[0]: row for row in reversed(page) if row[0] not in shown}
+            new = {job_id for job_id in first if job_id not in before}
+            changed = {
+                job_id
+                for job_id, (_, status, duration) in first.items()
+                if job_id in before
+                and (status != before[job_id][1] or steps_back(before[job_id][2], duration))
+            }
+            assert {state(news.sighting, row) for row in news.new} == {first[job_id] for job_id in new}
+            assert {news.sighting.rows.ids[row] for row, *_ in news.changed} == changed
+            for row, page_before, row_before in news.changed:
+                assert state(page_before, row_before) == before[news.sighting.rows.ids[row]]
+            shown |= first
+        rest = census.rest()
+        lacking = {job_id: row for job_id, row in before.items() if job_id not in shown}
+        assert {state(page, row) for page in rest for row in range(len(page.rows))} == set(lacking.values())
+        census.close(rest if keeps_rest else ())
+        known = shown | (lacking if keeps_rest else {})
+        assert census.size == len(known)
+        for job_id in range(9):
+            place = census.find(job_id)
+            assert (None if place is None else state(*place)) == known.get(job_id)
+
+
+def test_where_nothing_changes_nothing_is_made_for_a_row() -> None:
+    census = Census()
+    jobs: list[Any] = [(job_id, 8, 1) for job_id in range(1000)]
+    assert len(census.take(page_of(jobs)).new) == 1000
+    census.close()
+    news = census.take(page_of([(job_id, 8, 2) for job_id in range(1000)]))
+    assert (len(news.new), len(news.changed)) == (0, 0)
+    assert census._moved is None
+
+
+def test_the_pages_of_a_reading_take_the_place_of_those_before() -> None:
+    """A listing of a million jobs is held once and not twice."""
+    census = Census()
+    pages = [[(number * 10 + row, 8, None) for row in range(10)] for number in range(5)]
+    for _ in range(2):
+        for number, page in enumerate(pages):
+            census.take(page_of(page))
+            assert len(census._pages) in {5, number + 1}
+        census.close()
+    assert census.size == 50

@@ -1,0 +1,232 @@
+"""The transitions of many projects: spread over the interval, and none of them ends or delays the others."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from taking import taken
+from virtual import elapse
+
+import vizwatch
+from vizwatch import Fleet, Settings, Target, Transition
+from vizwatch._rules.cadence import on_beat
+from vizwatch.emulator import Emulator
+
+pytestmark = pytest.mark.looptime
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def targets_of(cloud: Emulator, projects: int, **jobs: Any) -> list[Target]:
+    """Targets p0, p1 and so on, each with a job."""
+    targets = [Target(cloud.endpoint, f"p{number}", auth=cloud.token) for number in range(projects)]
+    for target in targets:
+        cloud.add_jobs(**{"count": 1, "status": 8, "project_id": target.name, **jobs})
+    return targets
+
+
+class Found(defaultdict[str, list[tuple[float, Transition]]]):
+    """What came of each project, and when."""
+
+    def __init__(self) -> None:
+        super().__init__(list)
+
+    def note(self, transition: Transition) -> None:
+        self[transition.project_id].append((now(), transition))
+
+
+async def test_all_changes_of_all_targets_come(cloud: Emulator) -> None:
+    targets = targets_of(cloud, 20, count=3, status=None, plan=[[0, 1], [60, 8], [120, 10]])
+    async with Fleet(targets) as fleet:
+        found = Found()
+        async with taken(fleet.watch_jobs(), found.note):
+            await elapse(200)
+            assert {name: (one.complete, one.jobs) for name, one in fleet.outcomes.items()} == {
+                target.name: (True, 3) for target in targets
+            }
+        assert found.keys() == {target.name for target in targets}
+        for of_one in found.values():
+            statuses = defaultdict(list)
+            for _, transition in of_one:
+                statuses[transition.job_id].append(int(transition.current or 0))
+            assert list(statuses.values()) == [[1, 8, 10]] * 3
+
+
+@pytest.mark.fault("R5")
+async def test_a_project_that_answers_in_30_seconds_does_not_delay_the_99_others(cloud: Emulator) -> None:
+    """The lag of the others is the same with it and without."""
+    targets = targets_of(cloud, 100)
+    lags: dict[bool, list[float]] = {}
+    async with Fleet(targets, settings=Settings(attempt_timeout=40)) as fleet:
+        for is_slow in (False, True):
+            if is_slow:
+                cloud.fault("latency", seconds=30, match={"project_id": "p50"})
+            found = Found()
+            async with taken(fleet.watch_jobs(interval=10), found.note):
+                await elapse(100)
+                changed_at = now()
+                status = 10 if is_slow else 9
+                for target in targets:
+                    (job_id,) = {transition.job_id for _, transition in found[target.name]}
+                    cloud.set_status(job_id, status, project_id=target.name)
+                await elapse(100)
+            lags[is_slow] = sorted(
+                at - changed_at
+                for name, of_one in found.items()
+                for at, transition in of_one
+                if name != "p50" and transition.current == status
+            )
+            assert len(lags[is_slow]) == 99
+    for quick, beside_a_slow_one in zip(lags[False], lags[True], strict=True):
+        assert abs(beside_a_slow_one - quick) < 1
+    assert lags[True][-1] <= 10.5
+
+
+async def test_a_target_that_fails_says_so_and_the_others_go_on(cloud: Emulator) -> None:
+    targets = targets_of(cloud, 5)
+    cloud.fault("status", status=403, code="ModelArts.0108", match={"project_id": "p1"})
+    cloud.fault("status", status=503, match={"project_id": "p2"}, ttl=200)
+    found = Found()
+    async with Fleet(targets) as fleet, taken(fleet.watch_jobs(), found.note):
+        await elapse(100)
+        outcomes = fleet.outcomes
+        assert found.keys() == {"p0", "p3", "p4"}
+        assert {name for name, one in outcomes.items() if one.complete} == {"p0", "p3", "p4"}
+        assert isinstance(outcomes["p1"].error, vizwatch.PermissionDeniedError)
+        assert isinstance(outcomes["p2"].error, vizwatch.ServerError)
+        await elapse(300)
+        assert "p2" in found
+        assert {name for name, one in fleet.outcomes.items() if not one.complete} == {"p1"}
+
+
+async def test_an_outage_of_many_projects_is_a_line_a_minute(
+    cloud: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    targets = targets_of(cloud, 50)
+    cloud.fault("status", status=503)
+    async with Fleet(targets) as fleet, taken(fleet.watch_jobs(), Found().note):
+        await elapse(600)
+    assert 9 <= len(caplog.records) <= 11
+
+
+async def test_it_ends_once_nothing_can_come_of_any_target(cloud: Emulator) -> None:
+    targets = targets_of(cloud, 3)
+    cloud.fault("status", status=403, code="ModelArts.0108")
+    async with Fleet(targets) as fleet:
+        assert [transition async for transition in fleet.watch_jobs()] == []
+        assert all(isinstance(one.error, vizwatch.PermissionDeniedError) for one in fleet.outcomes.values())
+
+
+async def test_a_target_that_cannot_be_opened_is_tried_again_or_says_why() -> None:
+    """The credentials do not tell the project, at first; those of the other one never will."""
+    async with Emulator() as cloud:
+
+        class Scoped(vizwatch.TokenAuth):
+            asked = 0
+
+            def __init__(self, error: Exception, times: float) -> None:
+                super().__init__(cloud.token)
+                self.error, self.times = error, times
+
+            async def scope(self) -> Any:
+                self.asked += 1
+                if self.asked <= self.times:
+                    raise self.error
+                return vizwatch._values.exchange.Scope(project_id="late", endpoint=cloud.endpoint)
+
+        late = Scoped(vizwatch.ConnectError("no answer"), 3)
+        never = Scoped(vizwatch.ConfigError("wrong"), float("inf"))
+        targets = [
+            Target(None, None, auth=late, name="late"),
+            Target(None, None, auth=never, name="never"),
+        ]
+        cloud.add_jobs(1, status=8, project_id="late")
+        found = Found()
+        async with Fleet(targets) as fleet, taken(fleet.watch_jobs(), found.note):
+            await elapse(60)
+            assert found.keys() == {"late"}
+            assert isinstance(fleet.outcomes["never"].error, vizwatch.ConfigError)
+            assert fleet.outcomes["late"].complete
+
+
+async def test_a_thousand_projects_are_read_evenly_over_the_interval(cloud: Emulator) -> None:
+    targets = targets_of(cloud, 1000)
+    asked: list[float] = []
+    async with Fleet(targets) as fleet:
+        async with taken(fleet.watch_jobs(interval=20), Found().note):
+            for _ in range(100):
+                await elapse(1)
+                asked.append(len(cloud.requests))
+                if len(asked) == 50:
+                    cloud.fault("status", status=503, ttl=20)
+            each_second = [after - before for before, after in itertools.pairwise(asked)]
+    assert max(each_second[:48]) <= 60, "at the beginning"
+    assert all(40 <= count <= 60 for count in each_second[25:48])
+    assert max(each_second) <= 110, "while they try again"
+    assert all(40 <= count <= 60 for count in each_second[-15:]), "after an outage"
+
+
+@given(st.floats(0, 1e6), st.floats(0.5, 1e4), st.floats(0, 1))
+def test_the_next_beat_is_half_an_interval_ahead_and_at_its_phase(
+    now: float, interval: float, share: float
+) -> None:
+    phase = share * interval
+    at = on_beat(now, interval, phase)
+    assert 0.499 * interval <= at - now <= 1.501 * interval
+    beats = (at - phase) / interval
+    assert abs(beats - round(beats)) < 1e-6
+
+
+async def test_a_fleet_keeps_its_budget_while_it_watches(cloud: Emulator) -> None:
+    targets = targets_of(cloud, 50)
+    async with Fleet(targets, settings=Settings(requests_per_second=2)) as fleet:
+        found = Found()
+        async with taken(fleet.watch_jobs(interval=10), found.note):
+            await elapse(200)
+            assert len(found) == 50
+        assert len(cloud.requests) <= 2 * 200 + 10
+
+
+async def test_broken_off_and_forgotten_it_reads_no_more(cloud: Emulator) -> None:
+    targets = targets_of(cloud, 20)
+    async with Fleet(targets) as fleet:
+        async for _ in fleet.watch_jobs():
+            break
+        await elapse(60)
+        before = len(cloud.requests)
+        await elapse(600)
+        assert len(cloud.requests) == before <= 20
+
+
+async def test_closing_the_fleet_ends_its_watches(cloud: Emulator) -> None:
+    targets = targets_of(cloud, 5)
+    fleet = Fleet(targets)
+    async with fleet:
+        watch = fleet.watch_jobs()
+        task = asyncio.create_task(elapse(1))
+        found = [await anext(watch)]
+
+        async def take() -> None:
+            keep = found.append
+            async for transition in watch:
+                keep(transition)
+
+        task = asyncio.create_task(take())
+        await elapse(60)
+    await asyncio.wait_for(task, 1)
+    assert len(found) == 5
+
+
+@pytest.mark.parametrize("wrong", [{"status": "x"}, {"search_content": 1}, {"interval": 0.1}])
+async def test_a_wrong_argument_is_raised_at_once(cloud: Emulator, wrong: dict[str, Any]) -> None:
+    async with Fleet(targets_of(cloud, 1)) as fleet:
+        with pytest.raises(vizwatch.ConfigError, match=next(iter(wrong))):
+            fleet.watch_jobs(**wrong)

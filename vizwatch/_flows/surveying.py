@@ -1,0 +1,486 @@
+"""Surveys: the transitions of all jobs of a workspace, or of many jobs, for one who iterates."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+import anyio
+import attrs
+
+from vizwatch._flows.following import Clock, Follower
+from vizwatch._flows.polling import Poller
+from vizwatch._rules.census import Census
+from vizwatch._rules.transitions import found
+from vizwatch._values import checks
+from vizwatch._values.errors import AuthenticationError, ConfigError, DecodeError, VizwatchError
+from vizwatch._values.models import Job, Transition
+from vizwatch._values.rows import Sighting
+from vizwatch._values.statuses import JobStatus
+
+_FEW_ABSENT: Final = 3
+
+
+@attrs.frozen
+class Choice:
+    """Which jobs and which of their transitions are wanted."""
+
+    job_ids: frozenset[int] | None = None
+    """``None`` for all jobs of the workspace, new ones included."""
+    statuses: frozenset[JobStatus] | None = None
+    text: str = ""
+    """What the job's name must have in it, whatever its case."""
+
+    def may_find(self, status: int) -> bool:
+        """Whether a job that is found in this status may be wanted."""
+        return self.statuses is None or status in self.statuses
+
+    def takes(self, transition: Transition) -> bool:
+        """Whether the transition is from or to a wanted status, of a job of such a name."""
+        if self.statuses is not None and self.statuses.isdisjoint((transition.previous, transition.current)):
+            return False
+        return not self.text or self.text in (transition.job.job_name or "").casefold()
+
+
+def chosen(job_ids: object, status: object, search_content: object) -> Choice:
+    """What the caller asks for, checked; raises :class:`ConfigError`."""
+    text = "" if search_content is None else checks.text("search_content", search_content, high=100)
+    return Choice(
+        None if job_ids is None else checks.job_ids("job_ids", job_ids),
+        None if status is None else checks.statuses("status", status),
+        text.casefold(),
+    )
+
+
+@attrs.define(eq=False)
+class Arrivals:
+    """Where surveys stand that have found something, until whoever iterates takes it."""
+
+    raises: bool = True
+    """Whether the error of a survey ends the iteration of all."""
+    ready: deque[Survey] = attrs.field(factory=deque, init=False)
+    came: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    surveys: list[Survey] = attrs.field(factory=list, init=False)
+    expected: int = attrs.field(default=1, init=False)
+    """How many surveys are still to be begun."""
+    closed: bool = attrs.field(default=False, init=False)
+    """Whether nobody will take anything any more."""
+
+    def end(self, survey: Survey) -> None:
+        """A survey has ended, and all that it found is taken; may raise its error."""
+        if survey.error is not None and (self.raises or not isinstance(survey.error, VizwatchError)):
+            raise survey.error
+
+    def not_begun(self) -> None:
+        """One of those expected will not be begun."""
+        self.expected -= 1
+        self.came.set()
+
+    @property
+    def are_over(self) -> bool:
+        """Whether nothing can come any more."""
+        return self.closed or not (self.expected or any(not survey.has_ended for survey in self.surveys))
+
+
+@attrs.define(eq=False)
+class Member:
+    """A job that is followed by itself, since it is not as the listing last showed it, or is not in it."""
+
+    follower: Follower
+    survey: Survey
+    is_as_listed: bool = attrs.field(default=False, init=False)
+    """Whether what is known of the job is what its row says."""
+    is_waiting: bool = attrs.field(default=False, init=False)
+    """Whether its last transition was not taken yet."""
+
+    def took(self, transition: Transition) -> None:
+        """The poller says that the job has changed."""
+        self.is_as_listed = False
+        self.survey.tell(self, transition)
+
+    def ended(self, error: BaseException) -> None:
+        """The poller says that there will be no more."""
+        self.survey.lost(self, error)
+
+
+@attrs.define(eq=False)
+class Survey:
+    """The jobs of one workspace, as the readings of its listing show them.
+
+    A job that stays as it is costs nothing but its row. One that changes is followed by itself, with looks
+    of its own where it wants them soon, until it is again as its row says and can wait for the next reading.
+
+    What was found is taken one by one. Until all of it is taken, the survey has no part in further readings:
+    whoever is slow holds back nothing but this.
+    """
+
+    _poller: Poller
+    _choice: Choice
+    _new_follower: Callable[[int], Follower]
+    _project_id: str
+    interval: float
+    """Seconds between two readings."""
+    _patience: float
+    """After how many seconds what was read is stale, if readings take no time."""
+    phase: float | None = None
+    """Where in the interval to read, in seconds; ``None`` for an interval after the reading before."""
+    arrivals: Arrivals = attrs.field(factory=Arrivals)
+    clock: Clock | None = attrs.field(default=None, init=False)
+    next_at: float = attrs.field(default=0.0, init=False)
+    """When the next reading is due."""
+    read_at: float | None = attrs.field(default=None, init=False)
+    """When the last whole reading was begun."""
+    took: float = attrs.field(default=0.0, init=False)
+    """How long that was, in seconds."""
+    error: BaseException | None = attrs.field(default=None, init=False)
+    """What its reads fail with, or have ended with."""
+    has_ended: bool = attrs.field(default=False, init=False)
+    _begun_at: float = attrs.field(default=0.0, init=False)
+    _doubts: bool = attrs.field(default=False, init=False)
+    """Whether the last reading lacked so many jobs that it was not believed."""
+    _census: Census = attrs.field(factory=Census, init=False)
+    _members: dict[int, Member] = attrs.field(factory=dict, init=False)
+    _counts: dict[int, tuple[int, int]] = attrs.field(factory=dict, init=False)
+    """The run and the number of transitions of each job that has had more than the first."""
+    _found: deque[Iterator[Transition]] = attrs.field(factory=deque, init=False)
+
+    def begin(self) -> None:
+        """Reads from now on."""
+        self.arrivals.surveys.append(self)
+        self.arrivals.expected -= 1
+        self._poller.attend(self)
+        for job_id in self._choice.job_ids or ():
+            self._poller.join(self._member(job_id))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody will ask for more."""
+        return self.arrivals.closed or self.has_ended
+
+    @property
+    def is_hungry(self) -> bool:
+        """Whether a reading of the listing is wanted."""
+        return self._choice.job_ids is None and not self._found and not self.is_over
+
+    @property
+    def has_found(self) -> bool:
+        """Whether something was not taken yet."""
+        return bool(self._found)
+
+    def age(self, now: float) -> float | None:
+        """Seconds since the oldest of what is known was read; ``None`` before all is."""
+        if self._choice.job_ids is None:
+            return None if self.read_at is None else now - self.read_at
+        times = [member.follower.read_at for member in self._members.values()]
+        return None if None in times else now - min(filter(None, times), default=now)
+
+    def is_stale(self, now: float) -> bool:
+        """Whether what is known is older than a healthy survey lets it become."""
+        age = self.age(now)
+        return age is None or age > self._patience + 2 * self.took
+
+    @property
+    def size(self) -> int:
+        """How many jobs are known."""
+        return self._census.size if self._choice.job_ids is None else len(self._members)
+
+    # --- what was found ----------------------------------------------------------------------------------
+
+    def take(self) -> Transition | None:
+        """The next of the wanted transitions; ``None`` now and then, and once all that was found is taken."""
+        if self._found:
+            for transition in self._found[0]:
+                if self._choice.takes(transition):
+                    return transition
+            self._found.popleft()
+        if not self._found and not self.is_over:
+            self._poller.resume()
+        return None
+
+    def _put(self, transitions: Iterator[Transition]) -> None:
+        if not self._found:
+            self.arrivals.ready.append(self)
+        self._found.append(transitions)
+        self.arrivals.came.set()
+
+    def _of_page(self, page: Sighting, rows: Sequence[int]) -> Iterator[Transition]:
+        """The jobs that a first reading finds: each is decoded when it is taken."""
+        at = self._utc(page.at)
+        for row in rows:
+            if not self._choice.may_find(page.rows.statuses[row]):
+                continue
+            try:
+                job = page.rows.job(row)
+            except DecodeError:
+                self._poller.join(self._member(page.rows.ids[row]))  # its details may be right
+                continue
+            yield found(self._project_id, job, at)
+
+    def _of_member(self, member: Member, transition: Transition) -> Iterator[Transition]:
+        member.is_waiting = True
+        yield transition
+        member.is_waiting = False
+        if member.follower.is_over:
+            self._forget(member)
+        elif not self._is_settled(member):
+            self._poller.join(member)
+
+    # --- readings of the listing -------------------------------------------------------------------------
+
+    def begins(self, now: float) -> None:
+        """A reading begins."""
+        self._begun_at = now
+
+    def shows(self, sighting: Sighting) -> None:
+        """A page of the reading."""
+        news = self._census.take(sighting)
+        page, ids = news.sighting, news.sighting.rows.ids
+        new = [row for row in news.new if ids[row] not in self._members] if self._members else news.new
+        if self.read_at is None:
+            if new:
+                self._put(self._of_page(page, new))
+        else:
+            for row in new:
+                self._saw(self._member(ids[row]), page, row)
+        for row, page_before, row_before in news.changed:
+            if ids[row] not in self._members:
+                self._saw(self._resumed(page_before, row_before), page, row)
+
+    def ends(self, sweep: int, now: float) -> bool:
+        """The reading is over; tells whether it lacks so much that another one has to say so, too."""
+        self.error = None
+        rest = self._census.rest()
+        absent = [
+            (page, row)
+            for page in rest
+            for row, job_id in enumerate(page.rows.ids)
+            if job_id not in self._members
+        ]
+        self._doubts = not self._doubts and len(absent) > max(_FEW_ABSENT, self._census.size // 10)
+        self._census.close(rest if self._doubts else ())
+        if self._doubts:
+            return True
+        self.read_at, self.took = self._begun_at, now - self._begun_at
+        for member in list(self._members.values()):
+            follower = member.follower
+            if follower.sighting is not None and follower.seen_in == sweep:
+                member.is_as_listed = True
+                self._is_settled(member)
+        for page, row in absent:
+            member = self._resumed(page, row)
+            member.follower.was_not_listed()
+            self._poller.join(member)
+        return False
+
+    def breaks_off(self) -> None:
+        """The reading does not go on: the next one begins anew."""
+        self._census.close(self._census.rest())
+
+    def failed(self, error: BaseException) -> None:
+        """A page could not be read, and is asked for again."""
+        self.error = error
+
+    def refused(self, error: BaseException) -> None:
+        """The listing will not be read any more."""
+        if self._choice.job_ids is None:
+            self.ended(error)
+
+    def ended(self, error: BaseException) -> None:
+        """Nothing more can be read."""
+        self.error, self.has_ended = error, True
+        self.leave()
+        if not self._found:
+            self.arrivals.ready.append(self)
+        self.arrivals.came.set()
+
+    def leave(self) -> None:
+        """Reads no more."""
+        self._poller.quit(self)
+        for member in self._members.values():
+            self._poller.leave(member)
+
+    async def aclose(self) -> None:
+        """Reads no more, and ends the reads under way that nobody else wants."""
+        self.leave()
+        await self._poller.abandon()
+
+    # --- jobs that are followed by themselves -------------------------------------------------------------
+
+    def hurry(self, job_id: int) -> None:
+        """The client wrote to the job, whose next change is looked for soon."""
+        if job_id in self._members or self._choice.job_ids is not None or self.read_at is None:
+            return
+        place = self._census.find(job_id)
+        self._poller.join(self._member(job_id) if place is None else self._resumed(*place))
+
+    def tell(self, member: Member, transition: Transition) -> None:
+        """A job has changed; it is left alone until that is taken."""
+        self._poller.leave(member)
+        self._put(self._of_member(member, transition))
+
+    def lost(self, member: Member, error: BaseException) -> None:
+        """A job cannot be followed: that of one job ends nothing else."""
+        self._poller.leave(member)
+        self._forget(member)
+        is_of_all = not isinstance(error, Exception) or isinstance(error, AuthenticationError)
+        if is_of_all or (self._choice.job_ids is not None and not self._members):
+            self.ended(error)
+        else:
+            self.error = error
+
+    def _member(self, job_id: int) -> Member:
+        follower = self._new_follower(job_id)
+        follower.clock = self.clock
+        member = self._members[job_id] = Member(follower, self)
+        return member
+
+    def _resumed(self, page: Sighting, row: int) -> Member:
+        """Follows a job by itself that was as this row says."""
+        job_id = page.rows.ids[row]
+        try:
+            job = page.rows.job(row)
+        except DecodeError:
+            job = Job(job_id, JobStatus(page.rows.statuses[row]))
+        member = self._member(job_id)
+        member.follower.resume(job, page.asked, self._counts.get(job_id, (1, 1)))
+        return member
+
+    def _saw(self, member: Member, page: Sighting, row: int) -> None:
+        """Shows a row to a job that nobody else shows it to."""
+        try:
+            job = page.rows.job(row)
+        except DecodeError:
+            self._poller.join(member)
+            return
+        transition = member.follower.saw(job, page.asked, page.at)
+        member.is_as_listed = True
+        if transition is not None:
+            self._put(self._of_member(member, transition))
+        elif not self._is_settled(member):
+            self._poller.join(member)
+
+    def _is_settled(self, member: Member) -> bool:
+        """Whether the readings of the listing are enough for the job; from then on nothing else is done."""
+        is_settled = member.is_as_listed and member.follower.is_settled and not member.is_waiting
+        if is_settled and self._choice.job_ids is None:
+            self._counts[member.follower.job_id] = member.follower.tracker.counts
+            self._poller.leave(member)
+            del self._members[member.follower.job_id]
+            return True
+        return False
+
+    def _forget(self, member: Member) -> None:
+        self._members.pop(member.follower.job_id, None)
+        self._counts.pop(member.follower.job_id, None)
+
+    def _utc(self, at: float) -> Any:
+        if self.clock is None:
+            self.clock = Clock.started(at)
+        return self.clock.at(at)
+
+
+class JobsWatch:
+    """The transitions of many jobs, as they are seen; it does not end by itself.
+
+    ::
+
+        async for transition in client.watch_jobs():
+            print(transition.job_id, transition.current)
+
+    The first items are the jobs found, each with `previous` ``None``; then comes each change of each of
+    them, each job that appears and, with `current` ``None``, each that is deleted. Transitions of one job
+    are in their order; those of several come as they are found. Nothing is read from a listing while
+    something that it showed has not been taken. It may be broken off and forgotten, and several tasks may
+    take from it.
+    """
+
+    def __init__(self, arrivals: Arrivals, begin: Callable[[], None], survey: Survey | None = None) -> None:
+        self.survey = survey
+        """The only one, where there is only one."""
+        self._arrivals = arrivals
+        self._begin: Callable[[], None] | None = begin
+        weakref.finalize(self, setattr, arrivals, "closed", True).atexit = False
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the oldest of what is known was read; ``None`` until all was read once.
+
+        Of a whole workspace that is the time since its last whole listing was begun.
+        """
+        now = anyio.current_time()
+        ages = [survey.age(now) for survey in self._arrivals.surveys]
+        if self._arrivals.expected or not ages or None in ages:
+            return None
+        return max(filter(None, ages), default=0.0)
+
+    @property
+    def stale(self) -> bool:
+        """Whether some of what is known is older than a healthy watch lets it become."""
+        now = anyio.current_time()
+        surveys = self._arrivals.surveys
+        return not surveys or self._arrivals.expected > 0 or any(survey.is_stale(now) for survey in surveys)
+
+    def move(self, arrivals: Arrivals, phase: float) -> None:
+        """Begins the survey, at its place in the interval, for someone else who iterates over several."""
+        if self.survey is not None:
+            self.survey.arrivals, self.survey.phase = arrivals, phase
+            self.survey.begin()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __iter__(self) -> None:
+        raise ConfigError("this watch is asynchronous: use `async for transition in client.watch_jobs(…)`")
+
+    def __await__(self) -> None:
+        raise ConfigError(
+            "this watch is iterated, not awaited: `async for transition in client.watch_jobs(…)`"
+        )
+
+    def __anext__(self) -> Coroutine[Any, Any, Transition]:
+        return self._next()
+
+    async def _next(self) -> Transition:
+        begin, self._begin = self._begin, None
+        if begin is not None and not self._arrivals.closed:
+            begin()
+        arrivals = self._arrivals
+        while not arrivals.closed:
+            if not arrivals.ready:
+                if arrivals.are_over:
+                    break
+                arrivals.came.clear()
+                await arrivals.came.wait()
+                continue
+            survey = arrivals.ready.popleft()
+            transition = survey.take()
+            if transition is not None or survey.has_found:
+                arrivals.ready.append(survey)
+            if transition is not None:
+                return transition
+            if survey.has_ended and not survey.has_found:
+                arrivals.end(survey)
+            await asyncio.sleep(0)  # a page of what is not wanted, or of what is taken without waiting
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Ends the iteration, from any task, and the reads under way. Idempotent."""
+        self._arrivals.closed = True
+        self._arrivals.came.set()
+        for survey in self._arrivals.surveys:
+            await survey.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
