@@ -48,4 +48,4 @@ async def test_an_example_runs(
     exec(compile(main, f"README example {number}", "exec"), scope)
     await scope["main"]()
     printed = capsys.readouterr().out
-    assert ["open https://", "ended: ", f"('{cloud.project_id}', 3)", "3 jobs are running"][number] in printed
+    assert ["open https://", "ended: ", "of 3 jobs are running", "3 jobs are running"][number] in printed

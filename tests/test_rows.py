@@ -34,7 +34,10 @@ def page_of(document: object) -> JobPage:
 
 
 def jobs_of(rows: Rows) -> list[Job]:
-    return [rows.job(index) for index in range(len(rows))]
+    jobs = [rows.job(index) for index in range(len(rows))]
+    at_once = rows.jobs()
+    assert at_once is None or list(at_once) == jobs
+    return jobs
 
 
 def assert_alike(rows: Rows, page: JobPage) -> None:
@@ -56,6 +59,7 @@ def test_documented_pages_have_the_same_rows_and_jobs(document: Any, separators:
     page, rows = codec.decode_page(body, 1), codec.decode_rows(body)
     assert isinstance(page, JobPage)
     assert isinstance(rows, Rows)
+    assert rows.jobs() == page.jobs
     assert_alike(rows, page)
 
 
@@ -191,7 +195,10 @@ def test_a_part_has_the_same_columns_and_jobs(some: list[Any], data: st.DataObje
 @pytest.mark.parametrize("bad", [False, True])
 def test_a_part_does_not_keep_the_rest(bad: bool) -> None:
     class Source:
-        def __call__(self, index: int) -> Job:
+        def all(self) -> None:
+            raise NotImplementedError
+
+        def one(self, index: int) -> Job:
             if bad:
                 raise DecodeError("no job")
             return Job(1, 8)  # type: ignore[arg-type]

@@ -210,15 +210,15 @@ class Survey:
     def _of_page(self, page: Sighting, rows: Sequence[int]) -> Iterator[Transition]:
         """The jobs that a first reading finds: each is decoded when it is taken."""
         at = self._utc(page.at)
-        for row in rows:
-            if not self._choice.may_find(page.rows.statuses[row]):
-                continue
+        wanted = [row for row in rows if self._choice.may_find(page.rows.statuses[row])]
+        jobs = page.rows.jobs() if 2 * len(wanted) > len(page.rows) else None
+        for row in wanted:
             try:
-                job = page.rows.job(row)
+                job = page.rows.job(row) if jobs is None else jobs[row]
             except DecodeError:
                 self._poller.join(self._member(page.rows.ids[row]))  # its details may be right
-                continue
-            yield found(self._project_id, job, at)
+            else:
+                yield found(self._project_id, job, at)
 
     def _of_member(self, member: Member, transition: Transition) -> Iterator[Transition]:
         member.is_waiting = True
@@ -456,10 +456,12 @@ class JobsWatch:
                 arrivals.came.clear()
                 await arrivals.came.wait()
                 continue
-            survey = arrivals.ready.popleft()
+            survey = arrivals.ready[0]
             transition = survey.take()
-            if transition is not None or survey.has_found:
-                arrivals.ready.append(survey)
+            if survey.has_found:
+                arrivals.ready.rotate(-1)
+            else:
+                arrivals.ready.popleft()
             if transition is not None:
                 return transition
             if survey.has_ended and not survey.has_found:

@@ -232,6 +232,7 @@ def _decode_schedule(_type: type, value: object) -> _Schedules:
 _PAGE: Final = msgspec.json.Decoder(_Page[_Row], dec_hook=_decode_schedule)
 _ROWS: Final = msgspec.json.Decoder(_Page[_Glance])
 _ROW: Final = msgspec.json.Decoder(_Row, dec_hook=_decode_schedule)
+_JOBS: Final = msgspec.json.Decoder(list[_Row], dec_hook=_decode_schedule)
 _RAW_PAGE: Final = msgspec.json.Decoder(_RawPage)
 _RAW_ROWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _DETAILS: Final = msgspec.json.Decoder(_Details, dec_hook=_decode_schedule)
@@ -240,7 +241,7 @@ _ANY: Final = msgspec.json.Decoder(dict[str, Any])
 
 @attrs.define(eq=False)
 class _WholeJobs:
-    """The jobs of a page, decoded one by one out of its bytes."""
+    """The jobs of a page, decoded out of its bytes when they are asked for."""
 
     _text: bytes
     """The answer, until a job is asked for; then the array in it."""
@@ -249,7 +250,14 @@ class _WholeJobs:
     _starts: array[int] | None = attrs.field(default=None, init=False)
     """Where each row begins, in a number each: as many views of bytes would weigh a fifth of the answer."""
 
-    def __call__(self, index: int) -> Job:
+    def all(self) -> tuple[Job, ...] | None:
+        try:
+            rows = _PAGE.decode(self._text).jobs if self._starts is None else _JOBS.decode(self._text)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        return _jobs([rows[place] for place in self._places])
+
+    def one(self, index: int) -> Job:
         place = self._places[index]
         starts = self._find_starts() if self._starts is None else self._starts
         row = self._text[starts[place] : starts[place + 1]].rstrip(b", \t\r\n]")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 import attrs
 
@@ -13,6 +13,18 @@ from vizwatch._values.models import Job
 
 NO_DURATION: Final = -(2**63)
 """What stands in :attr:`Rows.durations` for a job without one; no answer's number can be it."""
+
+
+class WholeJobs(Protocol):
+    """Where the jobs of a page are, until they are asked for."""
+
+    def one(self, index: int) -> Job:
+        """One of them."""
+        ...
+
+    def all(self) -> Sequence[Job] | None:
+        """All of them; ``None`` where they are to be asked for one by one."""
+        ...
 
 
 @attrs.frozen(eq=False)
@@ -31,38 +43,51 @@ class Rows:
     """How many jobs the service says the listing has: a hint, never relied on alone."""
     skipped: int
     """How many rows were left out since they are no jobs."""
-    _job: Callable[[int], Job]
+    _whole: WholeJobs
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def job(self, index: int) -> Job:
         """The whole job; raises :class:`DecodeError` where a field is wrong that was not looked at before."""
-        return self._job(index)
+        return self._whole.one(index)
+
+    def jobs(self) -> Sequence[Job] | None:
+        """All whole jobs at once, which is faster; ``None`` where a field is wrong, or not as documented."""
+        return self._whole.all()
 
     def only(self, indices: Sequence[int]) -> Rows:
         """A copy with only these rows, which keeps nothing else of the answer."""
-        kept = [self._job_or_fault(index) for index in indices]
-
-        def job(index: int) -> Job:
-            one = kept[index]
-            if isinstance(one, Job):
-                return one
-            reason, path = one
-            raise DecodeError(reason, path=path)
-
+        kept = _Kept([self._job_or_fault(index) for index in indices])
         ids, statuses, durations = (
             array("q", [column[index] for index in indices])
             for column in (self.ids, self.statuses, self.durations)
         )
-        return attrs.evolve(self, ids=ids, statuses=statuses, durations=durations, job=job)
+        return attrs.evolve(self, ids=ids, statuses=statuses, durations=durations, whole=kept)
 
     def _job_or_fault(self, index: int) -> Job | tuple[str, str]:
         try:
-            return self._job(index)
+            return self._whole.one(index)
         except DecodeError as error:
             # Not the error itself: by its traceback it would keep the whole answer.
             return error.reason, error.path
+
+
+@attrs.frozen(eq=False)
+class _Kept:
+    """Jobs that are decoded, or why they cannot be: a reason and a path."""
+
+    jobs: Sequence[Job | tuple[str, str]]
+
+    def one(self, index: int) -> Job:
+        one = self.jobs[index]
+        if isinstance(one, Job):
+            return one
+        reason, path = one
+        raise DecodeError(reason, path=path)
+
+    def all(self) -> None:
+        return None
 
 
 @attrs.frozen(eq=False)
