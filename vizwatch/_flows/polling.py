@@ -326,6 +326,8 @@ class Poller:
         if is_wanted and self._read_rows is not None and self._sweeping is None:
             listed = set()
             self._sweeping = self._started(self._swept_through(self._read_rows))
+        if self._sweeping is None:
+            self.resume()
         for job_id in (listed | unlisted) - self._reading.keys():
             self._reading[job_id] = self._started(self._looked_at(job_id), job_id)
         self._arm_next()
