@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from virtual import elapse
@@ -27,6 +28,17 @@ def operations(cloud: Emulator) -> Counter[str]:
     return Counter(kinds)
 
 
+async def end(watches: Sequence[asyncio.Task[list[Transition]]]) -> None:
+    for task in watches:
+        task.cancel()
+    await asyncio.wait(watches)
+
+
+def client_of(cloud: Emulator, *, shared: bool = True) -> Client:
+    settings = vizwatch.Settings(shared_reads=shared)
+    return Client(cloud.endpoint, cloud.project_id, auth=cloud.token, settings=settings)
+
+
 @pytest.mark.parametrize(("jobs", "pages"), [(2, 1), (10, 1), (100, 1), (1000, 1), (1001, 2)])
 async def test_many_watches_cost_as_many_requests_as_there_are_pages(
     cloud: Emulator, here: Client, jobs: int, pages: int
@@ -38,9 +50,7 @@ async def test_many_watches_cost_as_many_requests_as_there_are_pages(
     await elapse(600)
     assert operations(cloud)["details"] <= 1
     assert operations(cloud)["list"] <= pages * (1 + 600 / 8)
-    for task in watches:
-        task.cancel()
-    await asyncio.wait(watches)
+    await end(watches)
 
 
 async def test_one_watch_reads_the_details(cloud: Emulator, here: Client) -> None:
@@ -54,6 +64,66 @@ async def test_fewer_watches_than_pages_read_the_details(cloud: Emulator, here: 
     both = await asyncio.gather(seen(here, first), seen(here, last))
     assert [[one.current for one in transitions] for transitions in both] == [[8, 10], [8, 10]]
     assert operations(cloud)["list"] <= 1, "which told how many pages there are"
+
+
+@pytest.mark.parametrize(
+    ("watched", "pages", "details"),
+    [
+        ([3, 3, 3, 3, 3], 5, 0),
+        ([96, 0, 0, 0, 4], 5, 0),
+        ([96, 0, 0, 0, 3], 1, 3),
+        ([10, 10, 10, 0, 1], 3, 1),
+        ([10, 0, 0, 0, 0], 1, 0),
+        ([0, 0, 0, 0, 10], 5, 0),
+    ],
+)
+async def test_a_sweep_goes_on_while_it_has_no_more_pages_left_than_jobs_to_show(
+    watched: Sequence[int], pages: int, details: int
+) -> None:
+    """Those that it has shown may have left meanwhile, since something happened, or wait for the next one."""
+    async with Emulator(per_page_limit=100) as cloud, client_of(cloud) as client:
+        job_ids = cloud.add_jobs(100 * len(watched), status=8)
+        some = [job_ids[100 * page + at] for page, count in enumerate(watched) for at in range(count)]
+        watches = [asyncio.create_task(seen(client, job_id)) for job_id in some]
+        await elapse(5)
+        assert operations(cloud) == Counter(list=1 + pages, details=details), "one page of 1,000 is refused"
+        await elapse(600)
+        sweeps = 1 + 605 / 8
+        assert operations(cloud)["list"] <= 1 + pages * sweeps
+        assert operations(cloud)["details"] <= len(watched) + details * sweeps
+        await end(watches)
+
+
+@pytest.mark.fault("S13")
+async def test_pages_that_are_refused_are_asked_for_as_smaller_ones() -> None:
+    async with Emulator(per_page_limit=100) as cloud, client_of(cloud) as client:
+        watches = [asyncio.create_task(seen(client, job_id)) for job_id in cloud.add_jobs(5, status=8)]
+        await elapse(60)
+        await client.list_jobs().collect()
+        await end(watches)
+        sizes = [request.query.get("per_page") for request in cloud.requests]
+    assert sizes[0] == "1000"
+    assert set(sizes[1:]) == {"100"}
+
+
+@pytest.mark.fault("S13")
+async def test_smaller_pages_are_no_habit_before_one_was_accepted(cloud: Emulator, here: Client) -> None:
+    """A service that blames `per_page` for what is not its fault does not spoil the listings to come."""
+    job_ids = cloud.add_jobs(5, status=8)
+    cloud.fault(
+        "status",
+        status=400,
+        code="ModelArts.0104",
+        message="per_page",
+        match={"operation": "list"},
+        count=2,
+    )
+    watches = [asyncio.create_task(seen(here, job_id)) for job_id in job_ids]
+    await elapse(60)
+    assert [job.job_id for job in await here.list_jobs().collect()] == job_ids
+    await end(watches)
+    sizes = [request.query["per_page"] for request in cloud.requests if "per_page" in request.query]
+    assert sizes == ["1000", "100", "1000"]
 
 
 @pytest.mark.fault("W19")
@@ -79,9 +149,7 @@ async def test_a_job_that_the_listing_lacks_is_deleted_only_if_its_details_say_s
     assert transitions[-1].current is None
     await elapse(300)
     assert not any(task.done() for task in watches.values())
-    for task in watches.values():
-        task.cancel()
-    await asyncio.wait(watches.values())
+    await end([*watches.values()])
 
 
 async def test_a_service_that_refuses_the_listing_is_asked_for_details(cloud: Emulator, here: Client) -> None:
@@ -97,8 +165,7 @@ async def test_both_sources_show_the_same_changes(cloud: Emulator) -> None:
     job_ids = cloud.add_jobs(6, plan=plan)
 
     async def watched(*, shared: bool) -> list[list[tuple[object, ...]]]:
-        settings = vizwatch.Settings(shared_reads=shared)
-        async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token, settings=settings) as client:
+        async with client_of(cloud, shared=shared) as client:
             found = await asyncio.gather(*(seen(client, job_id) for job_id in job_ids))
         return [[(t.id, t.previous, t.current, t.run, t.gap, t.is_terminal) for t in one] for one in found]
 
@@ -109,7 +176,6 @@ async def test_both_sources_show_the_same_changes(cloud: Emulator) -> None:
 
 async def test_unshared_watches_read_details_alone(cloud: Emulator) -> None:
     job_ids = cloud.add_jobs(5, plan=[[0, 8], [60, 10]])
-    settings = vizwatch.Settings(shared_reads=False)
-    async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token, settings=settings) as client:
+    async with client_of(cloud, shared=False) as client:
         await asyncio.gather(*(seen(client, job_id) for job_id in job_ids))
     assert set(operations(cloud)) == {"details"}

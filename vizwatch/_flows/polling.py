@@ -435,23 +435,24 @@ class Poller:
 
     async def _swept_through(self, read_rows: ReadRows) -> None:
         """Reads the whole listing for all, or goes on with it; a failure puts it off."""
+        per_page: int | None = None
         try:
             while not self._is_idle:
-                sweep = self._sweep or self._begun()
+                sweep = self._sweep or self._begun(per_page or self._dialect.limits.per_page)
                 try:
                     rows, asked = await self._read(
                         self._cadence.interval, read_rows, sweep.page, sweep.per_page
                     )
                 except CallError as error:
-                    if not self._goes_on_after(error):
+                    per_page = self._narrower(sweep, error)
+                    if per_page is None:
+                        self._put_off(error)
                         return
+                    self._break_off()
                     continue
                 self._take(sweep, Sighting(rows, asked, _now()))
-                if sweep.ended:
+                if sweep.ended or not self._is_worth_its_rest(sweep):
                     self._over(sweep)
-                    return
-                if not self._is_cheaper(len(self._places)) and not self._shown:
-                    self._by_details()
                     return
         except BaseException as error:
             self._end_all(error)
@@ -460,19 +461,31 @@ class Poller:
         finally:
             self._sweeping = None
 
-    def _begun(self) -> Sweep:
+    def _begun(self, per_page: int) -> Sweep:
         self._swept += 1
         self._shown = [one for one in self._audiences if one.is_hungry]
         for audience in self._shown:
             audience.begins(_now())
-        trusts_total = self._dialect.totals_hold or not self._shown
-        self._sweep = Sweep(self._swept, self._dialect.limits.per_page, trusts_total)
+        self._sweep = Sweep(self._swept, per_page, self._dialect.totals_hold or not self._shown)
         return self._sweep
+
+    def _is_worth_its_rest(self, sweep: Sweep) -> bool:
+        """Whether at least as many jobs are still to be shown by a sweep as it has pages left."""
+        if self._shown:
+            return True
+        # The newest jobs, mostly followed last, are on the last pages: backwards, a few of them tell.
+        unseen = (
+            job_id
+            for job_id, places in reversed(self._places.items())
+            if any(place.looker.follower.is_absent_from(sweep.number) for place in places.values())
+        )
+        return sum(1 for _ in itertools.islice(unseen, sweep.left)) == sweep.left
 
     def _take(self, sweep: Sweep, sighting: Sighting) -> None:
         """Shows a page to all who follow one of its jobs."""
         rows = sighting.rows
         sweep.take(len(rows) + rows.skipped, rows.job_total_count)
+        self._dialect.learn(attrs.evolve(self._dialect.limits, per_page=sweep.per_page))
         self._pages, self._list_failures, self._refusals = sweep.pages, 0, 0
         self._dialect.totals_hold = self._dialect.totals_hold or sweep.total_held
         for audience in self._shown:
@@ -506,13 +519,13 @@ class Poller:
         self._told(place, follower.saw(job, sighting.asked, sighting.at))
 
     def _over(self, sweep: Sweep) -> None:
-        """A sweep is over: the jobs that it lacks are read by themselves, the others by the next one."""
+        """A sweep is over: jobs that it has not shown are read by themselves, the others by the next one."""
         self._sweep = None
         now = _now()
         everybody = self._everybody()
-        absent = [place for place in everybody if place.looker.follower.is_absent_from(sweep.number)]
-        self._doubted = not self._doubted and len(absent) > max(_FEW_ABSENT, len(everybody) // 10)
-        self._sweeps_again = self._doubted
+        unseen = [place for place in everybody if place.looker.follower.is_absent_from(sweep.number)]
+        lacks_many = sweep.ended and len(unseen) > max(_FEW_ABSENT, len(everybody) // 10)
+        self._doubted = self._sweeps_again = lacks_many and not self._doubted
         for audience in self._shown:
             self._sweeps_again = audience.ends(sweep.number, now) or self._sweeps_again
             audience.next_at = self._next_reading(audience, now)
@@ -521,8 +534,12 @@ class Poller:
         self._sweep_at = now + (CONFIRMS_AFTER if self._sweeps_again else jittered)
         self.resume()
         if not self._doubted:
-            for place in absent:
-                place.looker.follower.was_not_listed()
+            for place in unseen:
+                follower = place.looker.follower
+                if sweep.ended:
+                    follower.was_not_listed()
+                else:
+                    follower.look_now()
                 self._settle(place)
         self._arm_next()
 
@@ -531,15 +548,16 @@ class Poller:
             return now + self._cadence.jittered(audience.interval, self._chance())
         return on_beat(now, audience.interval, audience.phase)
 
-    def _goes_on_after(self, error: CallError) -> bool:
-        """Whether to ask again at once, after a page that could not be read; else it is asked for later."""
-        narrower = None
-        if isinstance(error, BadRequestError) and wire.blames_a_parameter(error):
-            narrower = Ask().narrower(self._dialect.limits, error.message)
-        if narrower is not None:
-            self._dialect.learn(narrower)
-            self._break_off()
-            return True
+    def _narrower(self, sweep: Sweep, error: CallError) -> int | None:
+        """What size of pages to try after a refusal; ``None`` where it is not the size that was refused."""
+        if not isinstance(error, BadRequestError) or not wire.blames_a_parameter(error):
+            return None
+        asked = attrs.evolve(self._dialect.limits, per_page=sweep.per_page)
+        narrower = Ask().narrower(asked, error.message)
+        return None if narrower is None else narrower.per_page
+
+    def _put_off(self, error: CallError) -> None:
+        """A page could not be read: it is asked for later, or the listing no more."""
         self._list_failures += 1
         # Refused once, a token may have been revoked: that is no reason to end all watches. And one that
         # was got just now is not renewed at once.
@@ -548,7 +566,7 @@ class Poller:
         is_permanent = self._refusals > refusals > 0 if is_refusal else retrying.is_permanent(error)
         if is_permanent and not isinstance(error, _OF_THE_LISTING):
             self._end_all(error)
-            return False
+            return
         self._report.failed(error)
         for audience in self._shown:
             audience.failed(error)
@@ -565,7 +583,6 @@ class Poller:
             self._by_details()
         else:
             self._call_sweep(again_at)
-        return False
 
     def _next_try(self, error: CallError) -> float:
         now = _now()

@@ -217,6 +217,11 @@ class Sweep:
     _count: int = attrs.field(default=0, init=False)
     _barren: int = attrs.field(default=0, init=False)
 
+    @property
+    def left(self) -> int:
+        """How many more pages the listing seems to have, if it has not ended."""
+        return max(self.pages - self.page + 1, 1)
+
     def take(self, came: int, total: int | None) -> None:
         """A page had so many rows, and said that the listing has so many."""
         self._count += came
