@@ -60,7 +60,6 @@ async def test_all_changes_of_all_targets_come(cloud: Emulator) -> None:
             assert list(statuses.values()) == [[1, 8, 10]] * 3
 
 
-@pytest.mark.fault("R5")
 async def test_a_project_that_answers_in_30_seconds_does_not_delay_the_99_others(cloud: Emulator) -> None:
     """The lag of the others is the same with it and without."""
     targets = targets_of(cloud, 100)
@@ -107,6 +106,7 @@ async def test_a_target_that_fails_says_so_and_the_others_go_on(cloud: Emulator)
         assert {name for name, one in fleet.outcomes.items() if not one.complete} == {"p1"}
 
 
+@pytest.mark.fault("R8")
 async def test_an_outage_of_many_projects_is_a_line_a_minute(
     cloud: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -291,6 +291,8 @@ class Survey:
 
     def ended(self, error: BaseException) -> None:
         """Nothing more can be read."""
+        if self.has_ended:
+            return
         self.error, self.has_ended = error, True
         self.leave()
         if not self._found:
