@@ -414,6 +414,19 @@ class Scoped(Own):
         return await self.headers(vizwatch.Outgoing("GET", ""))
 
 
+async def test_each_attempts_headers_are_sent_and_none_unchecked(cloud: Emulator) -> None:
+    given = {"X-Auth-Token": "wrong"}
+    async with vizwatch.Client(cloud.endpoint, cloud.project_id, auth=Own(given)) as client:
+        with pytest.raises(vizwatch.AuthenticationError):
+            await client.list_jobs().collect()
+        given["X-Auth-Token"] = cloud.token
+        for _ in range(2):
+            assert await client.list_jobs().collect() == []
+        given["X-Auth-Token"] = f"{cloud.token}\n"
+        with pytest.raises(vizwatch.ConfigError, match="a value that none may have"):
+            await client.list_jobs().collect()
+
+
 RAISED = [
     KeyError(CANARY),
     RuntimeError(CANARY),

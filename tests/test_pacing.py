@@ -20,7 +20,7 @@ from vizwatch._rules import codec, wire
 from vizwatch._rules.pacing import Pace
 from vizwatch._rules.retrying import Fate, Quota
 from vizwatch._rules.wire import allowed_rate
-from vizwatch._world.line import Line
+from vizwatch._world.line import Line, in_time
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime
@@ -294,6 +294,88 @@ async def test_a_turn_that_is_given_up_as_it_comes_goes_on_to_the_next() -> None
     first.cancel()
     async with asyncio.timeout(1):
         await second
+
+
+@given(st.integers(1, 5), st.integers(0, 20))
+def test_as_many_have_their_turn_at_once_as_may(at_once: int, callers: int) -> None:
+    line, inside, most = Line(at_once), 0, 0
+
+    async def come() -> None:
+        nonlocal inside, most
+        await line.come()
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0)
+        inside -= 1
+        line.go()
+
+    async def all_come() -> None:
+        await asyncio.gather(*(come() for _ in range(callers)))
+
+    asyncio.run(all_come())
+    assert most == min(at_once, callers)
+    assert line.is_free
+
+
+async def test_what_is_at_hand_is_given_without_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def at_hand() -> str:
+        return "here"
+
+    monkeypatch.setattr(asyncio, "timeout_at", None)
+    assert await in_time(at_hand(), now()) == "here"
+
+
+async def test_what_has_to_be_waited_for_is_given_or_raised_as_it_comes() -> None:
+    async def come(error: type[Exception] | None) -> str:
+        for _ in range(3):
+            await elapse(1)
+        failing = asyncio.get_running_loop().create_future()
+        failing.set_exception(KeyError("it"))
+        with pytest.raises(KeyError):
+            await asyncio.shield(failing)
+        if error is not None:
+            raise error
+        return "there"
+
+    assert await in_time(come(None), now() + 4) == "there"
+    with pytest.raises(OSError):
+        await in_time(come(OSError), now() + 4)
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+async def test_what_comes_too_late_is_ended_and_cleans_up_as_when_it_is_cancelled(is_late: bool) -> None:
+    ended_at = list[float]()
+
+    async def come() -> None:
+        await elapse(1)
+        try:
+            await elapse(60)
+        finally:
+            await elapse(1)
+            ended_at.append(now() - started)
+
+    started = now()
+    task = asyncio.create_task(in_time(come(), started + (5 if is_late else 50)))
+    await elapse(5)
+    if not is_late:
+        task.cancel()
+    with pytest.raises(TimeoutError if is_late else asyncio.CancelledError):
+        await task
+    assert ended_at == [pytest.approx(6)]
+
+
+async def test_what_is_cancelled_at_the_very_moment_it_comes_is_cancelled() -> None:
+    coming = asyncio.get_running_loop().create_future()
+
+    async def come() -> None:
+        await coming
+
+    task = asyncio.create_task(in_time(come(), now() + 5))
+    await asyncio.sleep(0)  # it waits
+    coming.set_result(None)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_reads_that_are_patient_go_by_when_they_are_due(cloud: Emulator) -> None:

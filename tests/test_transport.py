@@ -381,8 +381,7 @@ async def test_a_full_pool_is_waited_for_and_then_named() -> None:
         with pytest.raises(
             vizwatch.ConnectError, match=r"no connection was free within 10 s \(Settings.pool_size\)"
         ):
-            async with client._project._opened()._transport.place(10):
-                pass
+            await client._project._opened()._transport.place(10)
         with pytest.raises(vizwatch.WatchTimeoutError):
             await first
     assert server.seen.total() == 1

@@ -60,18 +60,34 @@ class ScopedAuth(Auth, Protocol):
         ...
 
 
-async def headers_of(auth: Auth, request: Outgoing) -> dict[str, str]:
-    """The headers that the credentials give for a request, checked, and with values that do not show.
+class Credentials:
+    """The headers that an :class:`Auth` gives, checked, and with values that do not show.
 
-    Raises:
-        ConfigError: They are none, or the credentials failed in a way that no network does.
-        OSError: They failed as a network does.
-        VizwatchError: As the credentials raise it.
+    Args:
+        auth: Whose.
     """
-    checked = _checked_headers(await _guarded("headers", lambda: auth.headers(request)))
-    if isinstance(checked, str):
-        raise ConfigError(checked)
-    return checked
+
+    def __init__(self, auth: Auth) -> None:
+        self._auth = auth
+        self._last: dict[str, str] = {}
+
+    async def headers(self, request: Outgoing) -> dict[str, str]:
+        """Those for a request.
+
+        Raises:
+            ConfigError: They are none, or the credentials failed in a way that no network does.
+            OSError: They failed as a network does.
+            VizwatchError: As the credentials raise it.
+        """
+        given = await _guarded("headers", lambda: self._auth.headers(request))
+        if given == self._last:
+            return self._last
+        checked = _checked_headers(given)
+        del given  # which may be a secret, and this frame is shown
+        if isinstance(checked, str):
+            raise ConfigError(checked)
+        self._last = checked
+        return checked
 
 
 def _checked_headers(given: object) -> dict[str, str] | str:
@@ -90,12 +106,12 @@ def _checked_headers(given: object) -> dict[str, str] | str:
 
 
 async def renewed(auth: RenewableAuth, refused: Mapping[str, str]) -> bool:
-    """Whether the credentials were renewed. Raises as :func:`headers_of` does."""
+    """Whether the credentials were renewed. Raises as :meth:`Credentials.headers` does."""
     return bool(await _guarded("renew", lambda: auth.renew(refused)))
 
 
 async def scope_of(auth: ScopedAuth) -> Scope:
-    """What the credentials are for. Raises as :func:`headers_of` does."""
+    """What the credentials are for. Raises as :meth:`Credentials.headers` does."""
     checked = _checked_scope(await _guarded("scope", auth.scope))
     if isinstance(checked, str):
         raise ConfigError(checked)

@@ -12,6 +12,7 @@ import anyio
 from vizwatch._rules import retrying
 from vizwatch._rules.outage import Outage
 from vizwatch._values.errors import CallError
+from vizwatch._world.line import Line
 
 T = TypeVar("T")
 
@@ -32,7 +33,7 @@ class Gate:
     def __init__(self, outage: Outage, at_once: int) -> None:
         self._outage = outage
         self._line = asyncio.Lock()
-        self._places = asyncio.Semaphore(at_once)
+        self._places = Line(at_once)
         self._random = random.Random()
 
     async def read(self, read: Callable[[], Awaitable[T]], interval: float) -> T:
@@ -50,9 +51,12 @@ class Gate:
                         await anyio.sleep_until(self._outage.probe_at)
                         return await self._tried(read, is_probe=True)
                 await anyio.sleep(self._random.random() * interval)
-            async with self._places:
+            await self._places.come()
+            try:
                 if not self._outage.is_down():
                     return await self._tried(read)
+            finally:
+                self._places.go()
 
     async def _tried(self, read: Callable[[], Awaitable[T]], *, is_probe: bool = False) -> T:
         try:

@@ -7,8 +7,9 @@ import contextlib
 import heapq
 import itertools
 import math
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, TypeVar
+import types
+from collections.abc import AsyncIterator, Coroutine, Generator
+from typing import Any, TypeVar, cast
 
 import anyio
 
@@ -33,53 +34,87 @@ async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
     return task.result()
 
 
+async def in_time(work: Coroutine[Any, Any, T], deadline: float) -> T:
+    """What the work gives; raises :class:`TimeoutError` after the deadline, in the event loop's time.
+
+    Work that has nothing to wait for costs no timer.
+    """
+    try:
+        waits_for = work.send(None)
+    except StopIteration as done:
+        return cast("T", done.value)
+    async with asyncio.timeout_at(deadline):
+        return await _rest(work, waits_for)
+
+
+@types.coroutine
+def _rest(work: Coroutine[Any, Any, T], waits_for: object) -> Generator[Any, None, T]:
+    """Goes on with work that waits for the first time."""
+    try:
+        while True:
+            try:
+                yield waits_for
+            except BaseException as error:  # noqa: BLE001 - the work's own, to pass on
+                waits_for = work.throw(error)
+            else:
+                waits_for = work.send(None)
+    except StopIteration as done:
+        return cast("T", done.value)
+
+
 class Line:
-    """One at a time: whoever is not patient first, then who is due first, then who came first.
+    """So many at once: whoever is not patient first, then who is due first, then who came first.
 
     A lock of asyncio knows no such difference, and a thousand watches would stand before a user's call, and
     one that looks once an hour before one that looks each second.
+
+    Args:
+        at_once: How many may have their turn at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int = 1) -> None:
+        self._free = at_once
         self._waiting: list[tuple[bool, float, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
-        self._is_taken = False
 
     @property
     def is_free(self) -> bool:
-        """Whether nobody has the turn, or waits for it."""
-        return not self._is_taken
+        """Whether a turn comes at once."""
+        return self._free > 0
 
     @contextlib.asynccontextmanager
     async def turn(self, *, is_patient: bool, due: float = math.inf) -> AsyncIterator[None]:
-        """The turn, once it has come.
+        """A turn, as of :meth:`come`, until the ``async with`` block ends."""
+        await self.come(is_patient=is_patient, due=due)
+        try:
+            yield
+        finally:
+            self.go()
+
+    async def come(self, *, is_patient: bool = False, due: float = math.inf) -> None:
+        """Waits for a turn, which :meth:`go` ends.
 
         Args:
             is_patient: Whether to let all go first that are not.
             due: When it is wanted, in seconds of any one clock.
         """
-        if self._is_taken:
-            await self._come(is_patient, due)
-        self._is_taken = True
-        try:
-            yield
-        finally:
-            self._hand_over()
-
-    async def _come(self, is_patient: bool, due: float) -> None:  # noqa: FBT001
+        if self._free > 0:
+            self._free -= 1
+            return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (is_patient, due, next(self._numbers), future))
         try:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                self._hand_over()  # it came at the very moment
+                self.go()  # it came at the very moment
             raise
 
-    def _hand_over(self) -> None:
+    def go(self) -> None:
+        """Ends a turn: it is the next one's."""
         while self._waiting:
             *_, future = heapq.heappop(self._waiting)
             if not future.done():
                 future.set_result(None)
                 return
-        self._is_taken = False
+        self._free += 1

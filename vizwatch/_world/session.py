@@ -32,7 +32,8 @@ from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
 from vizwatch._values.text import printable, redacted
 from vizwatch._world.account import Account
-from vizwatch._world.auth import Auth, RenewableAuth, headers_of, renewed
+from vizwatch._world.auth import Auth, Credentials, RenewableAuth, renewed
+from vizwatch._world.line import in_time
 from vizwatch._world.tokens import RENEWS_AGAIN_AFTER, TokenGetter
 from vizwatch._world.transport import Pool, Transport
 
@@ -101,11 +102,12 @@ class Session:
         self._account.enter_loop()
         self.settings = settings
         self._auth = auth
+        self._credentials = Credentials(auth)
         self._loop = asyncio.get_running_loop()
         self._transport = Transport(endpoint, settings, http)
         self._random = random.Random()
         self._quota = Quota(settings.retry_quota)
-        self._calls: set[anyio.CancelScope] = set()
+        self._calls: set[asyncio.Timeout] = set()
 
     async def call(
         self,
@@ -137,7 +139,7 @@ class Session:
         """
         call = self._new_call(request, 1 if is_patient else None)
         call.is_patient, call.due, call.settle = is_patient, due, settle
-        return await self._until_closed(call, lambda: self._answered(call, decode))
+        return await self._until_closed(call, self._answered(call, decode))
 
     async def exchange(
         self, request: Request, check: Callable[[Answer], object] | None = None
@@ -156,20 +158,22 @@ class Session:
             VizwatchError: There are no credentials.
         """
         call = self._new_call(request, attempts=1)
-        answer, credentials = await self._until_closed(call, lambda: self._sent(call))
+        answer, credentials = await self._until_closed(call, self._sent(call))
         if check is not None:
             _judged(request, answer, check, credentials)
         return answer, (*map(Secret, credentials.values()), *request.secrets)
 
-    async def _until_closed(self, call: _Call, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        self.check_loop()
-        with anyio.CancelScope() as scope:
-            self._calls.add(scope)
-            try:
-                return await work()
-            finally:
-                self._calls.discard(scope)
-        # Only closing cancels the scope.
+    async def _until_closed(self, call: _Call, work: Coroutine[Any, Any, T]) -> T:
+        closing = asyncio.timeout(None)  # until closing says when
+        self._calls.add(closing)
+        try:
+            async with closing:
+                return await work
+        except TimeoutError:
+            if not closing.expired():
+                raise
+        finally:
+            self._calls.discard(closing)
         if not call.request.operation.is_read and (call.under_way or call.is_doubtful):
             self._raise_unknown(call, "the client was closed while it was under way")
         raise ClientClosedError("the client was closed while this call was under way")
@@ -251,6 +255,7 @@ class Session:
             raise ConfigError("the client was opened in another event loop: open one in each loop")
 
     def _new_call(self, request: Request, attempts: int | None) -> _Call:
+        self.check_loop()
         settings, now = self.settings, self._loop.time()
         budget = settings.call_timeout if request.operation.is_read else settings.write_timeout
         return _Call(request, now, now + budget, settings.attempts if attempts is None else attempts)
@@ -278,8 +283,8 @@ class Session:
         outgoing = Outgoing(request.method, self._transport.endpoint + request.target, request.body)
         while True:
             await self._admitted(call)
-            credentials = await self._in_time(call, headers_of(self._auth, outgoing))
-            async with self._transport.place(self._within(call)):
+            credentials = await self._in_time(call, self._credentials.headers(outgoing))
+            with await self._transport.place(self._within(call)):
                 if self._account.rest() > 0.0:
                     continue  # a 429 came while it waited for its place
                 call.under_way = True
@@ -304,12 +309,11 @@ class Session:
         await self._account.admit(math.inf, is_patient=True, due=call.due)
         call.deadline = self._loop.time() + self.settings.call_timeout
 
-    async def _in_time(self, call: _Call, waited_for: Coroutine[Any, Any, T]) -> T:
+    async def _in_time(self, call: _Call, work: Coroutine[Any, Any, T]) -> T:
         try:
-            async with asyncio.timeout_at(call.deadline) as deadline:
-                return await waited_for
+            return await in_time(work, call.deadline)
         except OSError as error:
-            late = deadline.expired()
+            late = self._loop.time() >= call.deadline
             reason = "it took too long" if late else f"they failed with {type(error).__name__}"
         raise ConnectError(f"not sent: waiting for credentials: {reason}")
 
@@ -333,8 +337,8 @@ class Session:
     async def aclose(self) -> None:
         """Ends the calls under way, which raise, and closes the connections; idempotent."""
         self.check_loop()
-        for scope in self._calls:
-            scope.cancel()
+        while self._calls:
+            self._calls.pop().reschedule(self._loop.time())
         await self._transport.aclose()
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import functools
 import math
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import aiohttp
@@ -30,6 +29,7 @@ from vizwatch._values.errors import (
 from vizwatch._values.exchange import Answer
 from vizwatch._values.settings import Settings
 from vizwatch._values.text import printable
+from vizwatch._world.line import Line, in_time
 
 _LOCAL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 _CLOSE_WITHIN: Final = 2.0
@@ -62,8 +62,9 @@ async def _send_once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType, *, given: Mapping[str, str]
 ) -> aiohttp.ClientResponse:
     # A session that is the caller's may have cookies and credentials; they are not this API's.
-    for name in {"Cookie", "Authorization"} - set(given):
-        request.headers.pop(name, None)
+    for name in ("Cookie", "Authorization"):
+        if name not in given:
+            request.headers.pop(name, None)
     request.response_class = _Response
     try:
         return await handler(request)
@@ -86,7 +87,7 @@ class Pool:
         self._is_ours = session is None
         self._session = session
         # Waiting here, and not in aiohttp's connector, tells "no connection was free" from "no answer came".
-        self.places = asyncio.Semaphore(settings.pool_size)
+        self.places = Line(settings.pool_size)
 
     @property
     def session(self) -> aiohttp.ClientSession:
@@ -113,6 +114,29 @@ def own_session(given: object) -> aiohttp.ClientSession | Pool | None:
     if given is not None and not isinstance(given, aiohttp.ClientSession | Pool):
         raise ConfigError(f"session must be an aiohttp.ClientSession, not {type(given).__name__}")
     return given
+
+
+class _Place:
+    """A place of a transport's own and one of its pool's, until a ``with`` block ends."""
+
+    def __init__(self, own: Line, pools: Line) -> None:
+        self._own = own
+        self._pools = pools
+
+    async def take(self) -> None:
+        """Waits until it is free."""
+        await self._own.come()
+        try:
+            await self._pools.come()
+        except BaseException:
+            self._own.go()
+            raise
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None:
+        self._own.go()
+        self._pools.go()
 
 
 class Transport:
@@ -146,21 +170,21 @@ class Transport:
         # glibc gives freed memory back, and each large answer would fault it in anew, up to the size of the
         # largest block that was freed so far: one that is never touched costs microseconds.
         bytes(_KEPT_MEMORY)
-        self._slots = asyncio.Semaphore(settings.pool_size)
+        self._place = _Place(Line(settings.pool_size), self._pool.places)
 
-    @contextlib.asynccontextmanager
-    async def place(self, within: float) -> AsyncIterator[None]:
-        """A place among the connections, for one request; raises :class:`ConnectError` if none is free."""
-        async with contextlib.AsyncExitStack() as taken:
-            try:
-                async with asyncio.timeout(within):
-                    await taken.enter_async_context(self._slots)
-                    await taken.enter_async_context(self._pool.places)
-            except TimeoutError:
-                raise ConnectError(
-                    f"{self.endpoint}: no connection was free within {within:g} s (Settings.pool_size)"
-                ) from None
-            yield
+    async def place(self, within: float) -> _Place:
+        """A place among the connections, for one request: `with await transport.place(10): …`.
+
+        Raises:
+            ConnectError: None was free within that time, in seconds.
+        """
+        try:
+            await in_time(self._place.take(), asyncio.get_running_loop().time() + within)
+        except TimeoutError:
+            raise ConnectError(
+                f"{self.endpoint}: no connection was free within {within:g} s (Settings.pool_size)"
+            ) from None
+        return self._place
 
     async def send(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, *, within: float
@@ -200,8 +224,7 @@ class Transport:
     async def _exchange(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, within: float
     ) -> Answer:
-        settings = self._settings
-        async with self._session.request(
+        response = await self._session.request(
             method,
             URL(self.endpoint + target, encoded=True),
             headers=headers,
@@ -209,25 +232,28 @@ class Transport:
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=True,
-            timeout=_timeout(max(within, 0.001), settings.connect_timeout),
+            timeout=_timeout(max(within, 0.001), self._settings.connect_timeout),
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
             middlewares=(functools.partial(_send_once, given=headers),),
-        ) as response:
-            if isinstance(response, _Response) and not response.is_http:
-                raise ProtocolError(
-                    f"{self.endpoint}: the answer is not HTTP/1.1 with a status of 200 to 599",
-                    http_status=response.status,
-                )
+        )
+        try:
             return Answer(response.status, response.headers, await self._read(response))
+        except BaseException:
+            response.close()  # what is read to its end has given its connection back
+            raise
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        if isinstance(response, _Response) and not response.is_http:
+            raise ProtocolError(
+                f"{self.endpoint}: the answer is not HTTP/1.1 with a status of 200 to 599",
+                http_status=response.status,
+            )
         chunks: list[bytes] = []
         size = 0
-        async for chunk in response.content.iter_any():
+        while chunk := await response.content.readany():
             size += len(chunk)
             if size > self._settings.max_body:
-                response.close()
                 raise ProtocolError(
                     f"{self.endpoint}: the answer is larger than {self._settings.max_body} bytes "
                     "(Settings.max_body)",
@@ -283,6 +309,7 @@ class Transport:
             await self._pool.aclose()
 
 
+@functools.lru_cache(16)
 def _timeout(within: float, connect: float) -> aiohttp.ClientTimeout:
     # The time to connect ends first: what it ends was not sent. Nothing is rounded up to whole seconds.
     return aiohttp.ClientTimeout(total=within, connect=min(connect, 0.98 * within), ceil_threshold=math.inf)
