@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Self, overload
 import anyio
 
 from vizwatch._flows.following import Follower
-from vizwatch._flows.paging import JobPager
 from vizwatch._flows.polling import Poller, ReadRows
 from vizwatch._flows.surveying import JobsWatch, Survey, chosen
 from vizwatch._flows.watching import Watch, wait_until
 from vizwatch._flows.writing import arrival
 from vizwatch._rules import codec, reconciling, wire
 from vizwatch._rules.cadence import Cadence, OwnWrites
-from vizwatch._rules.complete import check_complete
 from vizwatch._rules.listing import Ask, Dialect
 from vizwatch._rules.mailbox import Mailbox
 from vizwatch._rules.outage import Outage
@@ -53,6 +51,8 @@ from vizwatch._world.transport import Pool
 
 if TYPE_CHECKING:
     import aiohttp
+
+    from vizwatch._flows.paging import JobPager
 
 Seconds = float | dt.timedelta
 Statuses = JobStatus | int | Collection[JobStatus | int]
@@ -234,6 +234,10 @@ class Client:
         Raises:
             ConfigError: An argument is wrong, or may not be given beside `complete`.
         """
+        # Who only watches starts without listings.
+        from vizwatch._flows.paging import JobPager  # noqa: PLC0415
+        from vizwatch._rules.complete import check_complete  # noqa: PLC0415
+
         skips = checks.choice("on_bad_row", on_bad_row, ("raise", "skip")) == "skip"
         if limit is not None:
             limit = checks.whole("limit", limit, low=0, high=2**63 - 1)
