@@ -1,7 +1,8 @@
 """How late a change is seen, beside looking at a fixed interval that costs as many requests.
 
 The time is simulated: lives of jobs drawn by chance (see `_lives`), answers that take no time and never lag.
-A change is seen at the first look after it, even where that look already finds the next one.
+A change is seen at the first look after it, even where that look already finds the next one; by this library,
+which drives its own watches here, at the first one that is believed.
 """
 
 from __future__ import annotations
@@ -12,16 +13,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
 
 from benchmarks._frame import RESULTS, Report, Row, Sample, written
 from benchmarks._lives import Kind, Life, exponential, life
 from vizwatch import Job, JobStatus, Settings
-from vizwatch._rules import rhythm
-from vizwatch._rules.cadence import Cadence
+from vizwatch._flows.following import Follower
+from vizwatch._rules.cadence import Cadence, OwnWrites
+from vizwatch._rules.rhythm import shortest_of
+from vizwatch._rules.transitions import Tracker
+from vizwatch._values.exchange import Operation
 from vizwatch._values.models import Schedule
+from vizwatch._values.statuses import TERMINAL
+from vizwatch._world.report import Report as Log
 
 _HOUR: Final = 3600.0
 _INTERVALS: Final = (5.0, 7.5, 10.0, 15.0, 30.0, 60.0, 120.0)
@@ -55,8 +61,33 @@ _KINDS: Final[Mapping[str, Kind]] = {
     ),
 }
 
-Pause = Callable[[Job, float | None, float | None], float]
-"""Seconds before jitter: of the job, since it changed, since this client wrote."""
+
+class Looks(Protocol):
+    """How one watch looks at its job; all times in seconds since the job was created."""
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the pauses are the longest ones."""
+        ...
+
+    def saw(self, job: Job, at: float) -> bool:
+        """Takes what a look showed, and tells whether it is believed."""
+        ...
+
+    def next_look(self, at: float) -> float:
+        """When to look again."""
+        ...
+
+    def wrote(self, at: float) -> None:
+        """This client wrote to the job."""
+        ...
+
+    def woken(self, at: float) -> None:
+        """The write cuts the pause short."""
+        ...
+
+
+MakeLooks = Callable[[Random], Looks]
 
 
 @attrs.frozen(kw_only=True)
@@ -99,17 +130,71 @@ class Seen:
         return sorted(self.all)[math.ceil(0.95 * len(self.all)) - 1]
 
 
-def fixed(interval: float) -> Pause:
-    """The same pause always."""
-    return lambda _job, _change, _write: interval
+@attrs.define
+class _Fixed:
+    """The same pause always, but for its jitter."""
+
+    cadence: Cadence
+    chance: Random
+    is_steady: bool = True
+
+    def saw(self, job: Job, at: float) -> bool:  # noqa: ARG002 - what it shows makes no difference
+        return True
+
+    def next_look(self, at: float) -> float:
+        return at + self.cadence.jittered(self.cadence.interval, self.chance.random())
+
+    def wrote(self, at: float) -> None: ...
+
+    def woken(self, at: float) -> None: ...
 
 
-def ours(interval: float) -> Pause:
-    """The pause of this library's watches."""
-    shortest = rhythm.shortest_of(interval, _SETTINGS.poll_interval_min)
-    return lambda job, change, write: rhythm.pause(
-        job, interval=interval, shortest=shortest, since_change=change, since_write=write
-    )
+@attrs.define
+class _Ours:
+    """The follower that every watch of this library has."""
+
+    follower: Follower
+    writes: OwnWrites
+
+    @property
+    def is_steady(self) -> bool:
+        return not self.follower.is_hurried
+
+    def saw(self, job: Job, at: float) -> bool:
+        self.follower.saw(job, at, at)
+        return not self.follower.tracker.holds
+
+    def next_look(self, at: float) -> float:
+        return self.follower.next_look(at)
+
+    def wrote(self, at: float) -> None:
+        self.writes.note(Operation.STOP, self.follower.job_id, at)
+
+    def woken(self, at: float) -> None:
+        self.follower.hurry(at)
+
+
+def _cadence(interval: float, shortest: float) -> Cadence:
+    backoff = _SETTINGS.watch_backoff_base, _SETTINGS.watch_backoff_max
+    return Cadence(interval, shortest, _SETTINGS.poll_jitter, *backoff)
+
+
+def fixed(interval: float) -> MakeLooks:
+    """Looks at the same interval always."""
+    cadence = _cadence(interval, 0.0)
+    return lambda chance: _Fixed(cadence, chance)
+
+
+def ours(interval: float) -> MakeLooks:
+    """Looks as this library's watches."""
+    cadence = _cadence(interval, shortest_of(interval, _SETTINGS.poll_interval_min))
+
+    def made(chance: Random) -> Looks:
+        writes, log = OwnWrites(), Log()
+        tracker = Tracker("", 1, TERMINAL, follow_restarts=True)
+        return _Ours(Follower(tracker, cadence, writes, log, chance.random, request_time=0.0), writes)
+
+    return made
 
 
 @attrs.define
@@ -117,50 +202,44 @@ class Watch:
     """Looks at one life, to its end."""
 
     life: Life
-    pause: Pause
+    looks: Looks
     longest: float
     chance: Random
-    woken: bool
+    is_woken: bool
     """Whether a write cuts the pause short that it falls into."""
     seen: Seen
     place: int = 0
-    changed: float | None = None
-    _jitter: Cadence = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        backoff = _SETTINGS.watch_backoff_base, _SETTINGS.watch_backoff_max
-        self._jitter = Cadence(1.0, _SETTINGS.poll_jitter, *backoff)
+    """The latest stage that began before the last look."""
+    told: int = 0
+    """The latest stage that was seen."""
 
     def run(self) -> None:
         """From the first look to the one that sees the last stage."""
         at = self.life.watched_from
-        while self.place + 1 < len(self.life.stages) and self.life.stages[self.place + 1].begins <= at:
-            self.place += 1
+        self.told = self._place(at)
         while self._look(at):
-            pause = self._pause(at)
-            at = self._leap(at, pause)
-            after = at + self._jittered(pause)
-            if self.woken:
-                write = next((write for write in self.life.writes if at < write < after), None)
-                if write is not None:
-                    after = min(after, write + self._jittered(self._pause(write)))
+            after = self.looks.next_look(at)
+            leapt = self._leap(at)
+            at, after = leapt, after + (leapt - at)
+            for write in self.life.writes:
+                if self.is_woken and at < write < after:
+                    self.looks.wrote(write)
+                    self.looks.woken(write)
+                    after = self.looks.next_look(write)
             at = after
 
-    def _look(self, at: float) -> bool:
-        stages, seen = self.life.stages, self.seen
-        seen.requests += 1
-        before = self.place
-        while self.place + 1 < len(stages) and stages[self.place + 1].begins <= at:
+    def _place(self, at: float) -> int:
+        while self.place + 1 < len(self.life.stages) and self.life.stages[self.place + 1].begins <= at:
             self.place += 1
-            stage = stages[self.place]
-            seen.delays.setdefault(_into(stage.status), []).append(at - stage.begins)
-        if self.place > before:
-            self.changed = at
-            seen.unseen += self.place - before - 1
-        return self.place + 1 < len(stages)
+        return self.place
 
-    def _pause(self, at: float) -> float:
-        stage, hours = self.life.stages[self.place], self.life.auto_stop_hours
+    def _look(self, at: float) -> bool:
+        seen, stages = self.seen, self.life.stages
+        seen.requests += 1
+        for write in self.life.writes:
+            if write <= at:
+                self.looks.wrote(write)
+        stage, hours = stages[self._place(at)], self.life.auto_stop_hours
         running = stage.status is JobStatus.RUNNING
         job = Job(
             1,
@@ -168,31 +247,30 @@ class Watch:
             duration=round((at - stage.begins) * 1000) if running else None,
             schedule=() if hours is None else (Schedule("stop", "HOURS", hours),),
         )
-        write = max((write for write in self.life.writes if write <= at), default=None)
-        change = None if self.changed is None else at - self.changed
-        return self.pause(job, change, None if write is None else at - write)
+        if self.looks.saw(job, at) and self.place > self.told:
+            for one in stages[self.told + 1 : self.place + 1]:
+                seen.delays.setdefault(_into(one.status), []).append(at - one.begins)
+            seen.unseen += self.place - self.told - 1
+            self.told = self.place
+        return self.told + 1 < len(stages)
 
-    def _jittered(self, pause: float) -> float:
-        return pause * self._jitter.after_read(0.0, self.chance.random())
-
-    def _leap(self, at: float, pause: float) -> float:
+    def _leap(self, at: float) -> float:
         """Takes many looks at once that see nothing and have nothing to shorten the pause between them.
 
         Their sum is drawn from the normal distribution, since there are as many as 10,000 in a row.
         """
-        if pause < self.longest:
-            return at
         stage = self.life.stages[self.place]
-        events = [self.life.stages[self.place + 1].begins, *self.life.writes]
+        events = [one.begins for one in self.life.stages[self.place + 1 : self.place + 2]] + self.life.writes
         if self.life.auto_stop_hours is not None and stage.status is JobStatus.RUNNING:
             events.append(stage.begins + self.life.auto_stop_hours * _HOUR - 2.0 * self.longest)
-        looks = (min(event for event in events if event > at) - at) / pause
+        to_come = min((event for event in events if event > at), default=at)
+        looks = (to_come - at) / self.longest
         spread = _SETTINGS.poll_jitter / math.sqrt(3.0)
         looks = math.floor(looks - 4.0 - 5.0 * spread * math.sqrt(looks))
-        if looks < _WORTH_A_LEAP:
+        if looks < _WORTH_A_LEAP or not self.looks.is_steady:
             return at
         self.seen.requests += looks
-        return at + pause * (looks + self.chance.gauss(0.0, spread * math.sqrt(looks)))
+        return at + self.longest * (looks + self.chance.gauss(0.0, spread * math.sqrt(looks)))
 
 
 def _into(status: JobStatus) -> str:
@@ -201,11 +279,11 @@ def _into(status: JobStatus) -> str:
     return status.name if status in {JobStatus.RUNNING, JobStatus.KILLING} else _PASSING
 
 
-def watched(lives: Sequence[Life], pause: Pause, longest: float, *, woken: bool = False) -> Seen:
-    """What is seen of these lives with these pauses, the longest of which is given."""
+def watched(lives: Sequence[Life], make: MakeLooks, longest: float, *, woken: bool = False) -> Seen:
+    """What is seen of these lives by such looks, whose longest pause is given."""
     seen, chance = Seen(), Random(0)
     for one in lives:
-        Watch(one, pause, longest, chance, woken, seen).run()
+        Watch(one, make(chance), longest, chance, woken, seen).run()
     return seen
 
 

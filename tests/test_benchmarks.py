@@ -105,7 +105,7 @@ def test_looks_that_are_leapt_over_are_counted() -> None:
     leapt, taken = simulated(
         "lives = delay.drawn('all lives', 30, 1)\n"
         "given = [delay.watched(lives, delay.ours(60.0), 60.0).requests]\n"
-        "delay.Watch._leap = lambda self, at, pause: at\n"
+        "delay.Watch._leap = lambda self, at: at\n"
         "given += [delay.watched(lives, delay.ours(60.0), 60.0).requests]"
     )
     assert leapt == pytest.approx(taken, rel=0.005)

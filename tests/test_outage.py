@@ -19,7 +19,7 @@ from vizwatch import Client, Job, JobStatus
 from vizwatch._flows.following import Follower
 from vizwatch._flows.polling import Poller
 from vizwatch._flows.watching import Watch
-from vizwatch._rules.cadence import Cadence, Doubt
+from vizwatch._rules.cadence import Cadence, OwnWrites
 from vizwatch._rules.outage import FAILURES_TO_BE_DOWN, Outage
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.statuses import TERMINAL
@@ -103,10 +103,10 @@ class Service:
         return Job(job_id, self.status)
 
     def watch(self, job_id: int, chance: Callable[[], float]) -> Watch:
-        cadence = Cadence(INTERVAL, 0.2, 0.8, 30.0)
+        cadence = Cadence(INTERVAL, 1.0, 0.2, 0.8, 30.0)
         poller = Poller(self.gate, self.report, chance, cadence, self.read)
         tracker = Tracker("p", job_id, TERMINAL)
-        follower = Follower(tracker, cadence, Doubt(), self.report, chance=chance, request_time=30.0)
+        follower = Follower(tracker, cadence, OwnWrites(), self.report, chance=chance, request_time=30.0)
         return Watch(follower, poller, None)
 
     async def follow(self, job_id: int) -> None:
@@ -235,11 +235,11 @@ async def test_a_change_lies_between_its_two_reads_however_slow_they_are(latency
         under_way -= 1
         return Job(7, status)
 
-    cadence = Cadence(INTERVAL, 0.2, 0.8, 30.0)
+    cadence = Cadence(INTERVAL, 1.0, 0.2, 0.8, 30.0)
     poller = Poller(Gate(Outage(0.8, 30), 100), Report(), lambda: 0.5, cadence, read)
     tracker = Tracker("p", 7, TERMINAL)
     watch = Watch(
-        Follower(tracker, cadence, Doubt(), Report(), chance=lambda: 0.5, request_time=30.0), poller, None
+        Follower(tracker, cadence, OwnWrites(), Report(), chance=lambda: 0.5, request_time=30.0), poller, None
     )
     start = now()
     first = await anext(watch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 import vizwatch
 from vizwatch import Job, JobPage, JobStatus
 from vizwatch._rules import retrying
-from vizwatch._rules.cadence import ABSENCES_TO_CONFIRM, SETTLES_WITHIN, Cadence, Doubt, OwnWrites
+from vizwatch._rules.cadence import ABSENCES_TO_CONFIRM, SETTLES_WITHIN, Cadence, Doubt, Failures, OwnWrites
 from vizwatch._rules.listing import Listing, Seen
 from vizwatch._rules.retrying import Fate
 from vizwatch._rules.transitions import Tracker
@@ -357,54 +358,58 @@ def test_each_change_of_a_watch_has_an_id_of_its_own_that_depends_on_the_statuse
 chances = st.floats(0, 1, exclude_max=True)
 
 
-@given(st.floats(1, 1000), st.floats(0, 0.9), chances)
-def test_a_pause_after_a_read_is_the_interval_within_its_jitter(
-    interval: float, jitter: float, chance: float
+@given(st.floats(1, 1000), st.floats(0, 1), st.floats(0, 0.9), chances)
+def test_a_pause_varies_within_its_jitter_and_is_never_shorter_than_the_shortest(
+    pause: float, share: float, jitter: float, chance: float
 ) -> None:
-    cadence = Cadence(interval, jitter, 0.8, 30.0)
-    pause = cadence.after_read(0.0, chance)
-    assert interval * (1 - jitter) * 0.999 <= pause <= cadence.longest * 1.001
+    cadence = Cadence(1000.0, share * pause, jitter, 0.8, 30.0)
+    found = cadence.jittered(pause, chance)
+    assert max(share * pause, pause * (1 - jitter)) * 0.999 <= found <= pause * (1 + jitter) * 1.001
+    assert cadence.jittered(pause, 0.0) <= found, "it grows with chance"
+
+
+def test_a_pause_that_is_the_shortest_varies_too() -> None:
+    cadence = Cadence(15.0, 1.0, 0.2, 0.8, 30.0)
+    assert [cadence.jittered(1.0, chance) for chance in (0.0, 0.5)] == pytest.approx([1.0, 1.1])
+    assert [cadence.jittered(15.0, chance) for chance in (0.0, 0.5)] == pytest.approx([12.0, 15.0])
+    assert cadence.jittered(math.inf, 0.5) == math.inf, "where nobody waits"
 
 
 @given(st.integers(1, 200), chances)
 def test_pauses_after_failures_double_up_to_a_bound(failures: int, chance: float) -> None:
-    cadence = Cadence(15.0, 0.2, 0.8, 30.0)
-    for _ in range(failures):
-        pause = cadence.after_failure(chance)
+    pause = Cadence(15.0, 1.0, 0.2, 0.8, 30.0).after_failures(failures, chance)
     assert pause == pytest.approx(chance * min(30.0, 0.8 * 2.0 ** (failures - 1)))
 
 
 def test_only_two_minutes_of_health_forget_the_failures() -> None:
-    cadence = Cadence(15.0, 0.2, 0.8, 30.0)
+    failures = Failures()
     for _ in range(10):
-        cadence.after_failure(0.5)
-    cadence.after_read(0.0, 0.5)
-    cadence.after_read(119.0, 0.5)
-    assert cadence.after_failure(0.5) == 15.0
-    cadence.after_read(1000.0, 0.5)
-    cadence.after_read(1120.0, 0.5)
-    assert cadence.after_failure(0.5) == 0.4
+        failures.failed()
+    failures.succeeded(0.0)
+    failures.succeeded(119.0)
+    failures.failed()
+    assert (failures.count, failures.go_on) == (11, True)
+    failures.succeeded(1000.0)
+    assert (failures.count, failures.go_on) == (11, False)
+    failures.succeeded(1120.0)
+    assert failures.count == 0
 
 
 @pytest.mark.parametrize(("asked", "least"), [(None, 0.0), (7.0, 7.0), (1e9, 600.0)])
 def test_what_the_service_asks_for_is_the_least_pause_within_reason(
     asked: float | None, least: float
 ) -> None:
-    assert Cadence(15.0, 0.2, 0.8, 30.0).after_failure(0.0, asked) == least
+    assert Cadence(15.0, 1.0, 0.2, 0.8, 30.0).after_failures(1, 0.0, asked) == least
 
 
 @pytest.mark.fault("W1")
-def test_a_job_that_was_seen_is_gone_after_three_misses_in_a_row() -> None:
-    doubt = Doubt()
-    doubt.found()
-    verdicts = []
-    for found in (False, False, True, False, False, False):
-        if found:
-            doubt.found()
-        else:
-            verdicts.append(doubt.missed(0.0))
-    assert verdicts == [False, False, False, False, True]
-    assert doubt.pause(15.0) == 15.0
+def test_a_job_that_was_seen_is_gone_after_three_misses_an_interval_apart() -> None:
+    doubt = Doubt(was_seen=True)
+    assert [(doubt.missed(0.0), doubt.pause(15.0)) for _ in range(3)] == [
+        (False, 15),
+        (False, 15),
+        (True, 15),
+    ]
 
 
 def test_a_job_never_seen_is_looked_for_three_times_within_seconds() -> None:
@@ -419,11 +424,7 @@ def test_what_is_doubted_is_read_less_and_less_often() -> None:
     while doubt.is_old(True, sum(pauses)):
         pauses.append(doubt.pause(15.0))
     assert pauses == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0]
-    doubt = Doubt(is_deleted=True)
-    doubt.found()
-    doubt.missed(0.0)
-    assert doubt.pause(15.0) == 1.0
-    doubt.found()
+    doubt = Doubt(is_deleted=True, was_seen=True)
     doubt.missed(0.0)
     assert doubt.pause(15.0) == 1.0
 
@@ -442,6 +443,17 @@ def test_what_a_client_wrote_is_remembered_for_the_latest_jobs() -> None:
     assert (own.doubt(7).restarted_at, own.doubt(7).is_deleted, own.doubt(8).is_deleted) == (3.0, False, True)
     own.note(Operation.STOP, 7, 4.0)
     assert own.doubt(7).restarted_at is None
+    assert own.doubt(7, was_seen=True).was_seen
+
+
+def test_the_latest_write_to_a_job_counts_whatever_it_was() -> None:
+    own = OwnWrites()
+    assert own.latest(7) is None
+    writes = (Operation.CREATE, Operation.STOP, Operation.RESTART, Operation.DELETE)
+    for at, operation in enumerate(writes):
+        own.note(operation, 7, float(at))
+        assert own.latest(7) == at
+    assert own.latest(8) is None
 
 
 @pytest.mark.fault("W2")
@@ -461,8 +473,7 @@ def test_the_end_of_the_run_before_an_own_restart_is_not_the_jobs_end() -> None:
     assert doubt.pause(15.0) == 1.0
     assert not doubt.is_old(False, 101.0)
     assert not doubt.is_old(True, 100.0 + SETTLES_WITHIN)
-    doubt.found()
-    assert not doubt.is_old(True, 102.0)
+    assert not Doubt(restarted_at=100.0, was_seen=True).is_old(True, 102.0)
     assert not Doubt().is_old(True, 0.0)
 
 

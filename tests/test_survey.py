@@ -22,7 +22,7 @@ from vizwatch._flows.following import Follower
 from vizwatch._flows.polling import Poller
 from vizwatch._flows.surveying import Choice, JobsWatch, Survey
 from vizwatch._rules import codec
-from vizwatch._rules.cadence import Cadence, Doubt
+from vizwatch._rules.cadence import Cadence, OwnWrites
 from vizwatch._rules.listing import Dialect, Limits
 from vizwatch._rules.outage import Outage
 from vizwatch._rules.transitions import Tracker
@@ -105,7 +105,7 @@ class Workspace:
         return rows
 
     def watch(self) -> tuple[JobsWatch, Survey]:
-        cadence = Cadence(INTERVAL, 0.2, 0.8, 30.0)
+        cadence = Cadence(INTERVAL, 1.0, 0.2, 0.8, 30.0)
         poller = Poller(
             Gate(Outage(0.8, 30.0), 10),
             Report(),
@@ -118,8 +118,8 @@ class Workspace:
 
         def follower(job_id: int) -> Follower:
             tracker = Tracker("p", job_id, TERMINAL, follow_restarts=True)
-            own = Cadence(INTERVAL, 0.2, 0.8, 30.0)
-            return Follower(tracker, own, Doubt(), Report(), self.chance.random, 30.0)
+            own = Cadence(INTERVAL, 1.0, 0.2, 0.8, 30.0)
+            return Follower(tracker, own, OwnWrites(), Report(), self.chance.random, 30.0)
 
         survey = Survey(poller, Choice(), follower, "p", INTERVAL, 50.0)
         return JobsWatch(survey.arrivals, survey.begin, survey), survey

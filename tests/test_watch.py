@@ -21,7 +21,7 @@ from vizwatch import Client, Job, JobStatus
 from vizwatch._flows.following import Follower
 from vizwatch._flows.polling import Poller
 from vizwatch._flows.watching import Watch
-from vizwatch._rules.cadence import Cadence, Doubt
+from vizwatch._rules.cadence import Cadence, OwnWrites
 from vizwatch._rules.outage import Outage
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.statuses import TERMINAL
@@ -70,7 +70,9 @@ async def test_the_time_of_a_change_lies_between_its_two_reads(cloud: Emulator, 
 
 
 async def test_a_watch_reads_at_its_interval_and_no_oftener(cloud: Emulator, here: Client) -> None:
-    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [3600, 10]])
+    """Of a run that is not in its first moments."""
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [3700, 10]])
+    cloud.advance(100)
     await statuses(here.watch(job_id, interval=15))
     assert 3600 / 18 <= len(cloud.requests) <= 3600 / 12 + 2
 
@@ -78,9 +80,10 @@ async def test_a_watch_reads_at_its_interval_and_no_oftener(cloud: Emulator, her
 async def test_the_pauses_of_a_watch_vary(cloud: Emulator, here: Client) -> None:
     """So that many watches started together do not stay together."""
     (job_id,) = cloud.add_jobs(1, status=8)
+    cloud.advance(100)
     watch = here.watch(job_id, interval=dt.timedelta(seconds=10), timeout=200)
     moments = []
-    poller = watch._poller
+    poller = watch.poller
     read = poller._read_job
 
     async def noted(job_id: int) -> Job:
@@ -551,11 +554,11 @@ async def watched(script: Iterator[object]) -> list[vizwatch.Transition]:
         error = FAILED[str(said)]
         raise error()
 
-    cadence = Cadence(15.0, 0.2, 0.8, 30.0)
+    cadence = Cadence(15.0, 1.0, 0.2, 0.8, 30.0)
     tracker = Tracker("p", 197, TERMINAL)
     gate = Gate(Outage(0.8, 30.0), 100)
     poller = Poller(gate, Report(), lambda: 0.5, cadence, read)
-    follower = Follower(tracker, cadence, Doubt(), Report(), chance=lambda: 0.5, request_time=30.0)
+    follower = Follower(tracker, cadence, OwnWrites(), Report(), chance=lambda: 0.5, request_time=30.0)
     watch = Watch(follower, poller, None)
     return [transition async for transition in watch]
 

@@ -24,6 +24,7 @@ from vizwatch._rules.cadence import Cadence, OwnWrites
 from vizwatch._rules.listing import Ask, Dialect
 from vizwatch._rules.mailbox import Mailbox
 from vizwatch._rules.outage import Outage
+from vizwatch._rules.rhythm import shortest_of
 from vizwatch._rules.settling import Settled, settled
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values import checks
@@ -296,8 +297,10 @@ class Client:
 
         Args:
             job_id: The job.
-            interval: Seconds between two reads, on average, instead of `Settings.poll_interval`; each is
-                randomly longer or shorter by `Settings.poll_jitter`.
+            interval: The longest pause between two reads, in seconds, instead of `Settings.poll_interval`;
+                each is randomly longer or shorter by `Settings.poll_jitter`. Pauses are shorter, down to a
+                fifteenth or `Settings.poll_interval_min`, where a change is likely: after one, while the job
+                starts or stops, when its automatic stop is due, and after a write of this client's.
             timeout: Seconds from the first step of the iteration after which it raises
                 :class:`WatchTimeoutError`; ``None`` for no deadline.
             terminal: The statuses that end the watch, instead of those with `is_terminal`.
@@ -383,16 +386,21 @@ class Client:
         return Follower(
             tracker,
             self._cadence(interval),
-            self._own_writes.doubt(tracker.job_id, is_awaited=is_awaited),
+            self._own_writes,
             self._report,
             chance=self._random.random,
             request_time=self.settings.attempt_timeout,
+            is_awaited=is_awaited,
         )
 
     def _cadence(self, interval: float) -> Cadence:
         settings = self.settings
         return Cadence(
-            interval, settings.poll_jitter, settings.watch_backoff_base, settings.watch_backoff_max
+            interval,
+            shortest_of(interval, settings.poll_interval_min),
+            settings.poll_jitter,
+            settings.watch_backoff_base,
+            settings.watch_backoff_max,
         )
 
     def _poller_of(self, workspace_id: str | None) -> Poller:
@@ -539,7 +547,7 @@ class Client:
         request = wire.stop_job(self.project_id, number)
 
         def ended() -> Awaitable[Job]:
-            return self.wait(number, timeout=within, interval=self._soon(within))
+            return self.wait(number, timeout=within)
 
         return await self._write(request, number, within, ended)
 
@@ -556,7 +564,7 @@ class Client:
         number, within = checks.job_id(job_id), _within(wait)
 
         def running() -> Awaitable[Job]:
-            return self.wait(number, until=JobStatus.RUNNING, timeout=within, interval=self._soon(within))
+            return self.wait(number, until=JobStatus.RUNNING, timeout=within)
 
         return await self._write(wire.restart_job(self.project_id, number), number, within, running)
 
@@ -579,18 +587,11 @@ class Client:
 
         async def gone() -> Job:
             try:
-                return await wait_until(self._watch(tracker, self._soon(within), within), {None})
+                return await wait_until(self._watch(tracker, None, within), {None})
             except NotFoundError:
                 raise JobGoneError(f"job {number} is deleted, and was never seen") from None
 
         return await self._write(wire.delete_job(self.project_id, number), number, within, gone)
-
-    def _soon(self, within: float | None) -> float | None:
-        """How often to look for what an own write asked for: it comes within seconds, mostly."""
-        settings = self.settings
-        if within is None:
-            return None
-        return min(settings.poll_interval, max(settings.poll_interval_min, within / 20))
 
     async def _write(
         self, request: Request, job_id: int, within: float | None, arrived: Callable[[], Awaitable[Job]]
@@ -607,14 +608,21 @@ class Client:
             try:
                 await self._project.call(request, codec.decode_done, settle=settle)
             except OutcomeUnknownError:
-                self._own_writes.note(request.operation, job_id, anyio.current_time())
+                self._wrote(request.operation, job_id)
                 raise
-            self._own_writes.note(request.operation, job_id, anyio.current_time())
+            self._wrote(request.operation, job_id)
 
         if within is not None:
             return await arrival(write, arrived)
         await write()
         return None
+
+    def _wrote(self, operation: Operation, job_id: int) -> None:
+        """Notes a write, and has the job looked at soon by all who watch it."""
+        self._own_writes.note(operation, job_id, anyio.current_time())
+        alone = [watch.poller for watch in self._watches if isinstance(watch, Watch)]
+        for poller in {*self._pollers.values(), *alone}:
+            poller.hurry(job_id)
 
     async def _read(self, job_id: int, *, is_patient: bool = False) -> Job:
         def decode(body: bytes) -> Job | Failure:

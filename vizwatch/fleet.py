@@ -22,7 +22,7 @@ import attrs
 from vizwatch._flows.gathering import Gathering, Reading
 from vizwatch._flows.surveying import Arrivals, JobsWatch, Survey, chosen
 from vizwatch._rules import retrying, wire
-from vizwatch._rules.cadence import Cadence
+from vizwatch._rules.cadence import Cadence, Failures
 from vizwatch._values import checks, regions
 from vizwatch._values.errors import CallError, ClientClosedError, ConfigError, VizwatchError
 from vizwatch._values.models import Job, JobPage
@@ -340,7 +340,8 @@ class Fleet:
     ) -> None:
         """Begins the watch of a target, as soon as it can be opened."""
         settings = self.settings
-        cadence = Cadence(1.0, 0.0, settings.watch_backoff_base, settings.watch_backoff_max)
+        cadence = Cadence(1.0, 1.0, 0.0, settings.watch_backoff_base, settings.watch_backoff_max)
+        failures = Failures()
         await asyncio.sleep(after)
         while not arrivals.closed:
             try:
@@ -350,7 +351,9 @@ class Fleet:
                 if not isinstance(error, CallError) or retrying.is_permanent(error):
                     arrivals.not_begun()
                     return
-                await asyncio.sleep(cadence.after_failure(random.random(), error.retry_after))
+                failures.failed()
+                pause = cadence.after_failures(failures.count, random.random(), error.retry_after)
+                await asyncio.sleep(pause)
             else:
                 outlook.error, outlook.survey = None, watch.survey
                 watch.move(arrivals, phase)

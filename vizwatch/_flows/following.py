@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import math
 from collections.abc import Callable
@@ -9,8 +10,8 @@ from typing import Final
 
 import attrs
 
-from vizwatch._rules import retrying
-from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Doubt
+from vizwatch._rules import retrying, rhythm
+from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Doubt, Failures, OwnWrites
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.errors import AuthenticationError, CallError, DecodeError, NotFoundError
 from vizwatch._values.models import Job, Transition
@@ -45,17 +46,19 @@ class Follower:
     A read that shows what the one before it showed changes nothing but when the job was last read. Most are
     of this kind, so a poller that has a whole page of them need not hand them in one by one: it asks with
     :attr:`status` and :attr:`duration` whether the row is quiet, notes it as the last :attr:`sighting`, and
-    that is made up for when something happens.
+    that is made up for when something happens, or when the next look would be due.
     """
 
     tracker: Tracker
     cadence: Cadence
-    _doubt: Doubt
+    _own_writes: OwnWrites
     _report: Report
     _chance: Callable[[], float]
     """A random number from [0, 1)."""
     _request_time: float
     """How long one read may take, in seconds."""
+    _is_awaited: bool = False
+    """Whether a job that was never seen is waited for, however long."""
     clock: Clock | None = attrs.field(default=None, init=False)
     last_look: float = attrs.field(default=math.inf, init=False)
     """When to look for the last time, before a deadline."""
@@ -74,8 +77,18 @@ class Follower:
     """Whether the job is in the listing, as far as is known: of another workspace, it is not."""
     failed_for_good: bool = attrs.field(default=False, init=False)
     _look_at: float = attrs.field(default=-math.inf, init=False)
+    _look_ahead_at: float = attrs.field(default=math.inf, init=False)
+    """When the job's automatic stop comes near, as far as it is not hurried yet."""
     _looked_last: bool = attrs.field(default=False, init=False)
     _read_at: float | None = attrs.field(default=None, init=False)
+    _since: float = attrs.field(default=-math.inf, init=False)
+    """When the job's status was first seen."""
+    _has_changed: bool = attrs.field(default=False, init=False)
+    """Whether another one was seen before."""
+    _doubt: Doubt | None = attrs.field(default=None, init=False)
+    """What is doubted since the last read that was believed."""
+    _failures: Failures | None = attrs.field(default=None, init=False)
+    """Those that are not forgotten, if there are any."""
     _latest: Job | None = attrs.field(default=None, init=False)
     """The job as last read, believed or not."""
     _refused: bool = attrs.field(default=False, init=False)
@@ -109,23 +122,26 @@ class Follower:
 
     def next_look(self, now: float) -> float:
         """When to look again."""
-        if self._looked_last or not now < self.last_look < self._look_at:
-            return self._look_at
-        return self.last_look
+        self._make_up()
+        at = min(self._look_at, self._look_ahead_at)
+        return at if self._looked_last or not now < self.last_look < at else self.last_look
 
     @property
     def look_ahead(self) -> float:
         """When a look is wanted however fresh what is known is."""
-        return math.inf if self._looked_last else self.last_look
+        return min(self._look_ahead_at, math.inf if self._looked_last else self.last_look)
 
     def is_due(self, now: float) -> bool:
         """Whether it is time for a look."""
-        return now >= self._look_at or (not self._looked_last and now >= self.last_look)
+        self._make_up()
+        return now >= min(self._look_at, self.look_ahead)
 
     def looks(self, at: float) -> None:
         """A look is taken that was wanted at this time."""
         # Not told by the time, as timers may be early by what a clock cannot tell.
         self._looked_last = self._looked_last or at >= self.last_look
+        if at >= self._look_ahead_at:
+            self._look_ahead_at = math.inf
 
     @property
     def is_carried(self) -> bool:
@@ -144,12 +160,18 @@ class Follower:
     def resume(self, job: Job, asked: float, counts: tuple[int, int]) -> None:
         """Goes on with a job as it was last read, after so many runs and transitions."""
         self.tracker.resume(job, self._clock(asked).at(asked), counts)
-        self._doubt.found()
         self._latest, self._read_at = job, asked
 
     def look_now(self) -> None:
         """The next look is wanted at once."""
+        self._make_up()
         self._look_at, self.is_hurried, self.status = -math.inf, True, _NEVER_QUIET
+
+    def hurry(self, now: float) -> None:
+        """The next look is wanted soon: this client wrote to the job. Pauses after failures are kept to."""
+        self._make_up()
+        if self._failures is None or not self._failures.go_on:
+            self._look_at, self.is_hurried = min(self._look_at, now + self.cadence.shortest), True
 
     def was_not_listed(self) -> None:
         """The listing lacks the job: its details tell whether it is gone, or of another workspace."""
@@ -168,36 +190,70 @@ class Follower:
         self._report.read(job.status)
         self._make_up()
         self._latest = job
-        pause = self.cadence.after_read(now, self._chance())
-        transition = self._taken(job, asked, now, pause)
-        self.is_hurried = self._look_at < now + pause
-        is_believed = self.tracker.job is job and not self.tracker.holds
-        is_quiet = is_believed and job.status is not JobStatus.UNKNOWN
-        self.status = int(job.status) if is_quiet else _NEVER_QUIET
-        self.duration = NO_DURATION if job.duration is None else job.duration
-        return transition
-
-    def _taken(self, job: Job, asked: float, now: float, pause: float) -> Transition | None:
-        if self._doubt.is_old(job.status.is_terminal, now):
-            self._look_at = now + self._doubt.pause(pause)
+        self._succeeded(now)
+        self.status, self.is_hurried = _NEVER_QUIET, True
+        if self._is_old(job, now):
+            self._look_at = now + self._doubts().pause(self._usual())
             return None
-        self._doubt.found()
+        self._doubt = None
         clock = self._clock(now)
         transition = self.tracker.saw(job, clock.at(asked), clock.at(now))
         if self.tracker.holds:
-            self._look_at = now + min(pause, CONFIRMS_AFTER)
+            self._look_at = now + min(self._usual(), CONFIRMS_AFTER)
             return None
+        if transition is not None:
+            self._since, self._has_changed = now, transition.previous is not None
         if job.status is not JobStatus.UNKNOWN or self._read_at is None:
             self._read_at = asked
-        self._look_at = now + pause
+        if job.status is not JobStatus.UNKNOWN:
+            self.status = int(job.status)
+        self.duration = NO_DURATION if job.duration is None else job.duration
+        self._pause(job, now)
         return transition
+
+    def _is_old(self, job: Job, now: float) -> bool:
+        is_first_end = self.tracker.job is None and job.status.is_terminal
+        return is_first_end and self._doubts().is_old(True, now)
+
+    def _doubts(self) -> Doubt:
+        if self._doubt is None:
+            self._doubt = self._own_writes.doubt(
+                self.job_id, was_seen=self.tracker.job is not None, is_awaited=self._is_awaited
+            )
+        return self._doubt
+
+    def _succeeded(self, now: float) -> None:
+        if self._failures is not None:
+            self._failures.succeeded(now)
+            if not self._failures.count:
+                self._failures = None
+
+    def _usual(self) -> float:
+        return self.cadence.jittered(self.cadence.interval, self._chance())
+
+    def _pause(self, job: Job, now: float) -> None:
+        """Looks again when the job, as it was read now and believed, wants it."""
+        interval, shortest = self.cadence.interval, self.cadence.shortest
+        wrote_at = self._own_writes.latest(self.job_id)
+        pause = rhythm.pause(
+            job,
+            interval=interval,
+            shortest=shortest,
+            since_change=rhythm.known_age(now - self._since, interval, has_changed=self._has_changed),
+            since_write=None if wrote_at is None or wrote_at > now else now - wrote_at,
+        )
+        self._look_at = now + self.cadence.jittered(pause, self._chance())
+        self.is_hurried = pause < interval
+        self._look_ahead_at = math.inf if self.is_hurried else now + rhythm.hurries_in(job, interval)
 
     def missed(self, error: NotFoundError, now: float) -> Transition | None:
         """The job was not found: its last transition, if it is gone; raises the error if it never was."""
         self._make_up()
         self.status, self.is_hurried = _NEVER_QUIET, True
-        if not self._doubt.missed(now):
-            self._look_at = now + self._doubt.pause(self.cadence.after_read(now, self._chance()))
+        self._succeeded(now)
+        doubt = self._doubts()
+        if not doubt.missed(now):
+            self._look_at = now + doubt.pause(self._usual())
             return None
         transition = self.tracker.gone(self._clock(now).at(now))
         if transition is None:
@@ -215,20 +271,25 @@ class Follower:
             self.failed_for_good = True
             raise error
         self._report.failed(error)
+        self._make_up()
+        self._failures = self._failures or Failures()
+        self._failures.failed()
         self.is_hurried = True
-        self._look_at = now + self.cadence.after_failure(self._chance(), error.retry_after)
+        pause = self.cadence.after_failures(self._failures.count, self._chance(), error.retry_after)
+        self._look_at = now + pause
 
     def _make_up(self) -> None:
         sighting, self.sighting = self.sighting, None
         if sighting is None:
             return
         self._read_at = sighting.asked
-        try:
+        self._succeeded(sighting.at)
+        with contextlib.suppress(DecodeError):  # its status is known, and was the same
             job = self._latest = sighting.rows.job(self.row)
-        except DecodeError:
-            return  # its status is known, and was the same
-        clock = self._clock(sighting.at)
-        self.tracker.saw(job, clock.at(sighting.asked), clock.at(sighting.at))
+            clock = self._clock(sighting.at)
+            self.tracker.saw(job, clock.at(sighting.asked), clock.at(sighting.at))
+        if self.tracker.job is not None:
+            self._pause(self.tracker.job, sighting.at)
 
     def _clock(self, now: float) -> Clock:
         if self.clock is None:

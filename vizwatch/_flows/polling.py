@@ -19,7 +19,7 @@ import attrs
 
 from vizwatch._flows.following import Clock, Follower
 from vizwatch._rules import retrying, wire
-from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, on_beat
+from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Failures, on_beat
 from vizwatch._rules.listing import Ask, Dialect, Sweep, is_sweep_cheaper
 from vizwatch._values.errors import (
     AuthenticationError,
@@ -113,6 +113,10 @@ class Audience(Protocol):
         """There will be no more of anything."""
         ...
 
+    def hurry(self, job_id: int) -> None:
+        """This client wrote to a job."""
+        ...
+
     def leave(self) -> None:
         """Leaves, with all of its lookers."""
         ...
@@ -166,6 +170,8 @@ class Poller:
         """Whom the sweep under way is shown to."""
         self._queue: list[tuple[float, int, _Place]] = []
         self._numbers = itertools.count(1)
+        self._context = contextvars.Context()
+        """What reads run in: nobody's, or that of the one who watches, whoever hurries it."""
         self._timer: asyncio.Handle | None = None
         self._timer_at = math.inf
         self._reading: dict[int, asyncio.Task[None]] = {}
@@ -174,6 +180,8 @@ class Poller:
         self._sweeping: asyncio.Task[None] | None = None
         self._sweep_at = math.inf
         """When those are due that wait for the next sweep."""
+        self._awaiting: list[_Place] = []
+        """Who was due, and is shown by the sweep under way."""
         self._clock: Clock | None = None
         """That of all who follow, so that they agree on when something was read."""
         self._swept = 0
@@ -182,6 +190,8 @@ class Poller:
         """Whether the last sweep lacked so many jobs that it was not believed."""
         self._sweeps_again = False
         """Whether another sweep is wanted for that, whatever it costs."""
+        self._failures = Failures()
+        """Those of the listing."""
         self._list_failures = 0
         self._refusals = 0
         self._lists_after = -math.inf
@@ -191,6 +201,8 @@ class Poller:
 
     def join(self, looker: Looker) -> None:
         """Looks at the looker's job from now on, when its follower says so."""
+        if self._read_rows is None:
+            self._context = contextvars.copy_context()
         follower = looker.follower
         follower.clock = follower.clock or self._time()
         place = _Place(looker)
@@ -245,6 +257,7 @@ class Poller:
     def _rest(self) -> None:
         self._disarm()
         self._queue.clear()
+        self._awaiting.clear()
         self._sweep, self._sweep_at, self._doubted, self._sweeps_again = None, math.inf, False, False
 
     async def abandon(self) -> None:
@@ -260,6 +273,14 @@ class Poller:
             task.cancel()
         if tasks:
             await to_its_end(asyncio.wait(tasks))
+
+    def hurry(self, job_id: int) -> None:
+        """Looks at the job soon, since this client wrote to it."""
+        for place in self._places.get(job_id, {}).values():
+            place.looker.follower.hurry(_now())
+            self._settle(place)
+        for audience in list(self._audiences):
+            audience.hurry(job_id)
 
     # --- when to look ------------------------------------------------------------------------------------
 
@@ -297,12 +318,11 @@ class Poller:
             return
         self._disarm()
         self._timer_at = at
-        context = contextvars.copy_context() if self._read_rows is None else contextvars.Context()
         loop = asyncio.get_running_loop()
         if at <= loop.time():
-            self._timer = loop.call_soon(self._wake, at, context=context)
+            self._timer = loop.call_soon(self._wake, at, context=self._context)
         else:
-            self._timer = loop.call_at(at, self._wake, at, context=context)
+            self._timer = loop.call_at(at, self._wake, at, context=self._context)
 
     def _disarm(self) -> None:
         self._timer_at = math.inf
@@ -315,27 +335,33 @@ class Poller:
         now = max(_now(), at)
         for audience in [one for one in self._audiences if one.is_over]:
             audience.leave()
-        listed, unlisted = self._due(now)
+        due = self._due(now)
+        listed = {place.looker.follower.job_id for place in due if place.looker.follower.is_listed}
+        unlisted = {place.looker.follower.job_id for place in due} - listed
         is_due = self._sweep_at <= now
         if is_due:
             self._sweep_at = math.inf  # set anew when it is over
             listed |= self._carried() if self._sweeping is None else set()
         is_called = any(one.is_hungry and one.next_at <= now for one in self._audiences)
         is_wanted = is_due and (self._sweep is not None or self._sweeps_again or is_called)
-        is_wanted = is_wanted or (bool(listed) and self._is_cheaper(len(listed)))
-        if is_wanted and self._read_rows is not None and self._sweeping is None:
+        is_wanted = is_wanted or (bool(listed) and self._is_cheaper(self._due_soon(now, listed)))
+        if is_wanted and self._read_rows is not None:
             listed = set()
-            self._sweeping = self._started(self._swept_through(self._read_rows))
+            self._awaiting += due
+            self._sweeping = self._sweeping or self._started(self._swept_through(self._read_rows))
         if self._sweeping is None:
             self.resume()
-        for job_id in (listed | unlisted) - self._reading.keys():
-            self._reading[job_id] = self._started(self._looked_at(job_id), job_id)
+        self._look_at(listed | unlisted)
         self._arm_next()
 
-    def _due(self, now: float) -> tuple[set[int], set[int]]:
-        """The jobs whose time has come, those of the listing and others; takes them out of the queue."""
-        listed: set[int] = set()
-        unlisted: set[int] = set()
+    def _look_at(self, job_ids: set[int]) -> None:
+        """Reads the details of each, unless they are being read."""
+        for job_id in job_ids - self._reading.keys():
+            self._reading[job_id] = self._started(self._looked_at(job_id), job_id)
+
+    def _due(self, now: float) -> list[_Place]:
+        """Those whose time has come; takes them out of the queue."""
+        due: list[_Place] = []
         while self._queue and self._queue[0][0] <= now:
             at, _, place = heapq.heappop(self._queue)
             if place.queued_for != at or not self._is_here(place):
@@ -346,8 +372,20 @@ class Poller:
                 self._settle(place)  # it was seen meanwhile
                 continue
             follower.looks(at)
-            (listed if follower.is_listed else unlisted).add(follower.job_id)
-        return listed, unlisted
+            due.append(place)
+        return due
+
+    def _due_soon(self, now: float, due: set[int]) -> int:
+        """How many looks are due, or wanted so soon that a sweep now does for them, as far as it matters."""
+        until, count, entries = now + self._cadence.shortest, len(due), [0]
+        while entries and count < self._pages:
+            entry = entries.pop()
+            if entry < len(self._queue) and self._queue[entry][0] <= until:
+                at, _, place = self._queue[entry]
+                is_wanted = place.queued_for == at and self._is_here(place)
+                count += is_wanted and place.looker.follower.job_id not in due
+                entries += 2 * entry + 1, 2 * entry + 2  # by the order of a heap, none below is earlier
+        return count
 
     def _everybody(self) -> list[_Place]:
         return [place for places in self._places.values() for place in places.values()]
@@ -487,6 +525,7 @@ class Poller:
         sweep.take(len(rows) + rows.skipped, rows.job_total_count)
         self._dialect.learn(attrs.evolve(self._dialect.limits, per_page=sweep.per_page))
         self._pages, self._list_failures, self._refusals = sweep.pages, 0, 0
+        self._failures.succeeded(sighting.at)
         self._dialect.totals_hold = self._dialect.totals_hold or sweep.total_held
         for audience in self._shown:
             audience.shows(sighting)
@@ -534,13 +573,16 @@ class Poller:
         self._sweep_at = now + (CONFIRMS_AFTER if self._sweeps_again else jittered)
         self.resume()
         if not self._doubted:
-            for place in unseen:
-                follower = place.looker.follower
-                if sweep.ended:
-                    follower.was_not_listed()
-                else:
-                    follower.look_now()
-                self._settle(place)
+            awaiting, self._awaiting = self._awaiting, []
+            if sweep.ended:
+                for place in unseen:
+                    place.looker.follower.was_not_listed()
+                awaiting += unseen
+            else:
+                self._look_at({place.looker.follower.job_id for place in unseen})
+            for place in awaiting:
+                if self._is_here(place) and place.looker.follower.job_id not in self._reading:
+                    self._settle(place)
         self._arm_next()
 
     def _next_reading(self, audience: Audience, now: float) -> float:
@@ -586,7 +628,8 @@ class Poller:
 
     def _next_try(self, error: CallError) -> float:
         now = _now()
-        at = now + self._cadence.after_failure(self._chance(), error.retry_after)
+        self._failures.failed()
+        at = now + self._cadence.after_failures(self._failures.count, self._chance(), error.retry_after)
         beats = [on_beat(now, one.interval, one.phase) for one in self._shown if one.phase is not None]
         # Many projects that all try often do a service that is down no good, and come back all at once.
         return max(at, *beats) if self._list_failures > 1 and beats else at
@@ -601,6 +644,7 @@ class Poller:
     def _by_details(self) -> None:
         """Gives the sweep up: each job is read by itself, as soon as it is due."""
         self._break_off()
+        self._awaiting.clear()
         for place in self._everybody():
             self._settle(place)
         self.resume()

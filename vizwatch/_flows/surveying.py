@@ -317,7 +317,8 @@ class Survey:
         if job_id in self._members or self._choice.job_ids is not None or self.read_at is None:
             return
         place = self._census.find(job_id)
-        self._poller.join(self._member(job_id) if place is None else self._resumed(*place))
+        if place is not None:
+            self._poller.join(self._resumed(*place))
 
     def tell(self, member: Member, transition: Transition) -> None:
         """A job has changed; it is left alone until that is taken."""

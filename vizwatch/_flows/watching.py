@@ -51,7 +51,7 @@ class Watch:
     """
 
     follower: Follower
-    _poller: Poller
+    poller: Poller
     _timeout: float | None
     _backlog: Mailbox | None = None
     """Where transitions wait that are read ahead of the consumer; ``None`` to read when asked."""
@@ -110,7 +110,7 @@ class Watch:
             raise StopAsyncIteration
         loop = asyncio.get_running_loop()
         self._begin(loop.time())
-        self._poller.join(self)
+        self.poller.join(self)
         self._waiting = loop.create_future()
         alarm = None if self._timeout is None else loop.call_at(self._deadline, self._answer, None)
         try:
@@ -118,8 +118,8 @@ class Watch:
         except asyncio.CancelledError:
             if self._waiting.done() and not self._waiting.cancelled() and self._waiting.exception() is None:
                 self._undelivered = self._waiting.result()
-            self._poller.leave(self)
-            await self._poller.abandon()
+            self.poller.leave(self)
+            await self.poller.abandon()
             raise
         finally:
             self._waiting = None
@@ -127,8 +127,8 @@ class Watch:
                 alarm.cancel()
         if transition is not None:
             return transition
-        self._poller.leave(self)
-        await self._poller.abandon()
+        self.poller.leave(self)
+        await self.poller.abandon()
         if self._closed or self.follower.is_over:
             raise StopAsyncIteration
         raise self._late()
@@ -156,7 +156,7 @@ class Watch:
         self._answer(None)
 
     def _answer(self, transition: Transition | None) -> None:
-        self._poller.leave(self)
+        self.poller.leave(self)
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(transition)
 

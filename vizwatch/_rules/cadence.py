@@ -15,39 +15,30 @@ _LONGEST_PAUSE: Final = 600.0
 _LAST_LOOK: Final = 1.0
 
 
-@attrs.define
+@attrs.frozen
 class Cadence:
-    """The pauses between the looks of one watch, in seconds.
+    """The pauses between the looks of a watch, in seconds.
 
-    After a good read, the interval, shorter or longer by up to `jitter`, so that many watches spread.
-    After a failed one, a random pause that doubles with each failure, and that short health does not forget:
-    a service that fails every second read is spared too.
+    Each pause after a good read is shorter or longer by up to `jitter`, so that many watches spread. After a
+    failed read comes a random pause that doubles with each failure.
     """
 
     interval: float
+    """The longest pause after a good read, before jitter."""
+    shortest: float
+    """The shortest pause after a good read, whatever the jitter."""
     jitter: float
     backoff_base: float
     backoff_max: float
-    _failures: int = attrs.field(default=0, init=False)
-    _healthy_since: float | None = attrs.field(default=None, init=False)
-
-    def after_read(self, now: float, chance: float) -> float:
-        """The pause after a read that succeeded; `chance` is a random number from [0, 1)."""
-        if self._healthy_since is None:
-            self._healthy_since = now
-        if now - self._healthy_since >= _HEALTHY_AFTER:
-            self._failures = 0
-        return self.jittered(self.interval, chance)
 
     def jittered(self, pause: float, chance: float) -> float:
-        """A pause, shorter or longer by a random part."""
-        return pause * (1.0 + self.jitter * (2.0 * chance - 1.0))
+        """A pause, shorter or longer by a random part; `chance` is a random number from [0, 1)."""
+        least = min(1.0, max(self.shortest / pause, 1.0 - self.jitter))
+        return pause * (least + chance * (1.0 + self.jitter - least))
 
-    def after_failure(self, chance: float, retry_after: float | None = None) -> float:
+    def after_failures(self, failures: int, chance: float, retry_after: float | None = None) -> float:
         """The pause after a read that failed, at least what the service asked for (up to ten minutes)."""
-        self._healthy_since = None
-        self._failures += 1
-        longest = min(self.backoff_max, self.backoff_base * 2.0 ** min(self._failures - 1, 60))
+        longest = min(self.backoff_max, self.backoff_base * 2.0 ** min(failures - 1, 60))
         return chance * longest + min(retry_after or 0.0, _LONGEST_PAUSE)
 
     def last_look(self, deadline: float, timeout: float) -> float:
@@ -68,6 +59,35 @@ def on_beat(now: float, interval: float, phase: float) -> float:
     return phase + interval * (math.floor((now - phase) / interval + 0.5) + 1)
 
 
+@attrs.define
+class Failures:
+    """The failed reads of one kind, which short health does not forget.
+
+    So a service that fails every second read is spared too.
+    """
+
+    count: int = attrs.field(default=0, init=False)
+    """How many are not forgotten."""
+    _healthy_since: float | None = attrs.field(default=None, init=False)
+
+    @property
+    def go_on(self) -> bool:
+        """Whether the last read failed."""
+        return self._healthy_since is None
+
+    def failed(self) -> None:
+        """A read failed."""
+        self.count += 1
+        self._healthy_since = None
+
+    def succeeded(self, now: float) -> None:
+        """A read succeeded."""
+        if self._healthy_since is None:
+            self._healthy_since = now
+        if now - self._healthy_since >= _HEALTHY_AFTER:
+            self.count = 0
+
+
 ABSENCES_TO_CONFIRM: Final = 3
 SETTLES_WITHIN: Final = 60.0
 CONFIRMS_AFTER: Final = 5.0
@@ -85,7 +105,7 @@ class Doubt:
     never seen is looked for three times as well, but within seconds, since that is mostly a mistyped id; one
     that this client has just created is waited for, up to a minute. For as long, the end of a job that this
     client has just restarted is taken for the end of the run before. One that this client has deleted is
-    expected to go, and confirmed within seconds.
+    expected to go, and confirmed within seconds. The first read that is believed ends the doubt.
     """
 
     created_at: float | None = None
@@ -94,28 +114,24 @@ class Doubt:
     """When this client restarted the job, if it did."""
     is_deleted: bool = False
     """Whether this client deleted the job."""
+    was_seen: bool = False
+    """Whether the job was read before, and what was said of it believed."""
     is_awaited: bool = False
     """Whether a job that was never seen is waited for, however long."""
     _misses: int = attrs.field(default=0, init=False)
     _doubts: int = attrs.field(default=0, init=False)
-    _was_seen: bool = attrs.field(default=False, init=False)
-
-    def found(self) -> None:
-        """The job was there, and what was said of it is believed."""
-        self._misses = self._doubts = 0
-        self._was_seen = True
 
     def missed(self, now: float) -> bool:
         """The job was not found; tells whether it is gone."""
         self._misses += 1
         self._doubts += 1
-        if not self._was_seen and (self.is_awaited or _is_recent(self.created_at, now)):
+        if not self.was_seen and (self.is_awaited or _is_recent(self.created_at, now)):
             return False
         return self._misses >= ABSENCES_TO_CONFIRM
 
     def is_old(self, is_terminal: bool, now: float) -> bool:  # noqa: FBT001 - of the status that was read
         """Whether a status is that of the run before an own restart."""
-        is_old = is_terminal and not self._was_seen and _is_recent(self.restarted_at, now)
+        is_old = is_terminal and not self.was_seen and _is_recent(self.restarted_at, now)
         if is_old:
             self._misses = 0
             self._doubts += 1
@@ -123,7 +139,7 @@ class Doubt:
 
     def pause(self, interval: float) -> float:
         """How long to wait after a read that was not believed, given the pause after a good one."""
-        if self._was_seen and not self.is_deleted:
+        if self.was_seen and not self.is_deleted:
             return interval
         longest = min(interval * _PATIENCE, _LONGEST_PAUSE) if self.is_awaited else interval
         return min(longest, _FIRST_DOUBT * 2.0 ** min(self._doubts - 1, 60))
@@ -138,30 +154,33 @@ _REMEMBERED: Final = 1024
 
 @attrs.define
 class OwnWrites:
-    """When a client last created, restarted and deleted which jobs; what :class:`Doubt` has to know."""
+    """When a client last created, stopped, restarted and deleted which jobs."""
 
-    _times: dict[Operation, OrderedDict[int, float]] = attrs.field(factory=dict, init=False)
+    _times: OrderedDict[int, dict[Operation, float]] = attrs.field(factory=OrderedDict, init=False)
 
     def note(self, operation: Operation, job_id: int, now: float) -> None:
         """The client wrote, or may have."""
+        times = self._times.setdefault(job_id, {})
+        self._times.move_to_end(job_id)
+        times[operation] = now
         if operation is Operation.STOP:
             # An end seen from now on is this one's, and not the end before a restart.
-            self._of(Operation.RESTART).pop(job_id, None)
-            return
-        times = self._of(operation)
-        times[job_id] = now
-        times.move_to_end(job_id)
-        if len(times) > _REMEMBERED:
-            times.popitem(last=False)
+            times.pop(Operation.RESTART, None)
+        if len(self._times) > _REMEMBERED:
+            self._times.popitem(last=False)
 
-    def doubt(self, job_id: int, *, is_awaited: bool = False) -> Doubt:
-        """What to doubt of a job's reads; `is_awaited` as of :class:`Doubt`."""
+    def latest(self, job_id: int) -> float | None:
+        """When the client last wrote to a job; ``None`` if it did not."""
+        times = self._times.get(job_id)
+        return None if times is None else max(times.values())
+
+    def doubt(self, job_id: int, *, was_seen: bool = False, is_awaited: bool = False) -> Doubt:
+        """What to doubt of a job's reads; the switches are those of :class:`Doubt`."""
+        times = self._times.get(job_id, {})
         return Doubt(
-            self._of(Operation.CREATE).get(job_id),
-            self._of(Operation.RESTART).get(job_id),
-            job_id in self._of(Operation.DELETE),
+            times.get(Operation.CREATE),
+            times.get(Operation.RESTART),
+            Operation.DELETE in times,
+            was_seen,
             is_awaited,
         )
-
-    def _of(self, operation: Operation) -> OrderedDict[int, float]:
-        return self._times.setdefault(operation, OrderedDict())

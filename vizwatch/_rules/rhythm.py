@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from vizwatch._values.models import Job
@@ -18,6 +19,8 @@ What was already there has mostly been there for long, and many watches may begi
 """
 _TO_STOP: Final = 0.5
 """The pause as a share of the time until a stop is due: not past it with any jitter, which is below 1."""
+_UNKNOWN_FOR: Final = 10
+"""For how many intervals a status of unknown age is looked at like that: it is at least as old then."""
 _SHORTEST: Final = 1 / 15
 _HOUR: Final = 3600.0
 
@@ -64,6 +67,27 @@ def pause(
     if due is not None:
         wanted = min(wanted, _TO_STOP * due if due > 0 else _OF_PASSING * -due)
     return max(shortest, min(interval, wanted))
+
+
+def known_age(since_seen: float, interval: float, *, has_changed: bool) -> float | None:
+    """How old a status is taken to be, in seconds; ``None`` for unknown.
+
+    Args:
+        since_seen: Seconds since it was first seen.
+        interval: The longest pause.
+        has_changed: Whether another status was seen before it.
+    """
+    return since_seen if has_changed or since_seen >= _UNKNOWN_FOR * interval else None
+
+
+def hurries_in(job: Job, interval: float) -> float:
+    """In how many seconds to look again however fresh what is known is, in seconds; infinite for never.
+
+    A job that is left alone by :func:`pause` may be shown by reads meant for others, none of which is a
+    reason to think about it anew. So the last interval before its automatic stop must come by itself.
+    """
+    due = _due_in(job)
+    return math.inf if due is None or due < 2 * interval else due - interval
 
 
 def _by_status(job: Job, interval: float, age: float | None) -> float:

@@ -58,7 +58,7 @@ class Rows:
 
     def only(self, indices: Sequence[int]) -> Rows:
         """A copy with only these rows, which keeps nothing else of the answer."""
-        kept = _Kept([self._job_or_fault(index) for index in indices])
+        kept = Kept([self._job_or_fault(index) for index in indices])
         ids, statuses, durations = (
             array("q", [column[index] for index in indices])
             for column in (self.ids, self.statuses, self.durations)
@@ -74,7 +74,7 @@ class Rows:
 
 
 @attrs.frozen(eq=False)
-class _Kept:
+class Kept:
     """Jobs that are decoded, or why they cannot be: a reason and a path."""
 
     jobs: Sequence[Job | tuple[str, str]]

@@ -33,11 +33,17 @@ class Settings:
     """
 
     poll_interval: float = _checked(checks.seconds, 15.0, low=0.001, high=86_400)
-    """How long a watch waits between two reads of a job, on average."""
+    """The longest pause of a watch between two good reads of a job, before jitter.
+
+    It is shorter where a change is likely: after one, while a job starts or stops, when its automatic stop is
+    due, and after a write of the same client.
+    """
     poll_jitter: float = _checked(checks.seconds, 0.2, low=0, high=0.9)
-    """The part of `poll_interval` by which each wait is randomly longer or shorter: watches spread."""
+    """The part of each pause by which it is randomly longer or shorter: watches spread."""
     poll_interval_min: float = _checked(checks.seconds, 1.0, low=0.001, high=86_400)
-    """The shortest `interval` that a watch accepts: the gateway's limit is tight."""
+    """The shortest `interval` that a watch accepts, and the shortest pause between two good reads that are
+    believed: the gateway's limit is tight. A fifteenth of the interval is kept to as well.
+    """
     watch_backoff_base: float = _checked(checks.seconds, 0.8, low=0.001, high=3_600)
     """The upper bound of a watch's first wait after a failed read; doubles with each further one."""
     watch_backoff_max: float = _checked(checks.seconds, 30.0, low=0.001, high=3_600)

@@ -39,7 +39,9 @@ class Connection:
 HERE = Connection()
 
 JobId = Annotated[str, Parameter(help="The job's id.")]
-Interval = Annotated[float | None, Parameter(help="Seconds between two looks at a job, on average.")]
+Interval = Annotated[
+    float | None, Parameter(help="Seconds between two looks at a job; fewer where a change is likely.")
+]
 Timeout = Annotated[
     float | None, Parameter(help="Seconds after which to give up, with exit code 4; by default never.")
 ]
