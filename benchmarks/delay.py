@@ -20,7 +20,7 @@ import attrs
 from benchmarks._frame import RESULTS, Report, Row, Sample, written
 from benchmarks._lives import Kind, Life, exponential, life
 from vizwatch import Job, JobStatus, Settings
-from vizwatch._flows.following import Follower
+from vizwatch._flows.following import Follower, Terms
 from vizwatch._rules.cadence import Cadence, OwnWrites
 from vizwatch._rules.rhythm import shortest_of
 from vizwatch._rules.transitions import Tracker
@@ -190,9 +190,9 @@ def ours(interval: float) -> MakeLooks:
     cadence = _cadence(interval, shortest_of(interval, _SETTINGS.poll_interval_min))
 
     def made(chance: Random) -> Looks:
-        writes, log = OwnWrites(), Log()
-        tracker = Tracker("", 1, TERMINAL, follow_restarts=True)
-        return _Ours(Follower(tracker, cadence, writes, log, chance.random, request_time=0.0), writes)
+        writes = OwnWrites()
+        terms = Terms(cadence, writes, Log(), chance.random, request_time=0.0)
+        return _Ours(Follower(Tracker("", 1, TERMINAL, follow_restarts=True), terms), writes)
 
     return made
 

@@ -16,7 +16,7 @@ from virtual import elapse
 
 import vizwatch
 from vizwatch import Client, Job, JobStatus, Settings, Transition
-from vizwatch._flows.following import Follower
+from vizwatch._flows.following import Follower, Terms
 from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, OwnWrites
 from vizwatch._rules.rhythm import shortest_of
 from vizwatch._rules.transitions import Tracker
@@ -38,14 +38,14 @@ gaps = st.sampled_from([0.0, 0.5, 3.0, 20.0, 200.0])
 
 
 def followed(own_writes: OwnWrites | None = None, interval: float = INTERVAL, seed: int = 1) -> Follower:
-    return Follower(
-        Tracker("p", 7, TERMINAL, follow_restarts=True),
+    terms = Terms(
         Cadence(interval, shortest_of(interval, SHORTEST), JITTER, 0.8, 30.0),
         own_writes or OwnWrites(),
         Report(),
         random.Random(seed).random,
         request_time=30.0,
     )
+    return Follower(Tracker("p", 7, TERMINAL, follow_restarts=True), terms)
 
 
 def shown(job: Job, at: float) -> Sighting:
@@ -231,6 +231,14 @@ def late(transitions: list[Transition], truth: list[float]) -> list[float]:
         (one.not_after - first).total_seconds() - since
         for one, since in zip(transitions[1:], truth, strict=True)
     ]
+
+
+async def test_watches_with_the_same_interval_share_what_they_have_in_common(client: Client) -> None:
+    """It would be weighed a hundred thousand times."""
+    usual, same, other = (client.watch(7, interval=interval).follower for interval in (None, 15, 30))
+    assert usual._terms is same._terms
+    assert usual.cadence.interval == 15.0
+    assert other.cadence.interval == 30.0
 
 
 async def ended(tasks: list[asyncio.Task[list[Transition]]]) -> None:

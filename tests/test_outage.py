@@ -16,7 +16,7 @@ from virtual import elapse
 
 import vizwatch
 from vizwatch import Client, Job, JobStatus
-from vizwatch._flows.following import Follower
+from vizwatch._flows.following import Follower, Terms
 from vizwatch._flows.polling import Poller
 from vizwatch._flows.watching import Watch
 from vizwatch._rules.cadence import Cadence, OwnWrites
@@ -106,7 +106,7 @@ class Service:
         cadence = Cadence(INTERVAL, 1.0, 0.2, 0.8, 30.0)
         poller = Poller(self.gate, self.report, chance, cadence, self.read)
         tracker = Tracker("p", job_id, TERMINAL)
-        follower = Follower(tracker, cadence, OwnWrites(), self.report, chance=chance, request_time=30.0)
+        follower = Follower(tracker, Terms(cadence, OwnWrites(), self.report, chance, request_time=30.0))
         return Watch(follower, poller, None)
 
     async def follow(self, job_id: int) -> None:
@@ -239,7 +239,7 @@ async def test_a_change_lies_between_its_two_reads_however_slow_they_are(latency
     poller = Poller(Gate(Outage(0.8, 30), 100), Report(), lambda: 0.5, cadence, read)
     tracker = Tracker("p", 7, TERMINAL)
     watch = Watch(
-        Follower(tracker, cadence, OwnWrites(), Report(), chance=lambda: 0.5, request_time=30.0), poller, None
+        Follower(tracker, Terms(cadence, OwnWrites(), Report(), lambda: 0.5, request_time=30.0)), poller, None
     )
     start = now()
     first = await anext(watch)

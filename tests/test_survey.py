@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from taking import taken
 
 from vizwatch import JobStatus, NotFoundError, ProtocolError, ServerError, Transition
-from vizwatch._flows.following import Follower
+from vizwatch._flows.following import Follower, Terms
 from vizwatch._flows.polling import Poller
 from vizwatch._flows.surveying import Choice, JobsWatch, Survey
 from vizwatch._rules import codec
@@ -119,7 +119,7 @@ class Workspace:
         def follower(job_id: int) -> Follower:
             tracker = Tracker("p", job_id, TERMINAL, follow_restarts=True)
             own = Cadence(INTERVAL, 1.0, 0.2, 0.8, 30.0)
-            return Follower(tracker, own, OwnWrites(), Report(), self.chance.random, 30.0)
+            return Follower(tracker, Terms(own, OwnWrites(), Report(), self.chance.random, 30.0))
 
         survey = Survey(poller, Choice(), follower, "p", INTERVAL, 50.0)
         return JobsWatch(survey.arrivals, survey.begin, survey), survey

@@ -18,7 +18,7 @@ from virtual import elapse
 
 import vizwatch
 from vizwatch import Client, Job, JobStatus
-from vizwatch._flows.following import Follower
+from vizwatch._flows.following import Follower, Terms
 from vizwatch._flows.polling import Poller
 from vizwatch._flows.watching import Watch
 from vizwatch._rules.cadence import Cadence, OwnWrites
@@ -558,7 +558,7 @@ async def watched(script: Iterator[object]) -> list[vizwatch.Transition]:
     tracker = Tracker("p", 197, TERMINAL)
     gate = Gate(Outage(0.8, 30.0), 100)
     poller = Poller(gate, Report(), lambda: 0.5, cadence, read)
-    follower = Follower(tracker, cadence, OwnWrites(), Report(), chance=lambda: 0.5, request_time=30.0)
+    follower = Follower(tracker, Terms(cadence, OwnWrites(), Report(), lambda: 0.5, request_time=30.0))
     watch = Watch(follower, poller, None)
     return [transition async for transition in watch]
 

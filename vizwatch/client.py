@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self, overload
 
 import anyio
 
-from vizwatch._flows.following import Follower
+from vizwatch._flows.following import Follower, Terms
 from vizwatch._flows.polling import Poller, ReadRows
 from vizwatch._flows.surveying import JobsWatch, Survey, chosen
 from vizwatch._flows.watching import Watch, wait_until
@@ -112,6 +112,7 @@ class Client:
         )
         self.workspace_id = None if workspace_id is None else checks.identifier("workspace_id", workspace_id)
         self._watches: weakref.WeakSet[Watch | JobsWatch] = weakref.WeakSet()
+        self._terms: weakref.WeakValueDictionary[float, Terms] = weakref.WeakValueDictionary()
         self._random = random.Random()
         self._dialect = Dialect()
         self._own_writes = OwnWrites()
@@ -350,9 +351,11 @@ class Client:
         where = self.workspace_id if workspace_id is None else checks.identifier("workspace_id", workspace_id)
         self._project.check_open()
 
+        terms = self._terms_of(seconds)
+
         def follower(job_id: int) -> Follower:
             tracker = Tracker(self.project_id, job_id, TERMINAL, follow_restarts=True)
-            return self._follower(tracker, seconds, is_awaited=choice.job_ids is not None)
+            return Follower(tracker, terms, is_awaited=choice.job_ids is not None)
 
         patience = self._cadence(seconds).longest + self.settings.attempt_timeout
         survey = Survey(self._poller_of(where), choice, follower, self.project_id, seconds, patience)
@@ -373,7 +376,7 @@ class Client:
         # One attempt a look: looking again is what a poller does anyway, at its own pace.
         is_shared = self.settings.shared_reads
         poller = self._poller_of(self.workspace_id) if is_shared else self._new_poller(None)
-        watch = Watch(self._follower(tracker, seconds), poller, within, backlog)
+        watch = Watch(Follower(tracker, self._terms_of(seconds)), poller, within, backlog)
         self._watches.add(watch)
         return watch
 
@@ -382,16 +385,18 @@ class Client:
             return self.settings.poll_interval
         return checks.seconds("interval", interval, low=self.settings.poll_interval_min, high=86_400)
 
-    def _follower(self, tracker: Tracker, interval: float, *, is_awaited: bool = False) -> Follower:
-        return Follower(
-            tracker,
-            self._cadence(interval),
-            self._own_writes,
-            self._report,
-            chance=self._random.random,
-            request_time=self.settings.attempt_timeout,
-            is_awaited=is_awaited,
-        )
+    def _terms_of(self, interval: float) -> Terms:
+        """The same for all watches with this interval."""
+        terms = self._terms.get(interval)
+        if terms is None:
+            terms = self._terms[interval] = Terms(
+                self._cadence(interval),
+                self._own_writes,
+                self._report,
+                self._random.random,
+                request_time=self.settings.attempt_timeout,
+            )
+        return terms
 
     def _cadence(self, interval: float) -> Cadence:
         settings = self.settings

@@ -39,7 +39,20 @@ class Clock:
         return self._wall + dt.timedelta(seconds=now - self._loop)
 
 
-@attrs.define(eq=False)
+@attrs.frozen(eq=False)
+class Terms:
+    """What the followers of one client have in common that look at the same interval."""
+
+    cadence: Cadence
+    own_writes: OwnWrites
+    report: Report
+    chance: Callable[[], float]
+    """A random number from [0, 1)."""
+    request_time: float
+    """How long one read may take, in seconds."""
+
+
+@attrs.define(eq=False, weakref_slot=False)
 class Follower:
     """Follows one job through its reads, in seconds of the event loop's clock.
 
@@ -50,13 +63,7 @@ class Follower:
     """
 
     tracker: Tracker
-    cadence: Cadence
-    _own_writes: OwnWrites
-    _report: Report
-    _chance: Callable[[], float]
-    """A random number from [0, 1)."""
-    _request_time: float
-    """How long one read may take, in seconds."""
+    _terms: Terms
     _is_awaited: bool = False
     """Whether a job that was never seen is waited for, however long."""
     clock: Clock | None = attrs.field(default=None, init=False)
@@ -100,6 +107,11 @@ class Follower:
         return self.tracker.job_id
 
     @property
+    def cadence(self) -> Cadence:
+        """Its pauses."""
+        return self._terms.cadence
+
+    @property
     def is_over(self) -> bool:
         """Whether there is nothing more to read."""
         return self.tracker.ended or self.failed_for_good
@@ -118,7 +130,7 @@ class Follower:
     def is_stale(self, now: float) -> bool:
         """Whether the last good read is longer ago than a healthy poller ever waits."""
         read_at = self.read_at
-        return read_at is None or now - read_at > self.cadence.longest + self._request_time
+        return read_at is None or now - read_at > self.cadence.longest + self._terms.request_time
 
     def next_look(self, now: float) -> float:
         """When to look again."""
@@ -187,7 +199,7 @@ class Follower:
             now: When its answer had come.
         """
         self._refused = False
-        self._report.read(job.status)
+        self._terms.report.read(job.status)
         self._make_up()
         self._latest = job
         self._succeeded(now)
@@ -217,8 +229,9 @@ class Follower:
 
     def _doubts(self) -> Doubt:
         if self._doubt is None:
-            self._doubt = self._own_writes.doubt(
-                self.job_id, was_seen=self.tracker.job is not None, is_awaited=self._is_awaited
+            was_seen = self.tracker.job is not None
+            self._doubt = self._terms.own_writes.doubt(
+                self.job_id, was_seen=was_seen, is_awaited=self._is_awaited
             )
         return self._doubt
 
@@ -229,12 +242,12 @@ class Follower:
                 self._failures = None
 
     def _usual(self) -> float:
-        return self.cadence.jittered(self.cadence.interval, self._chance())
+        return self.cadence.jittered(self.cadence.interval, self._terms.chance())
 
     def _pause(self, job: Job, now: float) -> None:
         """Looks again when the job, as it was read now and believed, wants it."""
         interval, shortest = self.cadence.interval, self.cadence.shortest
-        wrote_at = self._own_writes.latest(self.job_id)
+        wrote_at = self._terms.own_writes.latest(self.job_id)
         pause = rhythm.pause(
             job,
             interval=interval,
@@ -242,7 +255,7 @@ class Follower:
             since_change=rhythm.known_age(now - self._since, interval, has_changed=self._has_changed),
             since_write=None if wrote_at is None or wrote_at > now else now - wrote_at,
         )
-        self._look_at = now + self.cadence.jittered(pause, self._chance())
+        self._look_at = now + self.cadence.jittered(pause, self._terms.chance())
         self.is_hurried = pause < interval
         self._look_ahead_at = math.inf if self.is_hurried else now + rhythm.hurries_in(job, interval)
 
@@ -270,12 +283,12 @@ class Follower:
         if retrying.is_permanent(error) or (self._refused and refused_before):
             self.failed_for_good = True
             raise error
-        self._report.failed(error)
+        self._terms.report.failed(error)
         self._make_up()
         self._failures = self._failures or Failures()
         self._failures.failed()
         self.is_hurried = True
-        pause = self.cadence.after_failures(self._failures.count, self._chance(), error.retry_after)
+        pause = self.cadence.after_failures(self._failures.count, self._terms.chance(), error.retry_after)
         self._look_at = now + pause
 
     def _make_up(self) -> None:

@@ -38,7 +38,7 @@ class _StepBack:
     reads: int = 1
 
 
-@attrs.define
+@attrs.define(weakref_slot=False)
 class Tracker:
     """Follows one job through the reads of it.
 
