@@ -16,7 +16,6 @@ import anyio
 
 from vizwatch._flows.following import Follower, Terms
 from vizwatch._flows.polling import Poller, ReadRows
-from vizwatch._flows.surveying import JobsWatch, Survey, chosen
 from vizwatch._flows.watching import Watch, wait_until
 from vizwatch._flows.writing import arrival
 from vizwatch._rules import codec, reconciling, wire
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from vizwatch._flows.paging import JobPager
+    from vizwatch._flows.surveying import JobsWatch
 
 Seconds = float | dt.timedelta
 Statuses = JobStatus | int | Collection[JobStatus | int]
@@ -346,6 +346,8 @@ class Client:
             ConfigError: An argument is wrong.
             VizwatchError: While iterated: no later read of the listing will come to anything.
         """
+        from vizwatch._flows.surveying import JobsWatch, Survey, chosen  # noqa: PLC0415 - as in list_jobs
+
         choice = chosen(job_ids, status, search_content)
         seconds = self._interval(interval)
         where = self.workspace_id if workspace_id is None else checks.identifier("workspace_id", workspace_id)
