@@ -39,7 +39,7 @@ from vizwatch._values.exchange import Failure, Operation, Request
 from vizwatch._values.models import Job, JobPage
 from vizwatch._values.rows import Rows
 from vizwatch._values.secrets import hidden, hidden_address
-from vizwatch._values.settings import Settings, given_or_default
+from vizwatch._values.settings import Settings, given_or_default, interval_of
 from vizwatch._values.statuses import TERMINAL, JobStatus
 from vizwatch._world.account import Account
 from vizwatch._world.auth import Auth
@@ -349,17 +349,16 @@ class Client:
         from vizwatch._flows.surveying import JobsWatch, Survey, chosen  # noqa: PLC0415 - as in list_jobs
 
         choice = chosen(job_ids, status, search_content)
-        seconds = self._interval(interval)
+        seconds = interval_of(self.settings, interval)
         where = self.workspace_id if workspace_id is None else checks.identifier("workspace_id", workspace_id)
         self._project.check_open()
-
         terms = self._terms_of(seconds)
 
         def follower(job_id: int) -> Follower:
             tracker = Tracker(self.project_id, job_id, TERMINAL, follow_restarts=True)
             return Follower(tracker, terms, is_awaited=choice.job_ids is not None)
 
-        patience = self._cadence(seconds).longest + self.settings.attempt_timeout
+        patience = terms.cadence.longest + terms.request_time
         survey = Survey(self._poller_of(where), choice, follower, self.project_id, seconds, patience)
         watch = JobsWatch(survey.arrivals, survey.begin, survey)
         self._watches.add(watch)
@@ -372,7 +371,7 @@ class Client:
         timeout: Seconds | None,
         backlog: Mailbox | None = None,
     ) -> Watch:
-        seconds = self._interval(interval)
+        seconds = interval_of(self.settings, interval)
         self._project.check_open()
         within = None if timeout is None else checks.seconds("timeout", timeout, low=0.001)
         # One attempt a look: looking again is what a poller does anyway, at its own pace.
@@ -381,11 +380,6 @@ class Client:
         watch = Watch(Follower(tracker, self._terms_of(seconds)), poller, within, backlog)
         self._watches.add(watch)
         return watch
-
-    def _interval(self, interval: Seconds | None) -> float:
-        if interval is None:
-            return self.settings.poll_interval
-        return checks.seconds("interval", interval, low=self.settings.poll_interval_min, high=86_400)
 
     def _terms_of(self, interval: float) -> Terms:
         """The same for all watches with this interval."""
@@ -627,8 +621,9 @@ class Client:
     def _wrote(self, operation: Operation, job_id: int) -> None:
         """Notes a write, and has the job looked at soon by all who watch it."""
         self._own_writes.note(operation, job_id, anyio.current_time())
-        alone = [watch.poller for watch in self._watches if isinstance(watch, Watch)]
-        for poller in {*self._pollers.values(), *alone}:
+        alone = () if self.settings.shared_reads else self._watches
+        pollers = [watch.poller for watch in alone if isinstance(watch, Watch)]
+        for poller in [*self._pollers.values(), *pollers]:
             poller.hurry(job_id)
 
     async def _read(self, job_id: int, *, is_patient: bool = False) -> Job:

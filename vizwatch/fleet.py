@@ -27,7 +27,7 @@ from vizwatch._values import checks, regions
 from vizwatch._values.errors import CallError, ClientClosedError, ConfigError, VizwatchError
 from vizwatch._values.models import Job, JobPage
 from vizwatch._values.secrets import hidden, hidden_address
-from vizwatch._values.settings import Settings, given_or_default
+from vizwatch._values.settings import Settings, given_or_default, interval_of
 from vizwatch._world.account import Account
 from vizwatch._world.auth import AkSkAuth, Auth, TokenAuth
 from vizwatch._world.iam import PasswordAuth
@@ -306,12 +306,7 @@ class Fleet:
         """
         self._check_open()
         chosen(None, options.get("status"), options.get("search_content"))
-        asked, settings = options.get("interval"), self.settings
-        interval = (
-            settings.poll_interval
-            if asked is None
-            else checks.seconds("interval", asked, low=settings.poll_interval_min, high=86_400)
-        )
+        interval = interval_of(self.settings, options.get("interval"))
         arrivals = Arrivals(raises=False)
         arrivals.expected = len(self._members)
         self._readings, self._outlooks = {}, {name: _Outlook() for name in self._members}

@@ -20,7 +20,7 @@ import attrs
 from vizwatch._flows.following import Clock, Follower
 from vizwatch._rules import retrying, wire
 from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Failures, on_beat
-from vizwatch._rules.listing import Ask, Dialect, Sweep, is_sweep_cheaper
+from vizwatch._rules.listing import Ask, Dialect, Sweep, is_sweep_cheaper, lacks_many
 from vizwatch._values.errors import (
     AuthenticationError,
     BadRequestError,
@@ -42,7 +42,6 @@ ReadJob = Callable[[int], Awaitable[Job]]
 ReadRows = Callable[[int, int], Awaitable[Rows]]
 """Reads one page of the workspace's listing, by its number and size."""
 
-_FEW_ABSENT: Final = 3
 _SMALL: Final = 64
 _FAILURES_TO_GIVE_UP: Final = 3
 _LISTS_AGAIN_AFTER: Final = 300.0
@@ -67,7 +66,7 @@ class Looker(Protocol):
 class Audience(Protocol):
     """Who wants to see the whole listing."""
 
-    clock: Clock | None
+    clock: Clock
     interval: float
     """Seconds between two readings."""
     phase: float | None
@@ -563,8 +562,8 @@ class Poller:
         now = _now()
         everybody = self._everybody()
         unseen = [place for place in everybody if place.looker.follower.is_absent_from(sweep.number)]
-        lacks_many = sweep.ended and len(unseen) > max(_FEW_ABSENT, len(everybody) // 10)
-        self._doubted = self._sweeps_again = lacks_many and not self._doubted
+        is_doubtful = sweep.ended and lacks_many(len(unseen), len(everybody))
+        self._doubted = self._sweeps_again = is_doubtful and not self._doubted
         for audience in self._shown:
             self._sweeps_again = audience.ends(sweep.number, now) or self._sweeps_again
             audience.next_at = self._next_reading(audience, now)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Self
 
 import anyio
 import attrs
@@ -15,14 +15,13 @@ import attrs
 from vizwatch._flows.following import Clock, Follower
 from vizwatch._flows.polling import Poller
 from vizwatch._rules.census import Census
+from vizwatch._rules.listing import lacks_many
 from vizwatch._rules.transitions import found
 from vizwatch._values import checks
 from vizwatch._values.errors import AuthenticationError, ConfigError, DecodeError, VizwatchError
 from vizwatch._values.models import Job, Transition
 from vizwatch._values.rows import Sighting
 from vizwatch._values.statuses import JobStatus
-
-_FEW_ABSENT: Final = 3
 
 
 @attrs.frozen
@@ -129,7 +128,8 @@ class Survey:
     phase: float | None = None
     """Where in the interval to read, in seconds; ``None`` for an interval after the reading before."""
     arrivals: Arrivals = attrs.field(factory=Arrivals)
-    clock: Clock | None = attrs.field(default=None, init=False)
+    clock: Clock = attrs.field(init=False)
+    """The poller's, from the beginning on."""
     next_at: float = attrs.field(default=0.0, init=False)
     """When the next reading is due."""
     read_at: float | None = attrs.field(default=None, init=False)
@@ -209,7 +209,7 @@ class Survey:
 
     def _of_page(self, page: Sighting, rows: Sequence[int]) -> Iterator[Transition]:
         """The jobs that a first reading finds: each is decoded when it is taken."""
-        at = self._utc(page.at)
+        at = self.clock.at(page.at)
         wanted = [row for row in rows if self._choice.may_find(page.rows.statuses[row])]
         jobs = page.rows.jobs() if 2 * len(wanted) > len(page.rows) else None
         for row in wanted:
@@ -260,7 +260,7 @@ class Survey:
             for row, job_id in enumerate(page.rows.ids)
             if job_id not in self._members
         ]
-        self._doubts = not self._doubts and len(absent) > max(_FEW_ABSENT, self._census.size // 10)
+        self._doubts = not self._doubts and lacks_many(len(absent), self._census.size)
         self._census.close(rest if self._doubts else ())
         if self._doubts:
             return True
@@ -380,11 +380,6 @@ class Survey:
         self._members.pop(member.follower.job_id, None)
         self._counts.pop(member.follower.job_id, None)
 
-    def _utc(self, at: float) -> Any:
-        if self.clock is None:
-            self.clock = Clock.started(at)
-        return self.clock.at(at)
-
 
 class JobsWatch:
     """The transitions of many jobs, as they are seen; it does not end by itself.
@@ -444,10 +439,7 @@ class JobsWatch:
             "this watch is iterated, not awaited: `async for transition in client.watch_jobs(…)`"
         )
 
-    def __anext__(self) -> Coroutine[Any, Any, Transition]:
-        return self._next()
-
-    async def _next(self) -> Transition:
+    async def __anext__(self) -> Transition:
         begin, self._begin = self._begin, None
         if begin is not None and not self._arrivals.closed:
             begin()

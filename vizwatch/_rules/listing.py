@@ -250,6 +250,14 @@ def is_sweep_cheaper(due: int, watched: int, pages: int) -> bool:
     return watched > 1 and due >= pages
 
 
+_FEW_ABSENT: Final = 3
+
+
+def lacks_many(absent: int, known: int) -> bool:
+    """Whether a whole listing lacks so many of the jobs known that it is not believed at once."""
+    return absent > max(_FEW_ABSENT, known // 10)
+
+
 def _is_short(came: int, per_page: int) -> bool:
     """Whether a page has fewer rows than were asked for, and is not cut short by a cap."""
     return came < per_page and came not in _DOCUMENTED_CAPS

@@ -112,3 +112,10 @@ def given_or_default(settings: object) -> Settings:
     if not isinstance(settings, Settings):
         raise checks.refused("settings", settings, "a Settings")
     return settings
+
+
+def interval_of(settings: Settings, given: object) -> float:
+    """The interval that a watch was given, or else that of the settings. Raises :class:`ConfigError`."""
+    if given is None:
+        return settings.poll_interval
+    return checks.seconds("interval", given, low=settings.poll_interval_min, high=86_400)
