@@ -69,6 +69,8 @@ class Plan:
     interval: float = 15.0
     rotations: int = 30
     seed: int = 0
+    shared: bool = False
+    """Whether the watches share their reads; by default a thousand readers are borne."""
 
     @property
     def seconds(self) -> float:
@@ -216,18 +218,22 @@ class Soak:
                 # Of several faults that would answer, the oldest does.
                 self.cloud.clear_faults()
                 self.cloud.fault("status", status=503, match=_SERVICE, ttl=outage.seconds)
-                scatter(self.cloud)
+                scatter(self.cloud, shared=self.plan.shared)
             else:
                 self.network.go_down(outage.cut)
             await asyncio.sleep(outage.seconds)
             self.network.come_up()
 
 
-def scatter(cloud: Emulator) -> None:
+def scatter(cloud: Emulator, *, shared: bool) -> None:
     """One look in twenty meets a fault, and of the few other requests one in three."""
-    for number, (kind, params) in enumerate(_FAULTS):
-        rarely = {"every": _ONE_IN * len(_FAULTS), "after": _ONE_IN * number}
-        cloud.fault(kind, **params, **rarely, match={"operation": "details"})
+    for operation in ("details", "list") if shared else ("details",):
+        # A listing that is missing is not asked for again.
+        faults = [one for one in _FAULTS if operation == "details" or one[1].get("status") != 404]
+        for number, (kind, params) in enumerate(faults):
+            rarely = {"every": _ONE_IN * len(faults), "after": _ONE_IN * number}
+            cloud.fault(kind, **params, **rarely, match={"operation": operation})
     for number, performed in enumerate((False, True)):
         cloud.fault("drop", performed=performed, every=6, after=2 * number, match={"operation": "create"})
-    cloud.fault("truncate", bytes=20, every=3, match={"operation": "list"})
+    if not shared:
+        cloud.fault("truncate", bytes=20, every=3, match={"operation": "list"})

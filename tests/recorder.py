@@ -58,6 +58,7 @@ def recorded(trace: Trace) -> Iterator[None]:
     """Notes in a trace what leaves, what comes back and is carried out, and every log record."""
     clock = SimpleNamespace(datetime=_Clock, timedelta=dt.timedelta, UTC=dt.UTC)
     with (
+        mock.patch("vizwatch.emulator._cloud._MAX_HISTORY", 10_000),
         mock.patch.object(Transport, "send", _noting(trace, Transport.send)),
         mock.patch.object(Cloud, "create", _counting(trace, Cloud.create)),
         mock.patch.object(Cloud, "restart", _counting(trace, Cloud.restart)),

@@ -206,6 +206,14 @@ def test_an_hour_of_faults_outages_and_rotations_breaks_no_promise(tmp_path: Pat
     assert sum(what.startswith("promise broken: ") for what in checks) == 8
 
 
+def test_an_hour_of_faults_breaks_no_promise_of_watches_that_share_their_reads(tmp_path: Path) -> None:
+    options = "soak.Plan(watches=30, hours=1, rotations=6, shared=True)"
+    checks = verdicts(*found(tmp_path, "soak", options))
+
+    assert [what for what, verdict in checks.items() if verdict == "not met"] == []
+    assert sum(what.startswith("promise broken: ") for what in checks) == 8
+
+
 def test_cycles_of_clients_pagers_and_watches_leave_nothing_behind(tmp_path: Path) -> None:
     checks = verdicts(*found(tmp_path, "leaks", "cycles=40, warm_up=40"))
 

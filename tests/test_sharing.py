@@ -154,6 +154,18 @@ async def test_a_job_that_the_listing_lacks_is_deleted_only_if_its_details_say_s
     await end([*watches.values()])
 
 
+async def test_a_read_that_nobody_waits_for_any_more_is_ended(cloud: Emulator, here: Client) -> None:
+    cloud.fault("latency", seconds=20, match={"operation": "details"})
+    job_ids = cloud.add_jobs(2, status=8) + cloud.add_jobs(1, status=8, workspace_id="7")
+    watches = [asyncio.create_task(seen(here, job_id)) for job_id in job_ids]
+    await elapse(1)
+    before = asyncio.all_tasks()
+    assert operations(cloud) == Counter(list=1, details=1)
+    await end(watches[2:])
+    assert before - asyncio.all_tasks() > {watches[2]}, "the read of its details, too"
+    await end(watches[:2])
+
+
 async def test_a_service_that_refuses_the_listing_is_asked_for_details(cloud: Emulator, here: Client) -> None:
     cloud.fault("status", status=403, code="ModelArts.0108", match={"operation": "list"})
     job_ids = cloud.add_jobs(4, plan=[[0, 8], [60, 10]])

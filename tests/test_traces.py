@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -237,3 +237,84 @@ def test_a_step_back_that_two_reads_show_may_be_yielded() -> None:
     trace.sent.insert(5, read(46.0, 7))
     trace.watches[0].deliveries[-1] = attrs.evolve(trace.watches[0].deliveries[-1], at=46.0)
     assert not list(CHECKERS["no step back"](trace))
+
+
+# --- of watches that share their reads -------------------------------------------------------------------
+
+
+def sweep(began: float, *job_ids: int, ended: float | None = None) -> Sent:
+    """A reading of the listing for all watches, which shows these jobs running."""
+    return Sent(
+        operation="list",
+        began=began,
+        ended=began if ended is None else ended,
+        http_status=200,
+        said=dict.fromkeys(job_ids, 8),
+    )
+
+
+def shared(*sent: Sent, came: Sequence[float] = (0.0, 0.0)) -> Trace:
+    """What was sent for watches that came at these moments: the first of one job, the others of another."""
+    watches = [
+        Watched(number=number, job_id=JOB + (number > 0), interval=15.0) for number in range(len(came))
+    ]
+    for watch, since in zip(watches, came, strict=True):
+        watch.ask(since)
+    truth = {JOB: [State(0.0, 8)], JOB + 1: [State(0.0, 8)]}
+    return Trace(truth=truth, sent=[*sent], watches=watches)
+
+
+BOTH = JOB, JOB + 1
+
+
+@pytest.mark.fault("bounded")
+@pytest.mark.parametrize(
+    "trace",
+    [
+        shared(sweep(0, *BOTH), sweep(15, *BOTH), sweep(30, *BOTH)),
+        shared(read(0, 8, watch=None), sweep(0.5, *BOTH), came=(0, 0.5)),
+        shared(sweep(0, *BOTH), sweep(0.5, *BOTH), came=(0, 0, 0.5)),
+        shared(sweep(0, *BOTH, ended=4), read(3, 8, watch=None)),
+        shared(sweep(0, *BOTH), sweep(5, JOB + 1), read(5.1, 8, watch=None)),
+        shared(sweep(0), sweep(0.3, *BOTH)),
+    ],
+    ids=[
+        "sweeps",
+        "the details of one, and a sweep when another comes",
+        "a sweep when another comes",
+        "details meanwhile",
+        "the details of one that is absent",
+        "a sweep that failed",
+    ],
+)
+def test_what_a_poller_may_read_for_all(trace: Trace) -> None:
+    assert not list(CHECKERS["bounded"](trace))
+
+
+@pytest.mark.fault("bounded")
+@pytest.mark.parametrize(
+    ("trace", "what"),
+    [
+        (shared(sweep(0, *BOTH, ended=4), sweep(3, *BOTH)), "a sweep of 3 overlaps"),
+        (shared(read(0, 8, watch=None, ended=4), read(3, 8, watch=None)), f"job {JOB}: a read of 3 overlaps"),
+        (shared(sweep(5, *BOTH), sweep(5.5, *BOTH)), "a sweep of 5.5 follows"),
+        (shared(sweep(5, *BOTH), read(5.5, 8, watch=None)), f"job {JOB}: a read of 5.5 follows"),
+        (
+            shared(sweep(5, *BOTH), read(5.5, 8, watch=None), came=(0, 0, 5.2)),
+            f"job {JOB}: a read of 5.5 follows",
+        ),
+        (shared(read(5, 8, watch=None), read(5.5, 8, watch=None)), f"job {JOB}: a read of 5.5 follows"),
+        (shared(sweep(0, *BOTH), came=(0, 7)), "a sweep of 0 is for 1 jobs"),
+    ],
+    ids=[
+        "two sweeps at once",
+        "details twice at once",
+        "a sweep in a hurry",
+        "details after a sweep",
+        "details after a sweep, and another job's watch came",
+        "details in a hurry",
+        "a sweep for one job",
+    ],
+)
+def test_what_a_poller_may_not_read_for_all(trace: Trace, what: str) -> None:
+    assert [found[: len(what)] for found in CHECKERS["bounded"](trace)] == [what]

@@ -37,7 +37,7 @@ from hypothesis.stateful import (
 from recorder import CALL, WATCH, note_truth, now, recorded
 from traces import CHECKERS, EPOCH, Probe, Sample, Trace, Trouble, Watched, Write, broken
 
-from vizwatch import Client, JobStatus, PasswordAuth, VizwatchError
+from vizwatch import Client, JobStatus, PasswordAuth, Settings, VizwatchError
 from vizwatch._flows.watching import Watch
 from vizwatch.emulator import Emulator
 
@@ -95,6 +95,7 @@ class Machine(RuleBasedStateMachine):
     """One client, several watches of several jobs, and a service with a will of its own."""
 
     steps = 0
+    client_settings = Settings(shared_reads=False)
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +103,7 @@ class Machine(RuleBasedStateMachine):
         self.loop.set_exception_handler(lambda _, context: self.unhandled.append(f"{context}"))
         self.unhandled: list[str] = []
         self.stack = contextlib.AsyncExitStack()
-        self.trace = Trace()
+        self.trace = Trace(settings=self.client_settings)
         self.jobs: list[int] = []
         self.watches: list[Watch] = []
         self.consumers: list[asyncio.Task[None]] = []
@@ -363,7 +364,7 @@ class Machine(RuleBasedStateMachine):
         kind=st.sampled_from(sorted(TROUBLES)),
         ttl=st.sampled_from([30.0, 120.0, 5.0, 300.0]),
         every=st.sampled_from([1, 2, 1, 3]),
-        where=st.sampled_from([None, "details", "token", None, "create", "restart"]),
+        where=st.sampled_from([None, "details", "list", "token", None, "create", "restart"]),
         then=thens,
     )
     def trouble(self, kind: str, ttl: float, every: int, where: str | None, then: float) -> None:
@@ -413,6 +414,13 @@ class Machine(RuleBasedStateMachine):
             await _cancel(*self.consumers)
 
 
+class SharingMachine(Machine):
+    """The same, with one poller for all watches: it reads the listing, and details where that is cheaper."""
+
+    steps = 0
+    client_settings = Settings()
+
+
 def _is_the_librarys(task: asyncio.Task[Any]) -> bool:
     code = getattr(task.get_coro(), "cr_code", None)
     return code is not None and "/vizwatch/" in code.co_filename and "/emulator/" not in code.co_filename
@@ -425,20 +433,21 @@ async def _cancel(*tasks: asyncio.Task[None]) -> None:
 
 
 @pytest.mark.fault(*PROMISES, "W17", "C8")
-def test_every_promise_holds_whatever_happens() -> None:
+@pytest.mark.parametrize("machine", [Machine, SharingMachine], ids=["each for itself", "shared"])
+def test_every_promise_holds_whatever_happens(machine: type[Machine]) -> None:
     """Jobs, faults, time, cancellation and closing in any order break none of the promises."""
     assert set(PROMISES) <= set(CHECKERS)
-    Machine.steps = 0
+    machine.steps = 0
     for number in itertools.count(SEED):
         run_state_machine_as_test(
-            seed(number)(Machine),
+            seed(number)(machine),
             settings=settings(
-                max_examples=math.ceil((STEPS - Machine.steps) / STEPS_OF_A_RUN),
+                max_examples=math.ceil((STEPS - machine.steps) / STEPS_OF_A_RUN),
                 stateful_step_count=STEPS_OF_A_RUN,
                 deadline=None,
                 database=None,
                 suppress_health_check=list(HealthCheck),
             ),
         )
-        if Machine.steps >= STEPS:  # some runs are cut short
+        if machine.steps >= STEPS:  # some runs are cut short
             break

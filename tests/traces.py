@@ -108,6 +108,10 @@ class Watched:
     def is_waiting(self) -> bool:
         return bool(self.asking) and self.asking[-1][1] is None
 
+    def was_waiting(self, at: float) -> bool:
+        """Whether its consumer waited at a moment."""
+        return any(since <= at and (until is None or at <= until) for since, until in self.asking)
+
     def took(self, now: float, transition: Transition) -> None:
         self.deliveries.append(Delivery(now, transition))
 
@@ -187,6 +191,11 @@ class Trace:
         return max(
             (one.lag for one in self.troubles if one.since <= until and one.until >= since), default=0.0
         )
+
+    def is_well(self, at: float) -> bool:
+        """Whether trouble is long over, so that reads are sent when they are begun."""
+        after = self.retry_budget
+        return not any(one.since <= at <= one.until + one.felt + after for one in self.troubles)
 
     def longest(self, watch: Watched) -> float:
         """The longest pause between two reads of a healthy watch."""
@@ -296,16 +305,23 @@ def no_invention(trace: Trace) -> Iterator[str]:
 
 
 def no_step_back(trace: Trace) -> Iterator[str]:
-    """A step back that a single read shows, as a replica that lags does, is not yielded (W8)."""
+    """A step back that a single read shows, as a replica that lags does, is not yielded (W8).
+
+    Two reads in a row show it. Where watches share their reads, one for another watch may come between them,
+    too early to confirm anything or to refute it.
+    """
     for watch in trace.watches:
         good = [read for read in trace.reads(watch) if watch.job_id in read.said]
-        for at, transition in ((one.at, one.transition) for one in watch.deliveries):
-            previous, current = transition.previous, transition.current
-            heard = [read.said[watch.job_id] for read in good if (read.ended or 0.0) <= at + INSTANT]
-            if previous is not None and current is not None and is_back(previous, current):
-                confirmed = len(heard) > 1 and is_back(previous, heard[-1]) and is_back(previous, heard[-2])
-                if not confirmed:
-                    yield f"{_name(watch)}: {previous!r} to {current!r} at {at:g}, and one read alone said so"
+        for before, one in zip([None, *watch.deliveries], watch.deliveries, strict=False):
+            previous, current = one.transition.previous, one.transition.current
+            if before is None or previous is None or current is None or not is_back(previous, current):
+                continue
+            heard = [read for read in good if before.at <= _ended(read) <= one.at + INSTANT]
+            heard.sort(key=_ended)
+            says = [is_back(previous, read.said[watch.job_id]) for read in heard]
+            confirmed = says[-2:] if all(read.watch is not None for read in heard) else sorted(says)[-2:]
+            if confirmed != [True, True] or not says[-1]:
+                yield f"{_name(watch)}: {previous!r} to {current!r} at {one.at:g}, and one read alone said so"
 
 
 def is_back(previous: int, current: int) -> bool:
@@ -339,8 +355,11 @@ def _may_fail(trace: Trace, watch: Watched) -> bool:
         heard = [read.http_status for read in reads if read.said or read.http_status == 404]
         return not watch.deliveries and heard[-ABSENCES:] == [404] * ABSENCES
     if kind == "AuthenticationError":
-        refused = {read.token for read in reads[-2:] if read.http_status == 401}
-        return len(refused) == 2
+        sweeps = [one for one in trace.sent if one.operation == "list" and one.call is None]
+        asked = [one for one in {id(one): one for one in [*reads, *sweeps]}.values() if _ended(one) <= at]
+        since = max((_ended(one) for one in asked if one.said), default=-math.inf)
+        refused = {one.token for one in asked if one.http_status == 401 and _ended(one) >= since}
+        return len(refused) > 1
     return False
 
 
@@ -373,9 +392,11 @@ def _due(trace: Trace) -> Iterator[tuple[Watched, Code, float, float]]:
                 start = _healthy_from(trace, _believed_from(trace, watch, status, start), ABSENCES * pause)
                 latency = _latency(reads, start)
                 once = pause + latency
-                # A step back is read twice, and one that leaves an end may be doubted for a minute.
-                doubts = SETTLES + once if watch.follow_restarts else 0.0
-                allowed = ABSENCES * once if status is None else once + CONFIRMATION + latency + doubts
+                # A step back is read twice, one that leaves an end may be doubted for a minute, and many
+                # absences from the listing are confirmed by another sweep.
+                doubts = SETTLES + once if watch.follow_restarts and status is not None else 0.0
+                looks = ABSENCES if status is None else 1
+                allowed = looks * once + CONFIRMATION + latency + doubts
                 if start + allowed + INSTANT < end:
                     yield watch, status, since, start + allowed + INSTANT
 
@@ -402,17 +423,20 @@ def _believed_from(trace: Trace, watch: Watched, status: Code, since: float) -> 
 def bracketed(trace: Trace) -> Iterator[str]:
     """A change lies between `not_before` and `not_after`, whatever the requests' latency (N12)."""
     for watch in trace.watches:
-        states = [State(since, status) for since, _, status in trace.spans(watch.job_id)]
+        states = [(State(since, status), until) for since, until, status in trace.spans(watch.job_id)]
         for transition in (one.transition for one in watch.deliveries):
             if transition.not_before is None:
                 continue
             first, last = _moment(transition.not_before), _moment(transition.not_after)
-            first -= trace.lag(first, last)
+            lag = trace.lag(first, last)
+            # A replica that lags may show once more what was the case before; otherwise it has begun.
             if not any(
-                first - INSTANT <= state.since <= last + INSTANT and state.status == transition.current
-                for state in states
+                state.status == transition.current
+                and state.since <= last + INSTANT
+                and (until if lag else state.since) >= first - lag - INSTANT
+                for state, until in states
             ):
-                yield f"{_name(watch)}: {transition.id} did not happen from {first:g} to {last:g}"
+                yield f"{_name(watch)}: {transition.id} did not happen from {first - lag:g} to {last:g}"
 
 
 # --- what leaves, and what is held ----------------------------------------------------------------------
@@ -463,21 +487,72 @@ def bounded(trace: Trace) -> Iterator[str]:
 
 
 def _one_at_a_time(trace: Trace) -> Iterator[str]:
-    intervals = {watch.number: watch.interval for watch in trace.watches}
-    readers: dict[tuple[int | None, int | None], list[Sent]] = defaultdict(list)
+    """A reader has one request under way, and is in no hurry.
+
+    Of a watch that reads for itself, that is said of its own reads. Of a poller that watches share, it is
+    said of the reads of each job's details, and of the sweeps. Neither the details of a job are read at once
+    after an answer that showed the job, nor the listing after a sweep, unless a watch came since that was
+    asked for: one of the job, or any. What a sweep did not show is read at once. And a sweep is begun for two
+    jobs at least that are waited for; to go on after one that failed, one is enough.
+    """
+    details: dict[tuple[int | None, int | None], list[Sent]] = defaultdict(list)
+    sweeps: list[Sent] = []
     for sent in trace.sent:
-        if sent.operation == "details" and sent.call is None:
-            readers[sent.watch, sent.job_id].append(sent)
-    for (number, job_id), reads in readers.items():
-        shortest = min(
-            DOUBT,
-            intervals.get(-1 if number is None else number, DOUBT) * (1 - trace.settings.poll_jitter),
-        )
-        for one, other in pairwise(reads):
-            if one.ended is None or other.began < one.ended:
-                yield f"job {job_id}: a read of {other.began:g} overlaps the one of {one.began:g}"
-            elif one.said and other.began < one.ended + shortest - INSTANT:
-                yield f"job {job_id}: a read of {other.began:g} follows the one of {one.began:g} at once"
+        if sent.operation == "list" and sent.call is None:
+            sweeps.append(sent)
+        elif sent.operation == "details" and sent.call is None:
+            details[sent.watch, sent.job_id].append(sent)
+    for (number, job_id), reads in details.items():
+        what = f"job {job_id}: a read"
+        yield from _overlapping(reads, what)
+        if number is not None:
+            yield from _hurried(trace, reads, job_id, [], what)
+            continue
+        watches = [watch for watch in trace.watches if watch.job_id == job_id]
+        both = [one for one in trace.sent if one.call is None and one.operation in {"list", "details"}]
+        about = [one for one in both if one.job_id in {None, job_id}]
+        yield from _hurried(trace, about, job_id, watches, what)
+    yield from _overlapping(sweeps, "a sweep")
+    yield from _hurried(trace, sweeps, None, trace.watches, "a sweep")
+    for before, sweep in zip([None, *sweeps], sweeps, strict=False):
+        waited = {watch.job_id for watch in trace.watches if watch.was_waiting(sweep.began)}
+        if len(waited) < 2 and (before is None or before.said) and trace.is_well(sweep.began):
+            yield f"a sweep of {sweep.began:g} is for {len(waited)} jobs"
+
+
+def _overlapping(reads: Iterable[Sent], what: str) -> Iterator[str]:
+    for one, other in pairwise(reads):
+        if other.began < _ended(one):
+            yield f"{what} of {other.began:g} overlaps the one of {one.began:g}"
+
+
+def _hurried(
+    trace: Trace, reads: Iterable[Sent], job_id: int | None, watches: Iterable[Watched], what: str
+) -> Iterator[str]:
+    """The reads that follow an answer at once, though no watch has come meanwhile.
+
+    They are those of a job's details, to which a sweep is an answer if it showed the job; or, without a job,
+    the sweeps. While the service is not well, a read waits for its turn, so that an answer of the other kind
+    may come before it is sent.
+    """
+    came = [since for watch in watches for since, _ in watch.asking]
+    kind = "list" if job_id is None else "details"
+    latest: Sent | None = None
+    under_way: list[Sent] = []
+    for sent in reads:
+        for one in [one for one in under_way if _ended(one) <= sent.began]:
+            under_way.remove(one)
+            latest = one if job_id is None or job_id in one.said else None
+        if latest is not None and sent.operation == kind and sent.began < _ended(latest) + DOUBT - INSTANT:
+            has_come = any(latest.began <= since <= sent.began for since in came)
+            if not has_come and (latest.operation == kind or trace.is_well(sent.began)):
+                yield f"{what} of {sent.began:g} follows the answer of {_ended(latest):g} at once"
+        if sent.said:
+            under_way.append(sent)
+
+
+def _ended(sent: Sent) -> float:
+    return math.inf if sent.ended is None else sent.ended
 
 
 CHECKERS: Final[Mapping[str, Callable[[Trace], Iterable[str]]]] = {

@@ -20,6 +20,8 @@ from vizwatch._values.statuses import JobStatus
 from vizwatch._world.report import Report
 
 _NEVER_QUIET: Final = -(2**63)  # no status
+_EARLY_ENOUGH: Final = 0.8
+"""After which share of the time until it is looked at again another read may confirm a step back, too."""
 
 
 @attrs.frozen
@@ -88,6 +90,8 @@ class Follower:
     """When the job's automatic stop comes near, as far as it is not hurried yet."""
     _looked_last: bool = attrs.field(default=False, init=False)
     _read_at: float | None = attrs.field(default=None, init=False)
+    _answered_at: float = attrs.field(default=-math.inf, init=False)
+    """When the answer of the last read had come."""
     _since: float = attrs.field(default=-math.inf, init=False)
     """When the job's status was first seen."""
     _has_changed: bool = attrs.field(default=False, init=False)
@@ -98,8 +102,8 @@ class Follower:
     """Those that are not forgotten, if there are any."""
     _latest: Job | None = attrs.field(default=None, init=False)
     """The job as last read, believed or not."""
-    _refused: bool = attrs.field(default=False, init=False)
-    """Whether the last read was refused for its credentials."""
+    _hopeless_from: float = attrs.field(default=math.inf, init=False)
+    """From when on a refusal for the credentials is one too many: the last read was refused for them."""
 
     @property
     def job_id(self) -> int:
@@ -198,10 +202,13 @@ class Follower:
             asked: When the read was begun.
             now: When its answer had come.
         """
-        self._refused = False
+        self._hopeless_from = math.inf
         self._terms.report.read(job.status)
         self._make_up()
-        self._latest = job
+        if self._tells_nothing(asked):
+            self._look_at = max(self._look_at, now + self.cadence.shortest)
+            return None
+        self._latest, self._answered_at = job, now
         self._succeeded(now)
         self.status, self.is_hurried = _NEVER_QUIET, True
         if self._is_old(job, now):
@@ -211,7 +218,7 @@ class Follower:
         clock = self._clock(now)
         transition = self.tracker.saw(job, clock.at(asked), clock.at(now))
         if self.tracker.holds:
-            self._look_at = now + min(self._usual(), CONFIRMS_AFTER)
+            self._look_at = now + self._confirms_after
             return None
         if transition is not None:
             self._since, self._has_changed = now, transition.previous is not None
@@ -222,6 +229,21 @@ class Follower:
         self.duration = NO_DURATION if job.duration is None else job.duration
         self._pause(job, now)
         return transition
+
+    def _tells_nothing(self, asked: float) -> bool:
+        """Whether a read may be older than the last one, or is too early to confirm a step back.
+
+        Where watches share their reads, a sweep and a read of details may overlap, and which of them is older
+        nobody can tell. And a read for somebody else may come an instant after the one that showed the step
+        back, from the same replica.
+        """
+        confirms_at = self._answered_at + _EARLY_ENOUGH * self._confirms_after
+        is_too_early = self.tracker.holds and not self._looked_last and asked < confirms_at
+        return is_too_early or asked < self._answered_at
+
+    @property
+    def _confirms_after(self) -> float:
+        return min(self.cadence.interval, CONFIRMS_AFTER)
 
     def _is_old(self, job: Job, now: float) -> bool:
         is_first_end = self.tracker.job is None and job.status.is_terminal
@@ -278,9 +300,13 @@ class Follower:
     def failed(self, error: CallError, now: float) -> None:
         """The read failed; raises the error if no later one will come to anything else."""
         error.job_id = self.job_id
-        # Refused to other watches, a token may have been revoked; refused again later, it is hopeless.
-        refused_before, self._refused = self._refused, isinstance(error, AuthenticationError)
-        if retrying.is_permanent(error) or (self._refused and refused_before):
+        # Refused to other watches, a token may have been revoked; refused again later, it is hopeless. A read
+        # that comes sooner, for somebody else, is refused for the same reason.
+        is_refusal = isinstance(error, AuthenticationError)
+        is_hopeless = is_refusal and now >= self._hopeless_from
+        hopeless_from = min(self._hopeless_from, now + (error.retry_after or 0.0))
+        self._hopeless_from = hopeless_from if is_refusal else math.inf
+        if retrying.is_permanent(error) or is_hopeless:
             self.failed_for_good = True
             raise error
         self._terms.report.failed(error)
@@ -295,7 +321,7 @@ class Follower:
         sighting, self.sighting = self.sighting, None
         if sighting is None:
             return
-        self._read_at = sighting.asked
+        self._read_at, self._answered_at = sighting.asked, sighting.at
         self._succeeded(sighting.at)
         with contextlib.suppress(DecodeError):  # its status is known, and was the same
             job = self._latest = sighting.rows.job(self.row)

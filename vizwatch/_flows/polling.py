@@ -259,15 +259,14 @@ class Poller:
         self._awaiting.clear()
         self._sweep, self._sweep_at, self._doubted, self._sweeps_again = None, math.inf, False, False
 
-    async def abandon(self) -> None:
-        """Ends the reads under way, if nobody is left who wants them."""
-        if self._is_idle:
-            await self.aclose()
-
-    async def aclose(self) -> None:
-        """Ends the reads under way."""
-        self._disarm()
-        tasks = [*self._reading.values()] + ([] if self._sweeping is None else [self._sweeping])
+    async def abandon(self, job_ids: Iterable[int]) -> None:
+        """Ends the reads under way that nobody is left to want: of these jobs, or all if nobody is left."""
+        # They are nobody's at once: whoever comes while they end gets reads of their own.
+        unwanted = [*self._reading] if self._is_idle else set(job_ids) - self._places.keys()
+        tasks = [self._reading.pop(job_id) for job_id in unwanted if job_id in self._reading]
+        if self._is_idle and self._sweeping is not None:
+            tasks.append(self._sweeping)
+            self._sweeping = None
         for task in tasks:
             task.cancel()
         if tasks:
@@ -338,16 +337,24 @@ class Poller:
         listed = {place.looker.follower.job_id for place in due if place.looker.follower.is_listed}
         unlisted = {place.looker.follower.job_id for place in due} - listed
         is_due = self._sweep_at <= now
+        carried: list[_Place] = []
         if is_due:
             self._sweep_at = math.inf  # set anew when it is over
-            listed |= self._carried() if self._sweeping is None else set()
+            carried = self._carried() if self._sweeping is None else []
+        wanting = listed | {place.looker.follower.job_id for place in carried}
         is_called = any(one.is_hungry and one.next_at <= now for one in self._audiences)
         is_wanted = is_due and (self._sweep is not None or self._sweeps_again or is_called)
-        is_wanted = is_wanted or (bool(listed) and self._is_cheaper(self._due_soon(now, listed)))
+        is_wanted = is_wanted or (bool(wanting) and self._is_cheaper(self._due_soon(now, wanting)))
         if is_wanted and self._read_rows is not None:
             listed = set()
             self._awaiting += due
             self._sweeping = self._sweeping or self._started(self._swept_through(self._read_rows))
+        else:
+            for place in carried:
+                if place.looker.follower.is_due(now):
+                    listed.add(place.looker.follower.job_id)
+                else:
+                    self._settle(place)
         if self._sweeping is None:
             self.resume()
         self._look_at(listed | unlisted)
@@ -392,10 +399,9 @@ class Poller:
     def _is_here(self, place: _Place) -> bool:
         return self._places.get(place.looker.follower.job_id, {}).get(place.looker) is place
 
-    def _carried(self) -> set[int]:
-        """The jobs that wait for the next sweep."""
-        followers = [place.looker.follower for place in self._everybody()]
-        return {follower.job_id for follower in followers if follower.is_carried}
+    def _carried(self) -> list[_Place]:
+        """Those who wait for the next sweep."""
+        return [place for place in self._everybody() if place.looker.follower.is_carried]
 
     def _arm_next(self) -> None:
         first = self._queue[0][0] if self._queue else math.inf
@@ -427,19 +433,24 @@ class Poller:
         except CallError as error:
             failure = error
         except BaseException as error:
-            self._reading.pop(job_id, None)
-            for looker in list(self._places.get(job_id, ())):
+            for looker in list(self._places.get(job_id, ())) if self._has_read(job_id) else ():
                 looker.ended(error)
             if not isinstance(error, Exception):
                 raise
             return
-        # Before anyone is told: who is told may want the next read at once.
-        self._reading.pop(job_id, None)
+        self._has_read(job_id)  # before anyone is told, who may want the next read at once
         now = _now()
         if failure is None:
             self._tell(job_id, lambda follower: follower.saw(job, asked, now))
         else:
             self._tell(job_id, lambda follower: _failed(follower, failure, now))
+
+    def _has_read(self, job_id: int) -> bool:
+        """This task reads the job's details no more; tells whether they were still wanted of it."""
+        was_wanted = self._reading.get(job_id) is asyncio.current_task()
+        if was_wanted:
+            del self._reading[job_id]
+        return was_wanted
 
     async def _read(
         self, interval: float, read: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
@@ -492,11 +503,13 @@ class Poller:
                     self._over(sweep)
                     return
         except BaseException as error:
-            self._end_all(error)
+            if self._sweeping is asyncio.current_task():
+                self._end_all(error)
             if not isinstance(error, Exception):
                 raise
         finally:
-            self._sweeping = None
+            if self._sweeping is asyncio.current_task():
+                self._sweeping = None
 
     def _begun(self, per_page: int) -> Sweep:
         self._swept += 1

@@ -308,7 +308,7 @@ class Survey:
     async def aclose(self) -> None:
         """Reads no more, and ends the reads under way that nobody else wants."""
         self.leave()
-        await self._poller.abandon()
+        await self._poller.abandon(self._members)
 
     # --- jobs that are followed by themselves -------------------------------------------------------------
 

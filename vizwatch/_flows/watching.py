@@ -119,7 +119,7 @@ class Watch:
             if self._waiting.done() and not self._waiting.cancelled() and self._waiting.exception() is None:
                 self._undelivered = self._waiting.result()
             self.poller.leave(self)
-            await self.poller.abandon()
+            await self.poller.abandon({self.follower.job_id})
             raise
         finally:
             self._waiting = None
@@ -128,7 +128,7 @@ class Watch:
         if transition is not None:
             return transition
         self.poller.leave(self)
-        await self.poller.abandon()
+        await self.poller.abandon({self.follower.job_id})
         if self._closed or self.follower.is_over:
             raise StopAsyncIteration
         raise self._late()
