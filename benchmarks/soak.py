@@ -36,6 +36,7 @@ from benchmarks._frame import Check, Verdict, resident
 from benchmarks._network import Identity, Network
 from benchmarks._promises import PROMISES, Promises
 from vizwatch import Client, PasswordAuth, Settings
+from vizwatch._rules.rhythm import shortest_of
 from vizwatch.emulator import Emulator
 
 
@@ -166,8 +167,8 @@ def _rates(soak: Soak) -> list[Check]:
     steady = statistics.median(minutes)
     came = Check(what="polls that came through", found=sum(network.passed))
     if plan.shared:
-        # They ask so seldom that no rate shows a herd; a tenth of what each would ask by itself is plenty.
-        most = 0.1 * plan.watches / plan.interval
+        # However many they are, they ask no more often than one alone would whose job changes all the time.
+        most = 1.0 / shortest_of(plan.interval, soak.client.settings.poll_interval_min)
         return [came, Check(what="steady rate", found=steady, unit="1/s", at_most=most)]
     # Few watches ask so seldom that single seconds say nothing; a third of an interval still shows a herd.
     width = max(1, min(int(plan.interval / 3), math.ceil(20 / steady)))

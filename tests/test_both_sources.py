@@ -144,17 +144,19 @@ class Service:
     world: World
     requests: Requests = attrs.field(factory=list)
 
-    async def read_job(self, job_id: int) -> Job:
+    async def read_job(self, job_id: int, _due: float) -> tuple[Job, float]:
         """Details."""
+        asked = _now()
         latency = await self._asked("details", self.world.details_take)
         job = self.world.lives[job_id].job(job_id, self._replica())
         await asyncio.sleep(latency.after)
         if job is None:
             raise NotFoundError("no such job", http_status=404, error_code="ModelArts.0105")
-        return job
+        return job, asked
 
-    async def read_rows(self, page: int, per_page: int) -> Rows:
+    async def read_rows(self, page: int, per_page: int, _due: float) -> tuple[Rows, float]:
         """A page of the listing."""
+        asked = _now()
         latency = await self._asked("list", self.world.pages_take)
         at = self._replica()
         all_jobs = [life.job(job_id, at) for job_id, life in enumerate(self.world.lives) if life.is_listed]
@@ -162,7 +164,7 @@ class Service:
         jobs = jobs[: round(len(jobs) * (1 - _amount(self.world.lapses, _now())))]
         chosen = jobs[(page - 1) * per_page : page * per_page]
         await asyncio.sleep(latency.after)
-        return Rows(
+        rows = Rows(
             ids=array("q", [job.job_id for job in chosen]),
             statuses=array("q", [job.status for job in chosen]),
             durations=array("q", [NO_DURATION if job.duration is None else job.duration for job in chosen]),
@@ -170,6 +172,7 @@ class Service:
             skipped=0,
             whole=Kept(chosen),
         )
+        return rows, asked
 
     async def _asked(self, operation: str, latencies: Sequence[Latency]) -> Latency:
         latency = latencies[len(self.requests) % len(latencies)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections import defaultdict
 from typing import Any
 
@@ -157,7 +158,11 @@ async def test_a_target_that_cannot_be_opened_is_tried_again_or_says_why() -> No
             assert fleet.outcomes["late"].complete
 
 
-async def test_a_thousand_projects_are_read_evenly_over_the_interval(cloud: Emulator) -> None:
+async def test_a_thousand_projects_are_read_evenly_over_the_interval(
+    cloud: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds, chance = itertools.count(), random.Random
+    monkeypatch.setattr("random.Random", lambda: chance(next(seeds)))
     targets = targets_of(cloud, 1000)
     asked: list[float] = []
     async with Fleet(targets) as fleet:

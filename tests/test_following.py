@@ -236,7 +236,7 @@ def late(transitions: list[Transition], truth: list[float]) -> list[float]:
 async def test_watches_with_the_same_interval_share_what_they_have_in_common(client: Client) -> None:
     """It would be weighed a hundred thousand times."""
     usual, same, other = (client.watch(7, interval=interval).follower for interval in (None, 15, 30))
-    assert usual._terms is same._terms
+    assert usual.terms is same.terms
     assert usual.cadence.interval == 15.0
     assert other.cadence.interval == 30.0
 

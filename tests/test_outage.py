@@ -94,13 +94,14 @@ class Service:
         self.status = JobStatus.RUNNING
         self.gate, self.report = Gate(Outage(0.8, 30.0), 100), Report()
 
-    async def read(self, job_id: int) -> Job:
-        self.reads[int(now())] += 1
+    async def read(self, job_id: int, _due: float) -> tuple[Job, float]:
+        asked = now()
+        self.reads[int(asked)] += 1
         self.by_job[job_id] += 1
         await elapse(0.01)
         if self.down:
             raise vizwatch.ConnectError("the service is down")
-        return Job(job_id, self.status)
+        return Job(job_id, self.status), asked
 
     def watch(self, job_id: int, chance: Callable[[], float]) -> Watch:
         cadence = Cadence(INTERVAL, 1.0, 0.2, 0.8, 30.0)
@@ -226,14 +227,15 @@ async def test_a_change_lies_between_its_two_reads_however_slow_they_are(latency
     truth: list[tuple[float, JobStatus]] = [(0.0, JobStatus.WAITING)]
     under_way, most = 0, 0
 
-    async def read(_job_id: int) -> Job:
+    async def read(_job_id: int, _due: float) -> tuple[Job, float]:
         nonlocal under_way, most
+        asked = now()
         under_way += 1
         most = max(most, under_way)
         status = truth[-1][1]
         await elapse(latency)
         under_way -= 1
-        return Job(7, status)
+        return Job(7, status), asked
 
     cadence = Cadence(INTERVAL, 1.0, 0.2, 0.8, 30.0)
     poller = Poller(Gate(Outage(0.8, 30), 100), Report(), lambda: 0.5, cadence, read)

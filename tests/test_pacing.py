@@ -383,22 +383,36 @@ async def test_reads_that_are_patient_go_by_when_they_are_due(cloud: Emulator) -
     async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token, settings=settings) as client:
         order = list[str]()
 
-        async def read(name: str, **how: Any) -> None:
-            request = wire.list_jobs(client.project_id, wire.query(), page=1, per_page=1)
-            await client._project.call(request, lambda body: codec.decode_page(body, 1), **how)
+        sent: dict[str, float] = {}
+
+        async def read(name: str, due: float | None) -> None:
+            if due is None:
+                await client.list_jobs(limit=1).collect()
+            else:
+                request = wire.list_jobs(client.project_id, wire.query(), page=1, per_page=1)
+                _, sent[name] = await client._project.read(request, codec.decode_rows, due=due)
             order.append(name)
 
         await client.list_jobs().collect()
+        cloud.fault("latency", seconds=0.6)
+        start = now()
         reads = [
-            read("first", is_patient=True, due=now() + 50),
-            read("whenever", is_patient=True),
-            read("late", is_patient=True, due=now() + 30),
-            read("soon", is_patient=True, due=now() + 3),
-            read("soon, too", is_patient=True, due=now() + 3),
-            read("user"),
+            read("first", now() + 50),
+            read("whenever", math.inf),
+            read("late", now() + 30),
+            read("soon", now() + 3),
+            read("soon, too", now() + 3),
+            read("user", None),
         ]
         await asyncio.gather(*reads)
     assert order == ["first", "user", "soon", "soon, too", "late", "whenever"], "the first has its turn"
+    assert {name: round(at - start) for name, at in sent.items()} == {
+        "first": 1,
+        "soon": 3,
+        "soon, too": 4,
+        "late": 5,
+        "whenever": 6,
+    }, "what is read is of when it was sent, and not of when that was asked for"
 
 
 async def test_a_token_call_that_is_throttled_says_nothing_of_the_service(cloud: Emulator) -> None:

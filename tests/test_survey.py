@@ -85,16 +85,18 @@ class Workspace:
             error = self.chance.choice([ServerError, ProtocolError])
             raise error(f"{operation}: not now", http_status=503)
 
-    async def read_job(self, job_id: int) -> Job:
+    async def read_job(self, job_id: int, _due: float) -> tuple[Job, float]:
+        asked = asyncio.get_running_loop().time()
         await self.answer("get job")
         job = self.job(job_id)
         if job is None:
             raise NotFoundError("get job: none", http_status=404)
         decoded = codec.decode_job(json.dumps({**job, "is_success": True}).encode())
         assert isinstance(decoded, Job)
-        return decoded
+        return decoded, asked
 
-    async def read_rows(self, page: int, per_page: int) -> Rows:
+    async def read_rows(self, page: int, per_page: int, _due: float) -> tuple[Rows, float]:
+        asked = asyncio.get_running_loop().time()
         await self.answer("list jobs")
         there = [job for job_id in range(len(self.lives)) if (job := self.job(job_id)) is not None]
         some = there[(page - 1) * per_page : page * per_page]
@@ -102,7 +104,7 @@ class Workspace:
             json.dumps({"jobs": some, "job_total_count": self.total(len(there))}).encode()
         )
         assert isinstance(rows, Rows)
-        return rows
+        return rows, asked
 
     def watch(self) -> tuple[JobsWatch, Survey]:
         cadence = Cadence(INTERVAL, 1.0, 0.2, 0.8, 30.0)
@@ -116,12 +118,12 @@ class Workspace:
             Dialect(Limits(per_page=self.per_page)),
         )
 
-        def follower(job_id: int) -> Follower:
-            tracker = Tracker("p", job_id, TERMINAL, follow_restarts=True)
-            own = Cadence(INTERVAL, 1.0, 0.2, 0.8, 30.0)
-            return Follower(tracker, Terms(own, OwnWrites(), Report(), self.chance.random, 30.0))
+        terms = Terms(cadence, OwnWrites(), Report(), self.chance.random, 30.0)
 
-        survey = Survey(poller, Choice(), follower, "p", INTERVAL, 50.0)
+        def follower(job_id: int) -> Follower:
+            return Follower(Tracker("p", job_id, TERMINAL, follow_restarts=True), terms)
+
+        survey = Survey(poller, Choice(), follower, "p", terms)
         return JobsWatch(survey.arrivals, survey.begin, survey), survey
 
 

@@ -9,6 +9,7 @@ import datetime as dt
 import gzip
 import json
 import logging
+import math
 import socket
 import ssl
 import threading
@@ -236,7 +237,7 @@ async def test_every_error_of_aiohttp_is_one_of_ours(answers: Any, client: vizwa
         )
         answers.get(f"{URL}/197", exception=error, repeat=True)
         with pytest.raises((vizwatch.TransportError, vizwatch.ProtocolError)) as caught:
-            await client._read(197, is_patient=True)
+            await client._read_job(197, math.inf)
         assert CANARY not in shown(caught.value), kind
         answers.clear()
 

@@ -86,9 +86,9 @@ async def test_the_pauses_of_a_watch_vary(cloud: Emulator, here: Client) -> None
     poller = watch.poller
     read = poller._read_job
 
-    async def noted(job_id: int) -> Job:
+    async def noted(job_id: int, due: float) -> tuple[Job, float]:
         moments.append(now())
-        return await read(job_id)
+        return await read(job_id, due)
 
     poller._read_job = noted
     with pytest.raises(vizwatch.WatchTimeoutError):
@@ -546,11 +546,11 @@ reads = st.lists(st.integers(0, 25) | st.sampled_from([GONE, BUSY, LOST]), max_s
 
 
 async def watched(script: Iterator[object]) -> list[vizwatch.Transition]:
-    async def read(_job_id: int) -> Job:
-        said = next(script)
+    async def read(_job_id: int, _due: float) -> tuple[Job, float]:
+        said, asked = next(script), now()
         await elapse(0.01)
         if isinstance(said, int):
-            return Job(197, JobStatus(said))
+            return Job(197, JobStatus(said)), asked
         error = FAILED[str(said)]
         raise error()
 

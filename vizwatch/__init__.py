@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         WatchTimeoutError,
         WrongEndpointError,
     )
-    from vizwatch._values.exchange import Outgoing, Retry, Scope
+    from vizwatch._values.exchange import Outgoing, Retry, Scope, Stale
     from vizwatch._values.models import Job, JobPage, Schedule, Transition
     from vizwatch._values.settings import Settings
     from vizwatch._values.statuses import JobStatus
@@ -96,6 +96,7 @@ __all__ = [
     "ScopedAuth",
     "ServerError",
     "Settings",
+    "Stale",
     "Target",
     "TargetJob",
     "TlsError",
@@ -145,7 +146,7 @@ _HOMES: Final = {
         "WatchTimeoutError",
         "WrongEndpointError",
     ),
-    "vizwatch._values.exchange": ("Outgoing", "Retry", "Scope"),
+    "vizwatch._values.exchange": ("Outgoing", "Retry", "Scope", "Stale"),
     "vizwatch._values.models": ("Job", "JobPage", "Schedule", "Transition"),
     "vizwatch._values.settings": ("Settings",),
     "vizwatch._values.statuses": ("JobStatus",),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import functools
+import math
 import random
 import weakref
 from collections.abc import Awaitable, Callable, Collection
@@ -23,7 +24,7 @@ from vizwatch._rules.cadence import Cadence, OwnWrites
 from vizwatch._rules.listing import Ask, Dialect
 from vizwatch._rules.mailbox import Mailbox
 from vizwatch._rules.outage import Outage
-from vizwatch._rules.rhythm import shortest_of
+from vizwatch._rules.rhythm import interval_of, max_age_of, shortest_of
 from vizwatch._rules.settling import Settled, settled
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values import checks
@@ -39,7 +40,7 @@ from vizwatch._values.exchange import Failure, Operation, Request
 from vizwatch._values.models import Job, JobPage
 from vizwatch._values.rows import Rows
 from vizwatch._values.secrets import hidden, hidden_address
-from vizwatch._values.settings import Settings, given_or_default, interval_of
+from vizwatch._values.settings import Settings, given_or_default
 from vizwatch._values.statuses import TERMINAL, JobStatus
 from vizwatch._world.account import Account
 from vizwatch._world.auth import Auth
@@ -112,7 +113,8 @@ class Client:
         )
         self.workspace_id = None if workspace_id is None else checks.identifier("workspace_id", workspace_id)
         self._watches: weakref.WeakSet[Watch | JobsWatch] = weakref.WeakSet()
-        self._terms: weakref.WeakValueDictionary[float, Terms] = weakref.WeakValueDictionary()
+        self._terms: weakref.WeakValueDictionary[tuple[float, float | None], Terms]
+        self._terms = weakref.WeakValueDictionary()
         self._random = random.Random()
         self._dialect = Dialect()
         self._own_writes = OwnWrites()
@@ -293,6 +295,7 @@ class Client:
         terminal: Statuses | None = None,
         follow_restarts: bool = False,
         backlog: int | None = None,
+        max_age: Seconds | None = None,
     ) -> Watch:
         """The job's transitions: first the status found, then each change, until its end.
 
@@ -310,12 +313,17 @@ class Client:
             backlog: How many transitions to keep for a consumer that is slow, while the watch goes on reading
                 in the background: all in order up to this number, and beyond it the newest as one that says
                 in `skipped` how many it left out. ``None`` to read only when the next one is asked for.
+            max_age: How old what is known of the job may become, in seconds. It is read often enough for
+                that, and no more often, unless `interval` says so. Where requests have to wait, the read that
+                is due first goes first, and those of watches without `max_age` come last. When it becomes
+                older nevertheless, `Watch.stale` says so, and once `Settings.on_stale` and a line of the log.
         """
         number = checks.job_id(job_id)
         ends = TERMINAL if terminal is None else checks.statuses("terminal", terminal)
         tracker = Tracker(self.project_id, number, ends, checks.switch("follow_restarts", follow_restarts))
         bound = None if backlog is None else checks.whole("backlog", backlog, low=1, high=1_000_000)
-        return self._watch(tracker, interval, timeout, None if bound is None else Mailbox(bound))
+        terms = self._terms_of(interval, max_age)
+        return self._watch(tracker, terms, timeout, None if bound is None else Mailbox(bound))
 
     def watch_jobs(
         self,
@@ -325,6 +333,7 @@ class Client:
         search_content: str | None = None,
         workspace_id: str | None = None,
         interval: Seconds | None = None,
+        max_age: Seconds | None = None,
     ) -> JobsWatch:
         """The transitions of all jobs of a workspace, or of many jobs: first each status found, then changes.
 
@@ -341,6 +350,7 @@ class Client:
             workspace_id: Instead of the client's.
             interval: Seconds between two readings, instead of `Settings.poll_interval`; each is randomly
                 longer or shorter by `Settings.poll_jitter`.
+            max_age: How old what is known of the jobs may become, in seconds, as in :meth:`watch`.
 
         Raises:
             ConfigError: An argument is wrong.
@@ -349,17 +359,15 @@ class Client:
         from vizwatch._flows.surveying import JobsWatch, Survey, chosen  # noqa: PLC0415 - as in list_jobs
 
         choice = chosen(job_ids, status, search_content)
-        seconds = interval_of(self.settings, interval)
+        terms = self._terms_of(interval, max_age)
         where = self.workspace_id if workspace_id is None else checks.identifier("workspace_id", workspace_id)
         self._project.check_open()
-        terms = self._terms_of(seconds)
 
         def follower(job_id: int) -> Follower:
             tracker = Tracker(self.project_id, job_id, TERMINAL, follow_restarts=True)
             return Follower(tracker, terms, is_awaited=choice.job_ids is not None)
 
-        patience = terms.cadence.longest + terms.request_time
-        survey = Survey(self._poller_of(where), choice, follower, self.project_id, seconds, patience)
+        survey = Survey(self._poller_of(where), choice, follower, self.project_id, terms)
         watch = JobsWatch(survey.arrivals, survey.begin, survey)
         self._watches.add(watch)
         return watch
@@ -367,30 +375,33 @@ class Client:
     def _watch(
         self,
         tracker: Tracker,
-        interval: Seconds | None,
+        terms: Terms,
         timeout: Seconds | None,
         backlog: Mailbox | None = None,
     ) -> Watch:
-        seconds = interval_of(self.settings, interval)
         self._project.check_open()
         within = None if timeout is None else checks.seconds("timeout", timeout, low=0.001)
         # One attempt a look: looking again is what a poller does anyway, at its own pace.
         is_shared = self.settings.shared_reads
         poller = self._poller_of(self.workspace_id) if is_shared else self._new_poller(None)
-        watch = Watch(Follower(tracker, self._terms_of(seconds)), poller, within, backlog)
+        watch = Watch(Follower(tracker, terms), poller, within, backlog)
         self._watches.add(watch)
         return watch
 
-    def _terms_of(self, interval: float) -> Terms:
-        """The same for all watches with this interval."""
-        terms = self._terms.get(interval)
+    def _terms_of(self, interval: Seconds | None, max_age: Seconds | None) -> Terms:
+        """The same for all watches that are asked for alike; raises :class:`ConfigError`."""
+        at_most = max_age_of(self.settings, max_age)
+        seconds = interval_of(self.settings, interval, at_most)
+        terms = self._terms.get((seconds, at_most))
         if terms is None:
-            terms = self._terms[interval] = Terms(
-                self._cadence(interval),
+            terms = self._terms[seconds, at_most] = Terms(
+                self._cadence(seconds),
                 self._own_writes,
                 self._report,
                 self._random.random,
                 request_time=self.settings.attempt_timeout,
+                max_age=math.inf if at_most is None else at_most,
+                on_stale=self.settings.on_stale,
             )
         return terms
 
@@ -418,15 +429,19 @@ class Client:
             self._report,
             self._random.random,
             self._cadence(self.settings.poll_interval),
-            lambda job_id: self._read(job_id, is_patient=True),
+            self._read_job,
             read_rows,
             self._dialect,
             self._project.check_loop,
         )
 
-    async def _read_rows(self, query: wire.Query, page: int, per_page: int) -> Rows:
+    async def _read_rows(self, query: wire.Query, page: int, per_page: int, due: float) -> tuple[Rows, float]:
         request = wire.list_jobs(self.project_id, query, page=page, per_page=per_page)
-        return await self._project.call(request, codec.decode_rows, is_patient=True)
+        return await self._project.read(request, codec.decode_rows, due=due)
+
+    async def _read_job(self, job_id: int, due: float) -> tuple[Job, float]:
+        request = wire.get_job(self.project_id, job_id)
+        return await self._project.read(request, functools.partial(_details_of, job_id), due=due)
 
     async def wait(
         self,
@@ -588,7 +603,7 @@ class Client:
 
         async def gone() -> Job:
             try:
-                return await wait_until(self._watch(tracker, None, within), {None})
+                return await wait_until(self._watch(tracker, self._terms_of(None, None), within), {None})
             except NotFoundError:
                 raise JobGoneError(f"job {number} is deleted, and was never seen") from None
 
@@ -626,14 +641,9 @@ class Client:
         for poller in [*self._pollers.values(), *pollers]:
             poller.hurry(job_id)
 
-    async def _read(self, job_id: int, *, is_patient: bool = False) -> Job:
-        def decode(body: bytes) -> Job | Failure:
-            job = codec.decode_job(body)
-            if isinstance(job, Job) and job.job_id != job_id:
-                raise ProtocolError(f"get job: asked for job {job_id}, and job {job.job_id} was answered")
-            return job
-
-        return await self._project.call(wire.get_job(self.project_id, job_id), decode, is_patient=is_patient)
+    async def _read(self, job_id: int) -> Job:
+        request = wire.get_job(self.project_id, job_id)
+        return await self._project.call(request, functools.partial(_details_of, job_id))
 
     async def __aenter__(self) -> Self:
         await self._project.open()
@@ -667,6 +677,14 @@ class Client:
     def __repr__(self) -> str:
         # A traceback may show it half made.
         return f"Client({getattr(self, '_project', None)!r})"
+
+
+def _details_of(job_id: int, body: bytes) -> Job | Failure:
+    """The details of this job, and of no other."""
+    job = codec.decode_job(body)
+    if isinstance(job, Job) and job.job_id != job_id:
+        raise ProtocolError(f"get job: asked for job {job_id}, and job {job.job_id} was answered")
+    return job
 
 
 def _within(wait: Seconds | None) -> float | None:

@@ -23,11 +23,12 @@ from vizwatch._flows.gathering import Gathering, Reading
 from vizwatch._flows.surveying import Arrivals, JobsWatch, Survey, chosen
 from vizwatch._rules import retrying, wire
 from vizwatch._rules.cadence import Cadence, Failures
+from vizwatch._rules.rhythm import interval_of, max_age_of
 from vizwatch._values import checks, regions
 from vizwatch._values.errors import CallError, ClientClosedError, ConfigError, VizwatchError
 from vizwatch._values.models import Job, JobPage
 from vizwatch._values.secrets import hidden, hidden_address
-from vizwatch._values.settings import Settings, given_or_default, interval_of
+from vizwatch._values.settings import Settings, given_or_default
 from vizwatch._world.account import Account
 from vizwatch._world.auth import AkSkAuth, Auth, TokenAuth
 from vizwatch._world.iam import PasswordAuth
@@ -143,6 +144,7 @@ class WatchOptions(TypedDict, total=False):
     search_content: str | None
     workspace_id: str | None
     interval: Seconds | None
+    max_age: Seconds | None
 
 
 def _payer(auth: Auth) -> Hashable:
@@ -306,7 +308,8 @@ class Fleet:
         """
         self._check_open()
         chosen(None, options.get("status"), options.get("search_content"))
-        interval = interval_of(self.settings, options.get("interval"))
+        max_age = max_age_of(self.settings, options.get("max_age"))
+        interval = interval_of(self.settings, options.get("interval"), max_age)
         arrivals = Arrivals(raises=False)
         arrivals.expected = len(self._members)
         self._readings, self._outlooks = {}, {name: _Outlook() for name in self._members}

@@ -14,6 +14,7 @@ from vizwatch._rules import retrying, rhythm
 from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Doubt, Failures, OwnWrites
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.errors import AuthenticationError, CallError, DecodeError, NotFoundError
+from vizwatch._values.exchange import Stale
 from vizwatch._values.models import Job, Transition
 from vizwatch._values.rows import NO_DURATION, Sighting
 from vizwatch._values.statuses import JobStatus
@@ -52,6 +53,20 @@ class Terms:
     """A random number from [0, 1)."""
     request_time: float
     """How long one read may take, in seconds."""
+    max_age: float = math.inf
+    """How old what is known may become by the caller's wish, in seconds."""
+    on_stale: Callable[[Stale], object] | None = None
+    """Whom to tell when it becomes older."""
+
+    @property
+    def patience(self) -> float:
+        """How old what is known may become without being stale: a healthy poller never waits for longer."""
+        return min(self.max_age, self.cadence.longest + self.request_time)
+
+    def stale(self, project_id: str, job_id: int | None, age: float) -> None:
+        """Tells that what is known of a job, or of a whole workspace, is older than was asked for."""
+        stale = Stale(project_id=project_id, job_id=job_id, age=age, max_age=self.max_age)
+        self.report.stale(stale, self.on_stale)
 
 
 @attrs.define(eq=False, weakref_slot=False)
@@ -65,7 +80,7 @@ class Follower:
     """
 
     tracker: Tracker
-    _terms: Terms
+    terms: Terms
     _is_awaited: bool = False
     """Whether a job that was never seen is waited for, however long."""
     clock: Clock | None = attrs.field(default=None, init=False)
@@ -113,7 +128,7 @@ class Follower:
     @property
     def cadence(self) -> Cadence:
         """Its pauses."""
-        return self._terms.cadence
+        return self.terms.cadence
 
     @property
     def is_over(self) -> bool:
@@ -132,9 +147,14 @@ class Follower:
         return self._read_at if self.sighting is None else self.sighting.asked
 
     def is_stale(self, now: float) -> bool:
-        """Whether the last good read is longer ago than a healthy poller ever waits."""
+        """Whether the last good read is too long ago."""
         read_at = self.read_at
-        return read_at is None or now - read_at > self.cadence.longest + self._terms.request_time
+        return read_at is None or now - read_at > self.terms.patience
+
+    def due(self, now: float) -> float:
+        """When a read begun now is wanted, so that what is known becomes no older than was asked for."""
+        read_at = self.read_at
+        return (now if read_at is None else read_at) + self.terms.max_age
 
     def next_look(self, now: float) -> float:
         """When to look again."""
@@ -203,7 +223,7 @@ class Follower:
             now: When its answer had come.
         """
         self._hopeless_from = math.inf
-        self._terms.report.read(job.status)
+        self.terms.report.read(job.status)
         self._make_up()
         if self._tells_nothing(asked):
             self._look_at = max(self._look_at, now + self.cadence.shortest)
@@ -252,7 +272,7 @@ class Follower:
     def _doubts(self) -> Doubt:
         if self._doubt is None:
             was_seen = self.tracker.job is not None
-            self._doubt = self._terms.own_writes.doubt(
+            self._doubt = self.terms.own_writes.doubt(
                 self.job_id, was_seen=was_seen, is_awaited=self._is_awaited
             )
         return self._doubt
@@ -264,12 +284,12 @@ class Follower:
                 self._failures = None
 
     def _usual(self) -> float:
-        return self.cadence.jittered(self.cadence.interval, self._terms.chance())
+        return self.cadence.jittered(self.cadence.interval, self.terms.chance())
 
     def _pause(self, job: Job, now: float) -> None:
         """Looks again when the job, as it was read now and believed, wants it."""
         interval, shortest = self.cadence.interval, self.cadence.shortest
-        wrote_at = self._terms.own_writes.latest(self.job_id)
+        wrote_at = self.terms.own_writes.latest(self.job_id)
         pause = rhythm.pause(
             job,
             interval=interval,
@@ -277,7 +297,7 @@ class Follower:
             since_change=rhythm.known_age(now - self._since, interval, has_changed=self._has_changed),
             since_write=None if wrote_at is None or wrote_at > now else now - wrote_at,
         )
-        self._look_at = now + self.cadence.jittered(pause, self._terms.chance())
+        self._look_at = now + self.cadence.jittered(pause, self.terms.chance())
         self.is_hurried = pause < interval
         self._look_ahead_at = math.inf if self.is_hurried else now + rhythm.hurries_in(job, interval)
 
@@ -309,12 +329,12 @@ class Follower:
         if retrying.is_permanent(error) or is_hopeless:
             self.failed_for_good = True
             raise error
-        self._terms.report.failed(error)
+        self.terms.report.failed(error)
         self._make_up()
         self._failures = self._failures or Failures()
         self._failures.failed()
         self.is_hurried = True
-        pause = self.cadence.after_failures(self._failures.count, self._terms.chance(), error.retry_after)
+        pause = self.cadence.after_failures(self._failures.count, self.terms.chance(), error.retry_after)
         self._look_at = now + pause
 
     def _make_up(self) -> None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import heapq
 import itertools
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Final, ParamSpec, Protocol, TypeVar
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from typing import Any, Final, Protocol
 
 import attrs
 
-from vizwatch._flows.following import Clock, Follower
-from vizwatch._rules import retrying, wire
+from vizwatch._flows.following import Clock, Follower, Terms
+from vizwatch._rules import retrying, rhythm, wire
 from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Failures, on_beat
 from vizwatch._rules.listing import Ask, Dialect, Sweep, is_sweep_cheaper, lacks_many
 from vizwatch._values.errors import (
@@ -35,12 +37,10 @@ from vizwatch._world.gate import Gate
 from vizwatch._world.line import to_its_end
 from vizwatch._world.report import Report
 
-T = TypeVar("T")
-P = ParamSpec("P")
-ReadJob = Callable[[int], Awaitable[Job]]
-"""Reads a job's details."""
-ReadRows = Callable[[int, int], Awaitable[Rows]]
-"""Reads one page of the workspace's listing, by its number and size."""
+ReadJob = Callable[[int, float], Awaitable[tuple[Job, float]]]
+"""Reads a job's details, by when they are due; gives also when they were asked for."""
+ReadRows = Callable[[int, int, float], Awaitable[tuple[Rows, float]]]
+"""Reads one page of the workspace's listing, by its number and size; the rest is as of details."""
 
 _SMALL: Final = 64
 _FAILURES_TO_GIVE_UP: Final = 3
@@ -67,8 +67,8 @@ class Audience(Protocol):
     """Who wants to see the whole listing."""
 
     clock: Clock
-    interval: float
-    """Seconds between two readings."""
+    terms: Terms
+    """How often to read."""
     phase: float | None
     """Where in the interval to read, in seconds; ``None`` for an interval after the reading before."""
     next_at: float
@@ -84,7 +84,7 @@ class Audience(Protocol):
         """Whether it is to be forgotten."""
         ...
 
-    def begins(self, now: float) -> None:
+    def begins(self) -> None:
         """A reading begins."""
         ...
 
@@ -164,6 +164,8 @@ class Poller:
         self._dialect = dialect or Dialect()
         self._check_loop = check_loop
         self._places: dict[int, dict[Looker, _Place]] = {}
+        self._terms: Counter[Terms] = Counter()
+        """On which terms how many follow a job."""
         self._audiences: list[Audience] = []
         self._shown: list[Audience] = []
         """Whom the sweep under way is shown to."""
@@ -184,6 +186,12 @@ class Poller:
         self._clock: Clock | None = None
         """That of all who follow, so that they agree on when something was read."""
         self._swept = 0
+        self._begun_at: float | None = None
+        """When the last sweep was begun that is over."""
+        self._sweep_begun_at = math.inf
+        """When the first page of the one under way was asked for."""
+        self._sweep_due = math.inf
+        """When its pages are due."""
         self._pages = 1
         self._doubted = False
         """Whether the last sweep lacked so many jobs that it was not believed."""
@@ -205,16 +213,20 @@ class Poller:
         follower = looker.follower
         follower.clock = follower.clock or self._time()
         place = _Place(looker)
-        self._places.setdefault(follower.job_id, {})[looker] = place
-        if self._sweep is not None:
+        places = self._places.setdefault(follower.job_id, {})
+        self._terms[follower.terms] += looker not in places
+        places[looker] = place
+        if self._sweep is not None and self._sweep.page > 1:
             follower.seen_in = self._sweep.number  # it is not absent from pages read before it came
         self._settle(place)
 
     def leave(self, looker: Looker) -> None:
         """The looker waits no longer."""
-        job_id = looker.follower.job_id
+        job_id, terms = looker.follower.job_id, looker.follower.terms
         places = self._places.get(job_id, {})
-        places.pop(looker, None)
+        self._terms[terms] -= places.pop(looker, None) is not None
+        if not self._terms[terms]:
+            del self._terms[terms]
         if not places:
             self._places.pop(job_id, None)
         if self._is_idle:
@@ -426,10 +438,12 @@ class Poller:
 
     async def _looked_at(self, job_id: int) -> None:
         """Reads a job's details for all who follow it."""
-        interval = _shortest_interval(self._places.get(job_id, {}).values(), default=0.0)
-        failure: CallError | None = None
+        now, failure = _now(), None
+        followers = [looker.follower for looker in self._places.get(job_id, ())]
+        interval = min((one.cadence.interval for one in followers), default=0.0)
+        due = min((one.due(now) for one in followers), default=math.inf)
         try:
-            job, asked = await self._read(interval, self._read_job, job_id)
+            job, asked = await self._gate.read(lambda: self._read_job(job_id, due), interval, due)
         except CallError as error:
             failure = error
         except BaseException as error:
@@ -451,17 +465,6 @@ class Poller:
         if was_wanted:
             del self._reading[job_id]
         return was_wanted
-
-    async def _read(
-        self, interval: float, read: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> tuple[T, float]:
-        """What a read gives, and when it was begun: the gate may have kept it waiting."""
-
-        async def begun() -> tuple[T, float]:
-            asked = _now()
-            return await read(*args, **kwargs), asked
-
-        return await self._gate.read(begun, interval)
 
     def _tell(self, job_id: int, tell: Callable[[Follower], Transition | None]) -> None:
         for place in list(self._places.get(job_id, {}).values()):
@@ -488,8 +491,10 @@ class Poller:
             while not self._is_idle:
                 sweep = self._sweep or self._begun(per_page or self._dialect.limits.per_page)
                 try:
-                    rows, asked = await self._read(
-                        self._cadence.interval, read_rows, sweep.page, sweep.per_page
+                    rows, asked = await self._gate.read(
+                        functools.partial(read_rows, sweep.page, sweep.per_page, self._sweep_due),
+                        self._cadence.interval,
+                        self._sweep_due,
                     )
                 except CallError as error:
                     per_page = self._narrower(sweep, error)
@@ -515,7 +520,10 @@ class Poller:
         self._swept += 1
         self._shown = [one for one in self._audiences if one.is_hungry]
         for audience in self._shown:
-            audience.begins(_now())
+            audience.begins()
+        max_age = min((terms.max_age for terms in self._all_terms()), default=math.inf)
+        self._sweep_due = max_age + (_now() if self._begun_at is None else self._begun_at)
+        self._sweep_begun_at = math.inf
         self._sweep = Sweep(self._swept, per_page, self._dialect.totals_hold or not self._shown)
         return self._sweep
 
@@ -534,6 +542,7 @@ class Poller:
     def _take(self, sweep: Sweep, sighting: Sighting) -> None:
         """Shows a page to all who follow one of its jobs."""
         rows = sighting.rows
+        self._sweep_begun_at = min(self._sweep_begun_at, sighting.asked)
         sweep.take(len(rows) + rows.skipped, rows.job_total_count)
         self._dialect.learn(attrs.evolve(self._dialect.limits, per_page=sweep.per_page))
         self._pages, self._list_failures, self._refusals = sweep.pages, 0, 0
@@ -572,7 +581,7 @@ class Poller:
     def _over(self, sweep: Sweep) -> None:
         """A sweep is over: jobs that it has not shown are read by themselves, the others by the next one."""
         self._sweep = None
-        now = _now()
+        now, self._begun_at = _now(), self._sweep_begun_at
         everybody = self._everybody()
         unseen = [place for place in everybody if place.looker.follower.is_absent_from(sweep.number)]
         is_doubtful = sweep.ended and lacks_many(len(unseen), len(everybody))
@@ -581,8 +590,7 @@ class Poller:
             self._sweeps_again = audience.ends(sweep.number, now) or self._sweeps_again
             audience.next_at = self._next_reading(audience, now)
         self._shown = []
-        jittered = self._cadence.jittered(_shortest_interval(everybody, default=math.inf), self._chance())
-        self._sweep_at = now + (CONFIRMS_AFTER if self._sweeps_again else jittered)
+        self._sweep_at = self._next_sweep(now)
         self.resume()
         if not self._doubted:
             awaiting, self._awaiting = self._awaiting, []
@@ -597,10 +605,31 @@ class Poller:
                     self._settle(place)
         self._arm_next()
 
+    def _all_terms(self) -> Iterator[Terms]:
+        yield from self._terms
+        for audience in self._audiences:
+            yield audience.terms
+
+    def _next_sweep(self, now: float) -> float:
+        """When to read the listing again for those who follow a job."""
+        if self._sweeps_again:
+            return now + CONFIRMS_AFTER
+        interval = min((terms.cadence.interval for terms in self._terms), default=math.inf)
+        max_age = min((terms.max_age for terms in self._terms), default=math.inf)
+        return self._before_stale(now + self._cadence.jittered(interval, self._chance()), now, max_age)
+
     def _next_reading(self, audience: Audience, now: float) -> float:
+        """When to read the listing again for somebody who wants all of it."""
+        interval = audience.terms.cadence.interval
         if audience.phase is None:
-            return now + self._cadence.jittered(audience.interval, self._chance())
-        return on_beat(now, audience.interval, audience.phase)
+            at = now + self._cadence.jittered(interval, self._chance())
+        else:
+            at = on_beat(now, interval, audience.phase)
+        return self._before_stale(at, now, audience.terms.max_age)
+
+    def _before_stale(self, at: float, now: float, max_age: float) -> float:
+        begun, shortest = self._sweep_begun_at, self._cadence.shortest
+        return rhythm.before_stale(at, now, begun=begun, max_age=max_age, shortest=shortest)
 
     def _narrower(self, sweep: Sweep, error: CallError) -> int | None:
         """What size of pages to try after a refusal; ``None`` where it is not the size that was refused."""
@@ -642,7 +671,11 @@ class Poller:
         now = _now()
         self._failures.failed()
         at = now + self._cadence.after_failures(self._failures.count, self._chance(), error.retry_after)
-        beats = [on_beat(now, one.interval, one.phase) for one in self._shown if one.phase is not None]
+        beats = [
+            on_beat(now, one.terms.cadence.interval, one.phase)
+            for one in self._shown
+            if one.phase is not None
+        ]
         # Many projects that all try often do a service that is down no good, and come back all at once.
         return max(at, *beats) if self._list_failures > 1 and beats else at
 
@@ -670,10 +703,6 @@ class Poller:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _shortest_interval(places: Iterable[_Place], *, default: float) -> float:
-    return min((place.looker.follower.cadence.interval for place in places), default=default)
 
 
 def _failed(follower: Follower, error: CallError, now: float) -> Transition | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import math
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +14,8 @@ from typing import Self
 import anyio
 import attrs
 
-from vizwatch._flows.following import Clock, Follower
+from vizwatch._flows.ageing import Ageing
+from vizwatch._flows.following import Clock, Follower, Terms
 from vizwatch._flows.polling import Poller
 from vizwatch._rules.census import Census
 from vizwatch._rules.listing import lacks_many
@@ -121,10 +124,7 @@ class Survey:
     _choice: Choice
     _new_follower: Callable[[int], Follower]
     _project_id: str
-    interval: float
-    """Seconds between two readings."""
-    _patience: float
-    """After how many seconds what was read is stale, if readings take no time."""
+    terms: Terms
     phase: float | None = None
     """Where in the interval to read, in seconds; ``None`` for an interval after the reading before."""
     arrivals: Arrivals = attrs.field(factory=Arrivals)
@@ -139,7 +139,7 @@ class Survey:
     error: BaseException | None = attrs.field(default=None, init=False)
     """What its reads fail with, or have ended with."""
     has_ended: bool = attrs.field(default=False, init=False)
-    _begun_at: float = attrs.field(default=0.0, init=False)
+    _begun_at: float = attrs.field(default=math.inf, init=False)
     _doubts: bool = attrs.field(default=False, init=False)
     """Whether the last reading lacked so many jobs that it was not believed."""
     _census: Census = attrs.field(factory=Census, init=False)
@@ -147,6 +147,7 @@ class Survey:
     _counts: dict[int, tuple[int, int]] = attrs.field(factory=dict, init=False)
     """The run and the number of transitions of each job that has had more than the first."""
     _found: deque[Iterator[Transition]] = attrs.field(factory=deque, init=False)
+    _ageing: Ageing | None = attrs.field(default=None, init=False)
 
     def begin(self) -> None:
         """Reads from now on."""
@@ -155,6 +156,13 @@ class Survey:
         self._poller.attend(self)
         for job_id in self._choice.job_ids or ():
             self._poller.join(self._member(job_id))
+        if self.terms.max_age < math.inf:
+            self._ageing = Ageing(
+                self.terms.max_age,
+                lambda: self.known_at,
+                functools.partial(self.terms.stale, self._project_id, None),
+            )
+            self._ageing.go_on()
 
     @property
     def is_over(self) -> bool:
@@ -171,17 +179,24 @@ class Survey:
         """Whether something was not taken yet."""
         return bool(self._found)
 
-    def age(self, now: float) -> float | None:
-        """Seconds since the oldest of what is known was read; ``None`` before all is."""
+    @property
+    def known_at(self) -> float | None:
+        """When the oldest of what is known was read; ``None`` before all is."""
         if self._choice.job_ids is None:
-            return None if self.read_at is None else now - self.read_at
+            return self.read_at
         times = [member.follower.read_at for member in self._members.values()]
-        return None if None in times else now - min(filter(None, times), default=now)
+        return None if None in times else min(filter(None, times), default=None)
+
+    def age(self, now: float) -> float | None:
+        """Seconds since then; ``None`` before all is known."""
+        if not self._members and self._choice.job_ids is not None:
+            return 0.0
+        return None if self.known_at is None else now - self.known_at
 
     def is_stale(self, now: float) -> bool:
-        """Whether what is known is older than a healthy survey lets it become."""
+        """Whether what is known is too old: a healthy survey does not let it become so."""
         age = self.age(now)
-        return age is None or age > self._patience + 2 * self.took
+        return age is None or age > min(self.terms.max_age, self.terms.patience + 2 * self.took)
 
     @property
     def size(self) -> int:
@@ -199,11 +214,15 @@ class Survey:
             self._found.popleft()
         if not self._found and not self.is_over:
             self._poller.resume()
+            if self._ageing is not None:
+                self._ageing.go_on()
         return None
 
     def _put(self, transitions: Iterator[Transition]) -> None:
         if not self._found:
             self.arrivals.ready.append(self)
+            if self._ageing is not None:
+                self._ageing.pause()
         self._found.append(transitions)
         self.arrivals.came.set()
 
@@ -231,12 +250,13 @@ class Survey:
 
     # --- readings of the listing -------------------------------------------------------------------------
 
-    def begins(self, now: float) -> None:
+    def begins(self) -> None:
         """A reading begins."""
-        self._begun_at = now
+        self._begun_at = math.inf
 
     def shows(self, sighting: Sighting) -> None:
         """A page of the reading."""
+        self._begun_at = min(self._begun_at, sighting.asked)
         news = self._census.take(sighting)
         page, ids = news.sighting, news.sighting.rows.ids
         new = [row for row in news.new if ids[row] not in self._members] if self._members else news.new
@@ -301,6 +321,8 @@ class Survey:
 
     def leave(self) -> None:
         """Reads no more."""
+        if self._ageing is not None:
+            self._ageing.pause()
         self._poller.quit(self)
         for member in self._members.values():
             self._poller.leave(member)
@@ -417,7 +439,7 @@ class JobsWatch:
 
     @property
     def stale(self) -> bool:
-        """Whether some of what is known is older than a healthy watch lets it become."""
+        """Whether some of what is known is older than `max_age`, or than a healthy watch lets it become."""
         now = anyio.current_time()
         surveys = self._arrivals.surveys
         return not surveys or self._arrivals.expected > 0 or any(survey.is_stale(now) for survey in surveys)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import math
 from collections.abc import Collection, Coroutine
 from types import TracebackType
@@ -11,6 +13,7 @@ from typing import Any, Self
 import anyio
 import attrs
 
+from vizwatch._flows.ageing import Ageing
 from vizwatch._flows.following import Follower
 from vizwatch._flows.polling import Poller
 from vizwatch._rules.mailbox import Mailbox
@@ -56,6 +59,7 @@ class Watch:
     _backlog: Mailbox | None = None
     """Where transitions wait that are read ahead of the consumer; ``None`` to read when asked."""
     _deadline: float = attrs.field(default=math.inf, init=False)
+    _ageing: Ageing | None = attrs.field(default=None, init=False)
     _waiting: asyncio.Future[Transition | None] | None = attrs.field(default=None, init=False)
     """What the step under way waits for; ``None`` comes of closing and of the deadline."""
     _undelivered: Transition | None = attrs.field(default=None, init=False)
@@ -82,7 +86,7 @@ class Watch:
 
     @property
     def stale(self) -> bool:
-        """Whether the last good read is longer ago than a healthy watch ever waits."""
+        """Whether the last good read is longer ago than `max_age`, or than a healthy watch ever waits."""
         return self.follower.is_stale(anyio.current_time())
 
     def __aiter__(self) -> Self:
@@ -111,13 +115,15 @@ class Watch:
         loop = asyncio.get_running_loop()
         self._begin(loop.time())
         self.poller.join(self)
-        self._waiting = loop.create_future()
+        waiting: asyncio.Future[Transition | None] = loop.create_future()
+        self._waiting = waiting
         alarm = None if self._timeout is None else loop.call_at(self._deadline, self._answer, None)
         try:
-            transition = await self._waiting
+            with self._ageing or contextlib.nullcontext():
+                transition = await waiting
         except asyncio.CancelledError:
-            if self._waiting.done() and not self._waiting.cancelled() and self._waiting.exception() is None:
-                self._undelivered = self._waiting.result()
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
+                self._undelivered = waiting.result()
             self.poller.leave(self)
             await self.poller.abandon({self.follower.job_id})
             raise
@@ -141,6 +147,13 @@ class Watch:
         if self._timeout is not None:
             self._deadline = now + self._timeout
             self.follower.last_look = self.follower.cadence.last_look(self._deadline, self._timeout)
+        follower, terms = self.follower, self.follower.terms
+        if terms.max_age < math.inf:
+            self._ageing = Ageing(
+                terms.max_age,
+                lambda: follower.read_at,
+                functools.partial(terms.stale, follower.tracker.project_id, follower.job_id),
+            )
 
     def took(self, transition: Transition) -> None:
         """The poller says that the job has changed."""

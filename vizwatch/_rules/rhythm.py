@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from vizwatch._values import checks
 from vizwatch._values.models import Job
+from vizwatch._values.settings import Settings
 from vizwatch._values.statuses import JobStatus
 
 _OF_PASSING: Final = 0.1
@@ -23,6 +25,54 @@ _UNKNOWN_FOR: Final = 10
 """For how many intervals a status of unknown age is looked at like that: it is at least as old then."""
 _SHORTEST: Final = 1 / 15
 _HOUR: Final = 3600.0
+_FRESH: Final = 0.9
+"""Which share of the age that is allowed the longest pause may take: a read takes time, too."""
+
+
+def interval_of(settings: Settings, interval: object, max_age: float | None) -> float:
+    """The longest pause of a watch, before jitter, in seconds.
+
+    Args:
+        settings: What holds where nothing is asked for.
+        interval: What is asked for.
+        max_age: How old what is known may become. Who asks for this alone is read no more often than that
+            takes.
+
+    Raises:
+        ConfigError: The interval is no such number.
+    """
+    given = settings.poll_interval
+    if interval is not None:
+        given = checks.seconds("interval", interval, low=settings.poll_interval_min, high=86_400)
+    if max_age is None:
+        return given
+    longest = _FRESH * max_age / (1.0 + settings.poll_jitter)
+    return longest if interval is None else min(given, longest)
+
+
+def max_age_of(settings: Settings, given: object) -> float | None:
+    """How old what is known may become, in seconds; ``None`` for what comes of the interval.
+
+    Raises:
+        ConfigError: It is no number of seconds, or fewer than the shortest pause allows.
+    """
+    if given is None:
+        return None
+    low = settings.poll_interval_min * (1.0 + settings.poll_jitter) / _FRESH
+    return checks.seconds("max_age", given, low=math.ceil(100 * low) / 100, high=86_400)
+
+
+def before_stale(at: float, now: float, *, begun: float, max_age: float, shortest: float) -> float:
+    """When to read the whole again: at a time, or earlier, if that were too late.
+
+    Args:
+        at: When it would be read.
+        now: When the last reading was over.
+        begun: When it was begun; the next one will take as long.
+        max_age: How old what it showed may become, in seconds.
+        shortest: The shortest pause, in seconds.
+    """
+    return min(at, max(begun + _FRESH * max_age - (now - begun), now + shortest))
 
 
 def shortest_of(interval: float, least: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -78,6 +79,8 @@ class Answer:
     headers: Mapping[str, str] = attrs.field(repr=False)
     """Looked up without regard to case."""
     body: bytes = attrs.field(repr=False)
+    sent_at: float = attrs.field(default=math.nan, repr=False)
+    """When its request was sent, by the event loop's time."""
 
     @property
     def is_success(self) -> bool:
@@ -116,6 +119,18 @@ class Failure:
     error_code: str | None = attrs.field(default=None, repr=False)
     message: str = attrs.field(default="", repr=False)
     request_id: str | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Stale:
+    """What is known is older than its watch's `max_age`, as `Settings.on_stale` is told."""
+
+    project_id: str
+    job_id: int | None
+    """The job, or ``None`` for a whole workspace."""
+    age: float
+    """How many seconds ago it was read."""
+    max_age: float
 
 
 @attrs.frozen(kw_only=True)

@@ -9,7 +9,7 @@ import attrs
 
 from vizwatch._values import checks
 from vizwatch._values.errors import ConfigError
-from vizwatch._values.exchange import Retry
+from vizwatch._values.exchange import Retry, Stale
 
 T = TypeVar("T")
 
@@ -64,6 +64,10 @@ class Settings:
     on_retry: Callable[[Retry], object] | None = _checked(checks.function, None)  # noqa: RUF009 - as the others
     """Called before the wait of each retry, and must return at once. What it raises is logged."""
 
+    on_stale: Callable[[Stale], object] | None = _checked(checks.function, None)  # noqa: RUF009 - as the others
+    """Called when what a watch knows becomes older than its `max_age`, and not again before it was fresh for
+    five times that. It must return at once. What it raises is logged."""
+
     connect_timeout: float = _checked(checks.seconds, 10.0, low=0.001, high=3_600)
     """For name, connection and TLS of one attempt."""
     attempt_timeout: float = _checked(checks.seconds, 30.0, low=0.001, high=3_600)
@@ -112,10 +116,3 @@ def given_or_default(settings: object) -> Settings:
     if not isinstance(settings, Settings):
         raise checks.refused("settings", settings, "a Settings")
     return settings
-
-
-def interval_of(settings: Settings, given: object) -> float:
-    """The interval that a watch was given, or else that of the settings. Raises :class:`ConfigError`."""
-    if given is None:
-        return settings.poll_interval
-    return checks.seconds("interval", given, low=settings.poll_interval_min, high=86_400)

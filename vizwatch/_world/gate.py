@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -36,12 +37,13 @@ class Gate:
         self._places = Line(at_once)
         self._random = random.Random()
 
-    async def read(self, read: Callable[[], Awaitable[T]], interval: float) -> T:
+    async def read(self, read: Callable[[], Awaitable[T]], interval: float, due: float = math.inf) -> T:
         """What `read` gives or raises, once it may be sent.
 
         Args:
             read: Reads once.
             interval: Over how many seconds the watches of this kind spread after an outage.
+            due: By when it is wanted: who is due first goes first.
         """
         while True:
             if self._outage.is_down():
@@ -51,7 +53,7 @@ class Gate:
                         await anyio.sleep_until(self._outage.probe_at)
                         return await self._tried(read, is_probe=True)
                 await anyio.sleep(self._random.random() * interval)
-            await self._places.come()
+            await self._places.come(due=due)
             try:
                 if not self._outage.is_down():
                     return await self._tried(read)

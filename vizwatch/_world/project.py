@@ -103,14 +103,24 @@ class Project:
         request: Request,
         decode: Callable[[bytes], T | Failure],
         *,
-        is_patient: bool = False,
-        due: float = math.inf,
         settle: Settle | None = None,
     ) -> T:
         """As :meth:`Session.call`, with a decoder of the body."""
-        return await self._opened().call(
-            request, lambda answer: decode(answer.body), is_patient=is_patient, due=due, settle=settle
-        )
+        return await self._opened().call(request, lambda answer: decode(answer.body), settle=settle)
+
+    async def read(
+        self, request: Request, decode: Callable[[bytes], T | Failure], *, due: float
+    ) -> tuple[T, float]:
+        """As :meth:`call` for one who is patient; gives also when the request was sent."""
+        sent_at = math.nan
+
+        def noted(answer: Answer) -> T | Failure:
+            nonlocal sent_at
+            sent_at = answer.sent_at
+            return decode(answer.body)
+
+        value = await self._opened().call(request, noted, is_patient=True, due=due)
+        return value, sent_at
 
     async def exchange(
         self, request: Request, check: Callable[[bytes], object] | None = None

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Final
 
 import anyio
 
 from vizwatch._values.errors import CallError
+from vizwatch._values.exchange import Stale
 from vizwatch._values.statuses import JobStatus
 
 _LOG: Final = logging.getLogger("vizwatch")
 _EVERY: Final = 60.0
 _MOST_CODES: Final = 100
+_EPISODE: Final = 600.0
 
 
 class Report:
@@ -23,6 +26,7 @@ class Report:
         self._failed = 0
         self._told_at = -math.inf
         self._codes: set[int] = set()
+        self._stale_at = -math.inf
 
     def read(self, status: JobStatus) -> None:
         """A read succeeded; a status that no document names is told once."""
@@ -30,6 +34,24 @@ class Report:
             return
         self._codes.add(int(status))
         _LOG.warning("a job has the status %d, which no document names: it ends no watch", status)
+
+    def stale(self, stale: Stale, hook: Callable[[Stale], object] | None) -> None:
+        """What a watch knows is older than it asked for; logged once, until that did not happen for long."""
+        now = anyio.current_time()
+        if now - self._stale_at >= _EPISODE:
+            _LOG.warning(
+                "what is known of %s is %.0f s old, and %g s are allowed: the account's budget of requests "
+                "does not suffice, or the service is slow or down",
+                f"project {stale.project_id}" if stale.job_id is None else f"job {stale.job_id}",
+                stale.age,
+                stale.max_age,
+            )
+        self._stale_at = now
+        try:
+            if hook is not None:
+                hook(stale)
+        except Exception:  # noqa: BLE001 - a hook of the user's must not end a watch
+            _LOG.exception("Settings.on_stale failed")
 
     def failed(self, error: CallError) -> None:
         """A watch could not read its job, and will try again."""

@@ -224,6 +224,7 @@ class Transport:
     async def _exchange(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, within: float
     ) -> Answer:
+        sent_at = asyncio.get_running_loop().time()
         response = await self._session.request(
             method,
             URL(self.endpoint + target, encoded=True),
@@ -238,7 +239,7 @@ class Transport:
             middlewares=(functools.partial(_send_once, given=headers),),
         )
         try:
-            return Answer(response.status, response.headers, await self._read(response))
+            return Answer(response.status, response.headers, await self._read(response), sent_at)
         except BaseException:
             response.close()  # what is read to its end has given its connection back
             raise
