@@ -126,6 +126,8 @@ class World:
     """When every read fails."""
     lapses: tuple[Span, ...] = ()
     """When the listing lacks this share of its jobs."""
+    totals: tuple[Span, ...] = ()
+    """When it says that it has so many."""
 
     def until(self, plans: Sequence[Plan]) -> float:
         """When everything has been seen."""
@@ -168,7 +170,7 @@ class Service:
             ids=array("q", [job.job_id for job in chosen]),
             statuses=array("q", [job.status for job in chosen]),
             durations=array("q", [NO_DURATION if job.duration is None else job.duration for job in chosen]),
-            job_total_count=len(jobs),
+            job_total_count=round(_amount(self.world.totals, _now())) or len(jobs),
             skipped=0,
             whole=Kept(chosen),
         )
@@ -508,6 +510,15 @@ def test_many_that_stay_absent_are_confirmed_by_their_details() -> None:
         130.0
     ] * 20
     assert [at for at, operation in requests if operation == "list"] == [*range(5, 115, 10), 110]
+
+
+def test_a_total_that_proves_wrong_ends_no_listing_any_more() -> None:
+    """From 104 on the service says three of nine jobs. It is not believed at once, and then never again."""
+    world = World(lives=(life((0, 8)),) * 9, per_page=3, totals=(Span(104, 1000, 3.0),))
+    _, requests = told(world, plans(*[5.0] * 9), shared=True)
+    assert [at for at, operation in requests if operation == "details"] == [110.0] * 6
+    last = [at for at, operation in requests if operation == "list" and at > 190]
+    assert last == [200.0] * 3, "to where all are shown"
 
 
 def test_many_that_stay_absent_but_exist_are_read_by_their_details() -> None:

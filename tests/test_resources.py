@@ -109,12 +109,12 @@ async def test_fewer_descriptors_than_the_pool_has_places_are_no_error(cloud: Em
 async def test_a_watch_of_days_holds_no_more_than_one_of_hours(monkeypatch: pytest.MonkeyPatch) -> None:
     """At most a MiB for each 100,000 looks, through all but the network, of which there is one answer."""
     looks = 0
-    answer = Answer(200, {}, json.dumps(JOB).encode())
+    body = json.dumps(JOB).encode()
 
     async def send(*_: Any, **__: Any) -> Answer:
         nonlocal looks
         looks += 1
-        return answer
+        return Answer(200, {}, body, now())
 
     monkeypatch.setattr(Transport, "send", send)
 
@@ -205,7 +205,7 @@ async def test_many_watches_on_few_connections_come_to_their_turns_alike(
         looks[target] += 1
         await elapse(0.2)
         job = {**JOB, "job_id": int(target.rpartition("/")[2])}
-        return Answer(200, {}, json.dumps(job).encode())
+        return Answer(200, {}, json.dumps(job).encode(), now())
 
     monkeypatch.setattr(Transport, "_exchange", exchange)
     async with client_of("https://example.com", pool_size=10, poll_interval=10, shared_reads=False) as client:

@@ -506,6 +506,9 @@ class Client:
         )
         job = await self._project.call(request, codec.decode_job)
         self._own_writes.note(Operation.CREATE, job.job_id, anyio.current_time())
+        poller = self._pollers.get(self.workspace_id)
+        if poller is not None:
+            poller.hurry(job.job_id, is_new=True)
         return job
 
     async def find_created(self, job_name: str, train_url: str, *, since: dt.datetime) -> list[Job]:

@@ -115,7 +115,7 @@ class Outcome:
     complete: bool = False
     """Whether all of its jobs that were asked for were given: the listing ran to its end, without an error, a
     row skipped, or a `limit` that was reached, and began with the first page. Of a watch, whether all of its
-    jobs are known, and as fresh as they can be at its interval."""
+    jobs are known, no row is none, and they are as fresh as they can be at its interval."""
     error: VizwatchError | None = None
     """What ended it before; of a watch, also what its reads fail with just now."""
     jobs: int = 0
@@ -191,7 +191,7 @@ class _Outlook:
             return Outcome(target, error=error)
         if isinstance(survey.error, VizwatchError):
             error = survey.error
-        is_fresh = error is None and not survey.has_ended and not survey.is_stale(now)
+        is_fresh = error is None and not (survey.skipped or survey.has_ended or survey.is_stale(now))
         return Outcome(target, complete=is_fresh, error=error, jobs=survey.size)
 
 

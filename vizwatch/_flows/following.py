@@ -214,6 +214,12 @@ class Follower:
         self.is_listed = False
         self.look_now()
 
+    def was_unreadable(self, error: DecodeError, now: float) -> None:
+        """The job's row in the listing cannot be decoded: its details may be right."""
+        self.is_listed = False
+        if self._failures is None or not self._failures.go_on:
+            self.failed(error, now)
+
     def saw(self, job: Job, asked: float, now: float) -> Transition | None:
         """The job was read: its transition, if that is one.
 

@@ -54,6 +54,10 @@ class Looker(Protocol):
 
     follower: Follower
 
+    def rests(self) -> bool:
+        """Whether it wants nothing read for now: then it has left, and joins again by itself."""
+        ...
+
     def took(self, transition: Transition) -> None:
         """The job has changed."""
         ...
@@ -112,8 +116,8 @@ class Audience(Protocol):
         """There will be no more of anything."""
         ...
 
-    def hurry(self, job_id: int) -> None:
-        """This client wrote to a job."""
+    def hurry(self, job_id: int, *, is_new: bool) -> None:
+        """This client wrote to a job, or made it."""
         ...
 
     def leave(self) -> None:
@@ -195,6 +199,8 @@ class Poller:
         self._pages = 1
         self._doubted = False
         """Whether the last sweep lacked so many jobs that it was not believed."""
+        self._disputed: set[int] = set()
+        """The jobs that two readings of the listing lacked, until their details are read."""
         self._sweeps_again = False
         """Whether another sweep is wanted for that, whatever it costs."""
         self._failures = Failures()
@@ -269,6 +275,7 @@ class Poller:
         self._disarm()
         self._queue.clear()
         self._awaiting.clear()
+        self._disputed.clear()
         self._sweep, self._sweep_at, self._doubted, self._sweeps_again = None, math.inf, False, False
 
     async def abandon(self, job_ids: Iterable[int]) -> None:
@@ -284,13 +291,13 @@ class Poller:
         if tasks:
             await to_its_end(asyncio.wait(tasks))
 
-    def hurry(self, job_id: int) -> None:
-        """Looks at the job soon, since this client wrote to it."""
+    def hurry(self, job_id: int, *, is_new: bool = False) -> None:
+        """Looks at the job soon, since this client wrote to it, or made it."""
         for place in self._places.get(job_id, {}).values():
             place.looker.follower.hurry(_now())
             self._settle(place)
         for audience in list(self._audiences):
-            audience.hurry(job_id)
+            audience.hurry(job_id, is_new=is_new)
 
     # --- when to look ------------------------------------------------------------------------------------
 
@@ -385,6 +392,8 @@ class Poller:
             if place.queued_for != at or not self._is_here(place):
                 continue
             place.queued_for = math.inf
+            if place.looker.rests():
+                continue
             follower = place.looker.follower
             if not follower.is_due(now):
                 self._settle(place)  # it was seen meanwhile
@@ -413,7 +422,8 @@ class Poller:
 
     def _carried(self) -> list[_Place]:
         """Those who wait for the next sweep."""
-        return [place for place in self._everybody() if place.looker.follower.is_carried]
+        carried = [place for place in self._everybody() if place.looker.follower.is_carried]
+        return [place for place in carried if not place.looker.rests()]
 
     def _arm_next(self) -> None:
         first = self._queue[0][0] if self._queue else math.inf
@@ -454,10 +464,24 @@ class Poller:
             return
         self._has_read(job_id)  # before anyone is told, who may want the next read at once
         now = _now()
+        self._settle_dispute(job_id, is_there=failure is None)
         if failure is None:
             self._tell(job_id, lambda follower: follower.saw(job, asked, now))
         else:
             self._tell(job_id, lambda follower: _failed(follower, failure, now))
+
+    def dispute(self, job_ids: Iterable[int]) -> None:
+        """Two readings in succession lacked these jobs, and many: their details tell who is right."""
+        self._disputed.update(job_ids)
+
+    def _settle_dispute(self, job_id: int, *, is_there: bool) -> None:
+        was_disputed = job_id in self._disputed
+        self._disputed.discard(job_id)
+        if was_disputed and is_there and not self._dialect.totals_lie:
+            # The only thing that a listing says of jobs that it does not show is how many they are.
+            self._dialect.totals_lie = True
+            for place in self._everybody():
+                place.looker.follower.is_listed = True  # as far as is known again
 
     def _has_read(self, job_id: int) -> bool:
         """This task reads the job's details no more; tells whether they were still wanted of it."""
@@ -524,7 +548,8 @@ class Poller:
         max_age = min((terms.max_age for terms in self._all_terms()), default=math.inf)
         self._sweep_due = max_age + (_now() if self._begun_at is None else self._begun_at)
         self._sweep_begun_at = math.inf
-        self._sweep = Sweep(self._swept, per_page, self._dialect.totals_hold or not self._shown)
+        trusts_total = not self._dialect.totals_lie and (self._dialect.totals_hold or not self._shown)
+        self._sweep = Sweep(self._swept, per_page, trusts_total)
         return self._sweep
 
     def _is_worth_its_rest(self, sweep: Sweep) -> bool:
@@ -572,8 +597,8 @@ class Poller:
         follower = place.looker.follower
         try:
             job = sighting.rows.job(row)
-        except DecodeError:
-            follower.look_now()
+        except DecodeError as error:
+            follower.was_unreadable(error, sighting.at)
             self._settle(place)
             return
         self._told(place, follower.saw(job, sighting.asked, sighting.at))
@@ -585,7 +610,8 @@ class Poller:
         everybody = self._everybody()
         unseen = [place for place in everybody if place.looker.follower.is_absent_from(sweep.number)]
         is_doubtful = sweep.ended and lacks_many(len(unseen), len(everybody))
-        self._doubted = self._sweeps_again = is_doubtful and not self._doubted
+        was_doubted, self._doubted = self._doubted, is_doubtful and not self._doubted
+        self._sweeps_again = self._doubted
         for audience in self._shown:
             self._sweeps_again = audience.ends(sweep.number, now) or self._sweeps_again
             audience.next_at = self._next_reading(audience, now)
@@ -597,6 +623,8 @@ class Poller:
             if sweep.ended:
                 for place in unseen:
                     place.looker.follower.was_not_listed()
+                if was_doubted:
+                    self.dispute(place.looker.follower.job_id for place in unseen)
                 awaiting += unseen
             else:
                 self._look_at({place.looker.follower.job_id for place in unseen})

@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import anyio
 import attrs
@@ -25,6 +25,8 @@ from vizwatch._values.errors import AuthenticationError, ConfigError, DecodeErro
 from vizwatch._values.models import Job, Transition
 from vizwatch._values.rows import Sighting
 from vizwatch._values.statuses import JobStatus
+
+_REMEMBERED: Final = 1024
 
 
 @attrs.frozen
@@ -99,6 +101,10 @@ class Member:
     is_waiting: bool = attrs.field(default=False, init=False)
     """Whether its last transition was not taken yet."""
 
+    def rests(self) -> bool:
+        """Whether something waits to be taken, be it of another job: nothing more is read until then."""
+        return self.survey.puts_off(self)
+
     def took(self, transition: Transition) -> None:
         """The poller says that the job has changed."""
         self.is_as_listed = False
@@ -136,16 +142,24 @@ class Survey:
     """When the last whole reading was begun."""
     took: float = attrs.field(default=0.0, init=False)
     """How long that was, in seconds."""
+    skipped: int = attrs.field(default=0, init=False)
+    """How many of its rows were no jobs."""
     error: BaseException | None = attrs.field(default=None, init=False)
     """What its reads fail with, or have ended with."""
     has_ended: bool = attrs.field(default=False, init=False)
     _begun_at: float = attrs.field(default=math.inf, init=False)
+    _skips: int = attrs.field(default=0, init=False)
+    """How many rows of the reading under way are no jobs."""
     _doubts: bool = attrs.field(default=False, init=False)
     """Whether the last reading lacked so many jobs that it was not believed."""
     _census: Census = attrs.field(factory=Census, init=False)
     _members: dict[int, Member] = attrs.field(factory=dict, init=False)
     _counts: dict[int, tuple[int, int]] = attrs.field(factory=dict, init=False)
     """The run and the number of transitions of each job that has had more than the first."""
+    _gone: dict[int, tuple[int, int]] = attrs.field(factory=dict, init=False)
+    """The same of the last jobs that were deleted: a listing that lagged may show them once more."""
+    _resting: list[Member] = attrs.field(factory=list, init=False)
+    """Those that are left alone until all that was found is taken."""
     _found: deque[Iterator[Transition]] = attrs.field(factory=deque, init=False)
     _ageing: Ageing | None = attrs.field(default=None, init=False)
 
@@ -213,10 +227,22 @@ class Survey:
                     return transition
             self._found.popleft()
         if not self._found and not self.is_over:
+            resting, self._resting = self._resting, []
+            for member in resting:
+                if self._members.get(member.follower.job_id) is member and not member.is_waiting:
+                    self._poller.join(member)
             self._poller.resume()
             if self._ageing is not None:
                 self._ageing.go_on()
         return None
+
+    def puts_off(self, member: Member) -> bool:
+        """Whether a job is left alone, since something that was found is not taken."""
+        if not self._found:
+            return False
+        self._poller.leave(member)
+        self._resting.append(member)
+        return True
 
     def _put(self, transitions: Iterator[Transition]) -> None:
         if not self._found:
@@ -234,8 +260,8 @@ class Survey:
         for row in wanted:
             try:
                 job = page.rows.job(row) if jobs is None else jobs[row]
-            except DecodeError:
-                self._poller.join(self._member(page.rows.ids[row]))  # its details may be right
+            except DecodeError as error:
+                self._follow_unreadable(self._member(page.rows.ids[row]), error, page.at)
             else:
                 yield found(self._project_id, job, at)
 
@@ -252,11 +278,12 @@ class Survey:
 
     def begins(self) -> None:
         """A reading begins."""
-        self._begun_at = math.inf
+        self._begun_at, self._skips = math.inf, 0
 
     def shows(self, sighting: Sighting) -> None:
         """A page of the reading."""
         self._begun_at = min(self._begun_at, sighting.asked)
+        self._skips += sighting.rows.skipped
         news = self._census.take(sighting)
         page, ids = news.sighting, news.sighting.rows.ids
         new = [row for row in news.new if ids[row] not in self._members] if self._members else news.new
@@ -280,11 +307,15 @@ class Survey:
             for row, job_id in enumerate(page.rows.ids)
             if job_id not in self._members
         ]
-        self._doubts = not self._doubts and lacks_many(len(absent), self._census.size)
+        was_doubted = self._doubts
+        self._doubts = not was_doubted and lacks_many(len(absent), self._census.size)
         self._census.close(rest if self._doubts else ())
         if self._doubts:
             return True
         self.read_at, self.took = self._begun_at, now - self._begun_at
+        if self._skips > self.skipped:
+            self.terms.report.skipped(self._project_id, self._skips)
+        self.skipped = self._skips
         for member in list(self._members.values()):
             follower = member.follower
             if follower.sighting is not None and follower.seen_in == sweep:
@@ -294,6 +325,8 @@ class Survey:
             member = self._resumed(page, row)
             member.follower.was_not_listed()
             self._poller.join(member)
+        if was_doubted:
+            self._poller.dispute(job_id for page, row in absent for job_id in [page.rows.ids[row]])
         return False
 
     def breaks_off(self) -> None:
@@ -334,13 +367,15 @@ class Survey:
 
     # --- jobs that are followed by themselves -------------------------------------------------------------
 
-    def hurry(self, job_id: int) -> None:
-        """The client wrote to the job, whose next change is looked for soon."""
+    def hurry(self, job_id: int, *, is_new: bool) -> None:
+        """The client wrote to the job, whose next change is looked for soon, or made it."""
         if job_id in self._members or self._choice.job_ids is not None or self.read_at is None:
             return
         place = self._census.find(job_id)
         if place is not None:
             self._poller.join(self._resumed(*place))
+        elif is_new:
+            self._poller.join(self._member(job_id))
 
     def tell(self, member: Member, transition: Transition) -> None:
         """A job has changed; it is left alone until that is taken."""
@@ -360,6 +395,8 @@ class Survey:
     def _member(self, job_id: int) -> Member:
         follower = self._new_follower(job_id)
         follower.clock = self.clock
+        if job_id in self._gone:
+            follower.tracker.recount(self._gone.pop(job_id))
         member = self._members[job_id] = Member(follower, self)
         return member
 
@@ -378,8 +415,8 @@ class Survey:
         """Shows a row to a job that nobody else shows it to."""
         try:
             job = page.rows.job(row)
-        except DecodeError:
-            self._poller.join(member)
+        except DecodeError as error:
+            self._follow_unreadable(member, error, page.at)
             return
         transition = member.follower.saw(job, page.asked, page.at)
         member.is_as_listed = True
@@ -387,6 +424,11 @@ class Survey:
             self._put(self._of_member(member, transition))
         elif not self._is_settled(member):
             self._poller.join(member)
+
+    def _follow_unreadable(self, member: Member, error: DecodeError, now: float) -> None:
+        """Reads a job by its details, whose row cannot be decoded."""
+        member.follower.was_unreadable(error, now)
+        self._poller.join(member)
 
     def _is_settled(self, member: Member) -> bool:
         """Whether the readings of the listing are enough for the job; from then on nothing else is done."""
@@ -399,8 +441,13 @@ class Survey:
         return False
 
     def _forget(self, member: Member) -> None:
-        self._members.pop(member.follower.job_id, None)
-        self._counts.pop(member.follower.job_id, None)
+        job_id, counts = member.follower.job_id, member.follower.tracker.counts
+        self._members.pop(job_id, None)
+        self._counts.pop(job_id, None)
+        if member.follower.tracker.job is not None:
+            self._gone[job_id] = counts
+            if len(self._gone) > _REMEMBERED:
+                del self._gone[next(iter(self._gone))]
 
 
 class JobsWatch:
@@ -444,6 +491,11 @@ class JobsWatch:
         surveys = self._arrivals.surveys
         return not surveys or self._arrivals.expected > 0 or any(survey.is_stale(now) for survey in surveys)
 
+    @property
+    def skipped(self) -> int:
+        """How many rows are no jobs in the last whole listing, or listings, and are not watched."""
+        return sum(survey.skipped for survey in self._arrivals.surveys)
+
     def move(self, arrivals: Arrivals, phase: float) -> None:
         """Begins the survey, at its place in the interval, for someone else who iterates over several."""
         if self.survey is not None:
@@ -462,9 +514,9 @@ class JobsWatch:
         )
 
     async def __anext__(self) -> Transition:
-        begin, self._begin = self._begin, None
-        if begin is not None and not self._arrivals.closed:
-            begin()
+        if self._begin is not None and not self._arrivals.closed:
+            self._begin()
+            self._begin = None
         arrivals = self._arrivals
         while not arrivals.closed:
             if not arrivals.ready:

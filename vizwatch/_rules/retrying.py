@@ -15,6 +15,7 @@ from vizwatch._values.errors import (
     CallError,
     ConflictError,
     ConnectError,
+    DecodeError,
     ProtocolError,
     RateLimitError,
     ServerError,
@@ -146,6 +147,8 @@ def is_outage(error: CallError) -> bool:
 
     Any other failure is an answer: also a 500 or garbage, which may be one job's alone.
     """
+    if isinstance(error, DecodeError):
+        return False
     if isinstance(error, ProtocolError):
         return error.http_status is None or error.http_status >= 500
     return fate(error) in _OUTAGE and not (isinstance(error, ApiError) and error.http_status == 500)

@@ -82,6 +82,11 @@ class Tracker:
         self._run, self._count = counts
         self._end = job.status if job.status.is_terminal else None
 
+    def recount(self, counts: tuple[int, int]) -> None:
+        """The job was followed before, to its deletion: what comes now is of another run."""
+        run, count = counts
+        self._run, self._count = run + 1, count
+
     @property
     def counts(self) -> tuple[int, int]:
         """In which run the job is, and how many transitions it has had."""

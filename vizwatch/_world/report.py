@@ -35,6 +35,12 @@ class Report:
         self._codes.add(int(status))
         _LOG.warning("a job has the status %d, which no document names: it ends no watch", status)
 
+    def skipped(self, project_id: str, rows: int) -> None:
+        """A listing has more rows than before that are no jobs, and nobody can watch."""
+        _LOG.warning(
+            "%d rows of the listing of project %s are no jobs: they are not watched", rows, project_id
+        )
+
     def stale(self, stale: Stale, hook: Callable[[Stale], object] | None) -> None:
         """What a watch knows is older than it asked for; logged once, until that did not happen for long."""
         now = anyio.current_time()
