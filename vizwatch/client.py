@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Self, overload
 import anyio
 
 from vizwatch._flows.following import Follower, Terms
-from vizwatch._flows.polling import Poller, ReadRows
+from vizwatch._flows.polling import Poller
+from vizwatch._flows.sweeping import ReadRows
 from vizwatch._flows.watching import Watch, wait_until
 from vizwatch._flows.writing import arrival
 from vizwatch._rules import codec, reconciling, wire

@@ -9,120 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
-import heapq
 import itertools
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from typing import Any, Final, Protocol
+from typing import Any
 
 import attrs
 
 from vizwatch._flows.following import Clock, Follower, Terms
-from vizwatch._rules import retrying, rhythm, wire
-from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Failures, on_beat
-from vizwatch._rules.listing import Ask, Dialect, Sweep, is_sweep_cheaper, lacks_many
-from vizwatch._values.errors import (
-    AuthenticationError,
-    BadRequestError,
-    CallError,
-    DecodeError,
-    NotFoundError,
-    PermissionDeniedError,
-)
+from vizwatch._flows.looking import Audience, Looker
+from vizwatch._flows.sweeping import ReadRows, Sweeps, Verdict
+from vizwatch._rules.agenda import NONE, Agenda
+from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, on_beat
+from vizwatch._rules.listing import Dialect, Sweep, is_sweep_cheaper, lacks_many
+from vizwatch._values.errors import CallError, DecodeError, NotFoundError
 from vizwatch._values.models import Job, Transition
-from vizwatch._values.rows import Rows, Sighting
+from vizwatch._values.rows import Sighting
 from vizwatch._world.gate import Gate
 from vizwatch._world.line import to_its_end
 from vizwatch._world.report import Report
 
 ReadJob = Callable[[int, float], Awaitable[tuple[Job, float]]]
-"""Reads a job's details, by when they are due; gives also when they were asked for."""
-ReadRows = Callable[[int, int, float], Awaitable[tuple[Rows, float]]]
-"""Reads one page of the workspace's listing, by its number and size; the rest is as of details."""
-
-_SMALL: Final = 64
-_FAILURES_TO_GIVE_UP: Final = 3
-_LISTS_AGAIN_AFTER: Final = 300.0
-_OF_THE_LISTING: Final = (BadRequestError, NotFoundError, PermissionDeniedError)
-"""Refusals of the listing that may not hold for the details."""
-
-
-class Looker(Protocol):
-    """Who wants a job looked at."""
-
-    follower: Follower
-
-    def rests(self) -> bool:
-        """Whether it wants nothing read for now: then it has left, and joins again by itself."""
-        ...
-
-    def took(self, transition: Transition) -> None:
-        """The job has changed."""
-        ...
-
-    def ended(self, error: BaseException) -> None:
-        """There will be no more."""
-        ...
-
-
-class Audience(Protocol):
-    """Who wants to see the whole listing."""
-
-    clock: Clock
-    terms: Terms
-    """How often to read."""
-    phase: float | None
-    """Where in the interval to read, in seconds; ``None`` for an interval after the reading before."""
-    next_at: float
-    """When the next reading is due."""
-
-    @property
-    def is_hungry(self) -> bool:
-        """Whether it wants to be shown anything."""
-        ...
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it is to be forgotten."""
-        ...
-
-    def begins(self) -> None:
-        """A reading begins."""
-        ...
-
-    def shows(self, page: Sighting) -> None:
-        """A page of the reading."""
-        ...
-
-    def ends(self, sweep: int, now: float) -> bool:
-        """The reading is over; tells whether it is not believed, and another is wanted soon."""
-        ...
-
-    def breaks_off(self) -> None:
-        """The reading does not go on: the next one begins anew."""
-        ...
-
-    def failed(self, error: CallError) -> None:
-        """A page could not be read."""
-        ...
-
-    def refused(self, error: CallError) -> None:
-        """The listing will not be read any more."""
-        ...
-
-    def ended(self, error: BaseException) -> None:
-        """There will be no more of anything."""
-        ...
-
-    def hurry(self, job_id: int, *, is_new: bool) -> None:
-        """This client wrote to a job, or made it."""
-        ...
-
-    def leave(self) -> None:
-        """Leaves, with all of its lookers."""
-        ...
+"""Reads a job's details, and when they are due; gives also when that was sent."""
 
 
 @attrs.define(eq=False)
@@ -130,8 +39,14 @@ class _Place:
     """A looker's place in the poller."""
 
     looker: Looker
-    queued_for: float = math.inf
-    """The time of its entry in the queue."""
+    at: float = math.inf
+    """When it is on the agenda for a look of its own."""
+    entry: int = NONE
+
+    @property
+    def follower(self) -> Follower:
+        """What the looker's job is followed by."""
+        return self.looker.follower
 
 
 class Poller:
@@ -164,8 +79,8 @@ class Poller:
         self._chance = chance
         self._cadence = cadence
         self._read_job = read_job
-        self._read_rows = read_rows
-        self._dialect = dialect or Dialect()
+        self._sweeps = Sweeps(gate, cadence, chance, read_rows, dialect or Dialect())
+        self._reads_alone = read_rows is None
         self._check_loop = check_loop
         self._places: dict[int, dict[Looker, _Place]] = {}
         self._terms: Counter[Terms] = Counter()
@@ -173,15 +88,13 @@ class Poller:
         self._audiences: list[Audience] = []
         self._shown: list[Audience] = []
         """Whom the sweep under way is shown to."""
-        self._queue: list[tuple[float, int, _Place]] = []
-        self._numbers = itertools.count(1)
+        self._agenda: Agenda[_Place] = Agenda()
         self._context = contextvars.Context()
         """What reads run in: nobody's, or that of the one who watches, whoever hurries it."""
         self._timer: asyncio.Handle | None = None
         self._timer_at = math.inf
         self._reading: dict[int, asyncio.Task[None]] = {}
         """The reads of details under way."""
-        self._sweep: Sweep | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._sweep_at = math.inf
         """When those are due that wait for the next sweep."""
@@ -189,57 +102,45 @@ class Poller:
         """Who was due, and is shown by the sweep under way."""
         self._clock: Clock | None = None
         """That of all who follow, so that they agree on when something was read."""
-        self._swept = 0
-        self._begun_at: float | None = None
-        """When the last sweep was begun that is over."""
-        self._sweep_begun_at = math.inf
-        """When the first page of the one under way was asked for."""
-        self._sweep_due = math.inf
-        """When its pages are due."""
-        self._pages = 1
         self._doubted = False
         """Whether the last sweep lacked so many jobs that it was not believed."""
         self._disputed: set[int] = set()
         """The jobs that two readings of the listing lacked, until their details are read."""
         self._sweeps_again = False
         """Whether another sweep is wanted for that, whatever it costs."""
-        self._failures = Failures()
-        """Those of the listing."""
-        self._list_failures = 0
-        self._refusals = 0
-        self._lists_after = -math.inf
-        """When to try the listing again, if it failed for long; never, if it is refused."""
 
     # --- who follows -------------------------------------------------------------------------------------
 
     def join(self, looker: Looker) -> None:
         """Looks at the looker's job from now on, when its follower says so."""
-        if self._read_rows is None:
+        if self._reads_alone:
             self._context = contextvars.copy_context()
         follower = looker.follower
         follower.clock = follower.clock or self._time()
-        place = _Place(looker)
         places = self._places.setdefault(follower.job_id, {})
-        self._terms[follower.terms] += looker not in places
-        places[looker] = place
-        if self._sweep is not None and self._sweep.page > 1:
-            follower.seen_in = self._sweep.number  # it is not absent from pages read before it came
-        self._settle(place)
+        if looker not in places:
+            self._terms[follower.terms] += 1
+            places[looker] = _Place(looker)
+        sweep = self._sweeps.current
+        if sweep is not None and sweep.page > 1:
+            follower.seen_in = sweep.number  # it is not absent from pages read before it came
+        self._settle(places[looker])
 
     def leave(self, looker: Looker) -> None:
         """The looker waits no longer."""
         job_id, terms = looker.follower.job_id, looker.follower.terms
         places = self._places.get(job_id, {})
-        self._terms[terms] -= places.pop(looker, None) is not None
+        place = places.pop(looker, None)
+        if place is None:
+            return
+        self._agenda.take_off(place)
+        self._terms[terms] -= 1
         if not self._terms[terms]:
             del self._terms[terms]
         if not places:
-            self._places.pop(job_id, None)
+            del self._places[job_id]
         if self._is_idle:
             self._rest()
-        elif len(self._queue) > 2 * len(self._places) + _SMALL:
-            self._queue = [entry for entry in self._queue if self._is_here(entry[2])]
-            heapq.heapify(self._queue)
 
     def attend(self, audience: Audience) -> None:
         """Shows the listing to the audience from now on, when it is hungry."""
@@ -273,10 +174,11 @@ class Poller:
 
     def _rest(self) -> None:
         self._disarm()
-        self._queue.clear()
+        self._agenda.clear()
         self._awaiting.clear()
         self._disputed.clear()
-        self._sweep, self._sweep_at, self._doubted, self._sweeps_again = None, math.inf, False, False
+        self._sweeps.current = None
+        self._sweep_at, self._doubted, self._sweeps_again = math.inf, False, False
 
     async def abandon(self, job_ids: Iterable[int]) -> None:
         """Ends the reads under way that nobody is left to want: of these jobs, or all if nobody is left."""
@@ -303,14 +205,13 @@ class Poller:
 
     def _settle(self, place: _Place) -> None:
         """Sees to it that the job is looked at when it wants to be."""
-        follower = place.looker.follower
+        follower = place.follower
         at = follower.next_look(_now())
         if self._is_carried(follower):
             self._call_sweep(at)
             at = follower.look_ahead
-        if at < place.queued_for and at < math.inf:
-            place.queued_for = at
-            heapq.heappush(self._queue, (at, next(self._numbers), place))
+        self._agenda.put(place, at)
+        if at < math.inf:
             self._arm(at)
 
     def _is_carried(self, follower: Follower) -> bool:
@@ -322,8 +223,8 @@ class Poller:
         return any(one.is_hungry for one in self._audiences)
 
     def _is_cheaper(self, due: int) -> bool:
-        may_list = self._read_rows is not None and _now() >= self._lists_after
-        return may_list and is_sweep_cheaper(due, len(self._places), self._pages)
+        sweeps = self._sweeps
+        return sweeps.may_begin and is_sweep_cheaper(due, len(self._places), sweeps.pages)
 
     def _call_sweep(self, at: float) -> None:
         self._sweep_at = min(self._sweep_at, at)
@@ -353,25 +254,25 @@ class Poller:
         for audience in [one for one in self._audiences if one.is_over]:
             audience.leave()
         due = self._due(now)
-        listed = {place.looker.follower.job_id for place in due if place.looker.follower.is_listed}
-        unlisted = {place.looker.follower.job_id for place in due} - listed
+        listed = {place.follower.job_id for place in due if place.follower.is_listed}
+        unlisted = {place.follower.job_id for place in due} - listed
         is_due = self._sweep_at <= now
         carried: list[_Place] = []
         if is_due:
             self._sweep_at = math.inf  # set anew when it is over
             carried = self._carried() if self._sweeping is None else []
-        wanting = listed | {place.looker.follower.job_id for place in carried}
+        wanting = listed | {place.follower.job_id for place in carried}
         is_called = any(one.is_hungry and one.next_at <= now for one in self._audiences)
-        is_wanted = is_due and (self._sweep is not None or self._sweeps_again or is_called)
+        is_wanted = is_due and (self._sweeps.current is not None or self._sweeps_again or is_called)
         is_wanted = is_wanted or (bool(wanting) and self._is_cheaper(self._due_soon(now, wanting)))
-        if is_wanted and self._read_rows is not None:
+        if is_wanted:
             listed = set()
             self._awaiting += due
-            self._sweeping = self._sweeping or self._started(self._swept_through(self._read_rows))
+            self._sweeping = self._sweeping or self._started(self._swept_through())
         else:
             for place in carried:
-                if place.looker.follower.is_due(now):
-                    listed.add(place.looker.follower.job_id)
+                if place.follower.is_due(now):
+                    listed.add(place.follower.job_id)
                 else:
                     self._settle(place)
         if self._sweeping is None:
@@ -385,49 +286,40 @@ class Poller:
             self._reading[job_id] = self._started(self._looked_at(job_id), job_id)
 
     def _due(self, now: float) -> list[_Place]:
-        """Those whose time has come; takes them out of the queue."""
+        """Those whose time has come; takes them off the agenda."""
         due: list[_Place] = []
-        while self._queue and self._queue[0][0] <= now:
-            at, _, place = heapq.heappop(self._queue)
-            if place.queued_for != at or not self._is_here(place):
-                continue
-            place.queued_for = math.inf
+        for place, at in self._agenda.due(now):
             if place.looker.rests():
                 continue
-            follower = place.looker.follower
-            if not follower.is_due(now):
+            if not place.follower.is_due(now):
                 self._settle(place)  # it was seen meanwhile
                 continue
-            follower.looks(at)
+            place.follower.looks(at)
             due.append(place)
         return due
 
     def _due_soon(self, now: float, due: set[int]) -> int:
         """How many looks are due, or wanted so soon that a sweep now does for them, as far as it matters."""
-        until, count, entries = now + self._cadence.shortest, len(due), [0]
-        while entries and count < self._pages:
-            entry = entries.pop()
-            if entry < len(self._queue) and self._queue[entry][0] <= until:
-                at, _, place = self._queue[entry]
-                is_wanted = place.queued_for == at and self._is_here(place)
-                count += is_wanted and place.looker.follower.job_id not in due
-                entries += 2 * entry + 1, 2 * entry + 2  # by the order of a heap, none below is earlier
-        return count
+        soon = (
+            place
+            for place in self._agenda.until(now + self._cadence.shortest)
+            if place.follower.job_id not in due
+        )
+        return len(due) + sum(1 for _ in itertools.islice(soon, max(self._sweeps.pages - len(due), 0)))
 
     def _everybody(self) -> list[_Place]:
         return [place for places in self._places.values() for place in places.values()]
 
     def _is_here(self, place: _Place) -> bool:
-        return self._places.get(place.looker.follower.job_id, {}).get(place.looker) is place
+        return self._places.get(place.follower.job_id, {}).get(place.looker) is place
 
     def _carried(self) -> list[_Place]:
         """Those who wait for the next sweep."""
-        carried = [place for place in self._everybody() if place.looker.follower.is_carried]
+        carried = [place for place in self._everybody() if place.follower.is_carried]
         return [place for place in carried if not place.looker.rests()]
 
     def _arm_next(self) -> None:
-        first = self._queue[0][0] if self._queue else math.inf
-        at = min(first, self._sweep_at)
+        at = min(self._agenda.first_at, self._sweep_at)
         if at < math.inf and not self._is_idle:
             self._arm(at)
 
@@ -475,13 +367,13 @@ class Poller:
         self._disputed.update(job_ids)
 
     def _settle_dispute(self, job_id: int, *, is_there: bool) -> None:
-        was_disputed = job_id in self._disputed
+        was_disputed, dialect = job_id in self._disputed, self._sweeps.dialect
         self._disputed.discard(job_id)
-        if was_disputed and is_there and not self._dialect.totals_lie:
+        if was_disputed and is_there and not dialect.totals_lie:
             # The only thing that a listing says of jobs that it does not show is how many they are.
-            self._dialect.totals_lie = True
+            dialect.totals_lie = True
             for place in self._everybody():
-                place.looker.follower.is_listed = True  # as far as is known again
+                place.follower.is_listed = True  # as far as is known again
 
     def _has_read(self, job_id: int) -> bool:
         """This task reads the job's details no more; tells whether they were still wanted of it."""
@@ -493,7 +385,7 @@ class Poller:
     def _tell(self, job_id: int, tell: Callable[[Follower], Transition | None]) -> None:
         for place in list(self._places.get(job_id, {}).values()):
             try:
-                transition = tell(place.looker.follower)
+                transition = tell(place.follower)
             except CallError as error:
                 place.looker.ended(error)
                 continue
@@ -508,26 +400,21 @@ class Poller:
 
     # --- sweeps ------------------------------------------------------------------------------------------
 
-    async def _swept_through(self, read_rows: ReadRows) -> None:
+    async def _swept_through(self) -> None:
         """Reads the whole listing for all, or goes on with it; a failure puts it off."""
-        per_page: int | None = None
+        sweeps = self._sweeps
         try:
             while not self._is_idle:
-                sweep = self._sweep or self._begun(per_page or self._dialect.limits.per_page)
+                sweep = sweeps.current or self._begun()
                 try:
-                    rows, asked = await self._gate.read(
-                        functools.partial(read_rows, sweep.page, sweep.per_page, self._sweep_due),
-                        self._cadence.interval,
-                        self._sweep_due,
-                    )
+                    sighting = await sweeps.read(sweep)
                 except CallError as error:
-                    per_page = self._narrower(sweep, error)
-                    if per_page is None:
+                    if not sweeps.narrows(sweep, error):
                         self._put_off(error)
                         return
                     self._break_off()
                     continue
-                self._take(sweep, Sighting(rows, asked, _now()))
+                self._take(sweep, sighting)
                 if sweep.ended or not self._is_worth_its_rest(sweep):
                     self._over(sweep)
                     return
@@ -540,17 +427,12 @@ class Poller:
             if self._sweeping is asyncio.current_task():
                 self._sweeping = None
 
-    def _begun(self, per_page: int) -> Sweep:
-        self._swept += 1
+    def _begun(self) -> Sweep:
         self._shown = [one for one in self._audiences if one.is_hungry]
         for audience in self._shown:
             audience.begins()
         max_age = min((terms.max_age for terms in self._all_terms()), default=math.inf)
-        self._sweep_due = max_age + (_now() if self._begun_at is None else self._begun_at)
-        self._sweep_begun_at = math.inf
-        trusts_total = not self._dialect.totals_lie and (self._dialect.totals_hold or not self._shown)
-        self._sweep = Sweep(self._swept, per_page, trusts_total)
-        return self._sweep
+        return self._sweeps.begin(for_all=bool(self._shown), max_age=max_age)
 
     def _is_worth_its_rest(self, sweep: Sweep) -> bool:
         """Whether at least as many jobs are still to be shown by a sweep as it has pages left."""
@@ -560,19 +442,13 @@ class Poller:
         unseen = (
             job_id
             for job_id, places in reversed(self._places.items())
-            if any(place.looker.follower.is_absent_from(sweep.number) for place in places.values())
+            if any(place.follower.is_absent_from(sweep.number) for place in places.values())
         )
         return sum(1 for _ in itertools.islice(unseen, sweep.left)) == sweep.left
 
     def _take(self, sweep: Sweep, sighting: Sighting) -> None:
         """Shows a page to all who follow one of its jobs."""
         rows = sighting.rows
-        self._sweep_begun_at = min(self._sweep_begun_at, sighting.asked)
-        sweep.take(len(rows) + rows.skipped, rows.job_total_count)
-        self._dialect.learn(attrs.evolve(self._dialect.limits, per_page=sweep.per_page))
-        self._pages, self._list_failures, self._refusals = sweep.pages, 0, 0
-        self._failures.succeeded(sighting.at)
-        self._dialect.totals_hold = self._dialect.totals_hold or sweep.total_held
         for audience in self._shown:
             audience.shows(sighting)
         followed = [row for row, job_id in enumerate(rows.ids) if job_id in self._places]
@@ -584,7 +460,7 @@ class Poller:
         for row in followed:
             status, duration = rows.statuses[row], rows.durations[row]
             for place in self._places[rows.ids[row]].values():
-                follower = place.looker.follower
+                follower = place.follower
                 follower.seen_in, follower.is_listed = sweep.number, True
                 if status == follower.status and duration >= follower.duration:
                     follower.sighting, follower.row, follower.duration = sighting, row, duration
@@ -594,7 +470,7 @@ class Poller:
             self._saw(place, sighting, row)
 
     def _saw(self, place: _Place, sighting: Sighting, row: int) -> None:
-        follower = place.looker.follower
+        follower = place.follower
         try:
             job = sighting.rows.job(row)
         except DecodeError as error:
@@ -605,10 +481,9 @@ class Poller:
 
     def _over(self, sweep: Sweep) -> None:
         """A sweep is over: jobs that it has not shown are read by themselves, the others by the next one."""
-        self._sweep = None
-        now, self._begun_at = _now(), self._sweep_begun_at
-        everybody = self._everybody()
-        unseen = [place for place in everybody if place.looker.follower.is_absent_from(sweep.number)]
+        self._sweeps.end()
+        now, everybody = _now(), self._everybody()
+        unseen = [place for place in everybody if place.follower.is_absent_from(sweep.number)]
         is_doubtful = sweep.ended and lacks_many(len(unseen), len(everybody))
         was_doubted, self._doubted = self._doubted, is_doubtful and not self._doubted
         self._sweeps_again = self._doubted
@@ -622,14 +497,14 @@ class Poller:
             awaiting, self._awaiting = self._awaiting, []
             if sweep.ended:
                 for place in unseen:
-                    place.looker.follower.was_not_listed()
+                    place.follower.was_not_listed()
                 if was_doubted:
-                    self.dispute(place.looker.follower.job_id for place in unseen)
+                    self.dispute(place.follower.job_id for place in unseen)
                 awaiting += unseen
             else:
-                self._look_at({place.looker.follower.job_id for place in unseen})
+                self._look_at({place.follower.job_id for place in unseen})
             for place in awaiting:
-                if self._is_here(place) and place.looker.follower.job_id not in self._reading:
+                if self._is_here(place) and place.follower.job_id not in self._reading:
                     self._settle(place)
         self._arm_next()
 
@@ -644,7 +519,8 @@ class Poller:
             return now + CONFIRMS_AFTER
         interval = min((terms.cadence.interval for terms in self._terms), default=math.inf)
         max_age = min((terms.max_age for terms in self._terms), default=math.inf)
-        return self._before_stale(now + self._cadence.jittered(interval, self._chance()), now, max_age)
+        at = now + self._cadence.jittered(interval, self._chance())
+        return self._sweeps.next_at(at, now, max_age)
 
     def _next_reading(self, audience: Audience, now: float) -> float:
         """When to read the listing again for somebody who wants all of it."""
@@ -653,63 +529,38 @@ class Poller:
             at = now + self._cadence.jittered(interval, self._chance())
         else:
             at = on_beat(now, interval, audience.phase)
-        return self._before_stale(at, now, audience.terms.max_age)
-
-    def _before_stale(self, at: float, now: float, max_age: float) -> float:
-        begun, shortest = self._sweep_begun_at, self._cadence.shortest
-        return rhythm.before_stale(at, now, begun=begun, max_age=max_age, shortest=shortest)
-
-    def _narrower(self, sweep: Sweep, error: CallError) -> int | None:
-        """What size of pages to try after a refusal; ``None`` where it is not the size that was refused."""
-        if not isinstance(error, BadRequestError) or not wire.blames_a_parameter(error):
-            return None
-        asked = attrs.evolve(self._dialect.limits, per_page=sweep.per_page)
-        narrower = Ask().narrower(asked, error.message)
-        return None if narrower is None else narrower.per_page
+        return self._sweeps.next_at(at, now, audience.terms.max_age)
 
     def _put_off(self, error: CallError) -> None:
         """A page could not be read: it is asked for later, or the listing no more."""
-        self._list_failures += 1
-        # Refused once, a token may have been revoked: that is no reason to end all watches. And one that
-        # was got just now is not renewed at once.
-        is_refusal = isinstance(error, AuthenticationError)
-        refusals, self._refusals = self._refusals, self._refusals + (is_refusal and error.not_retried is None)
-        is_permanent = self._refusals > refusals > 0 if is_refusal else retrying.is_permanent(error)
-        if is_permanent and not isinstance(error, _OF_THE_LISTING):
+        verdict, at = self._sweeps.failed(error)
+        if verdict is Verdict.HOPELESS:
             self._end_all(error)
             return
         self._report.failed(error)
         for audience in self._shown:
             audience.failed(error)
-        again_at = self._next_try(error)
-        if is_permanent:
-            self._lists_after = math.inf
+        at = self._not_all_at_once(at)
+        if verdict is Verdict.AGAIN:
+            self._call_sweep(at)
+            return
+        for audience in self._shown:
+            audience.next_at = at
+        if verdict is Verdict.NEVER:
             for audience in list(self._audiences):
                 audience.refused(error)
-            self._by_details()
-        elif not retrying.is_outage(error) and self._list_failures >= _FAILURES_TO_GIVE_UP:
-            self._lists_after = _now() + _LISTS_AGAIN_AFTER
-            for audience in self._shown:
-                audience.next_at = again_at
-            self._by_details()
-        else:
-            self._call_sweep(again_at)
+        self._by_details()
 
-    def _next_try(self, error: CallError) -> float:
-        now = _now()
-        self._failures.failed()
-        at = now + self._cadence.after_failures(self._failures.count, self._chance(), error.retry_after)
-        beats = [
-            on_beat(now, one.terms.cadence.interval, one.phase)
-            for one in self._shown
-            if one.phase is not None
-        ]
-        # Many projects that all try often do a service that is down no good, and come back all at once.
-        return max(at, *beats) if self._list_failures > 1 and beats else at
+    def _not_all_at_once(self, at: float) -> float:
+        """When to try again, though there are many projects that fail: else they all come back together."""
+        terms = [(one.terms, one.phase) for one in self._shown if one.phase is not None]
+        if self._sweeps.failures < 2 or not terms:
+            return at
+        return max(at, *(on_beat(_now(), one.cadence.interval, phase) for one, phase in terms))
 
     def _break_off(self) -> None:
         """The sweep under way does not go on."""
-        self._sweep, self._sweep_at = None, math.inf
+        self._sweeps.current, self._sweep_at = None, math.inf
         for audience in self._shown:
             audience.breaks_off()
         self._shown = []

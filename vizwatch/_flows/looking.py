@@ -1,0 +1,86 @@
+"""Looking: who wants a job, or a whole listing, to be looked at."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from vizwatch._flows.following import Clock, Follower, Terms
+from vizwatch._values.errors import CallError
+from vizwatch._values.models import Transition
+from vizwatch._values.rows import Sighting
+
+
+class Looker(Protocol):
+    """Who wants a job looked at."""
+
+    follower: Follower
+
+    def rests(self) -> bool:
+        """Whether it wants nothing read for now: then it has left, and joins again by itself."""
+        ...
+
+    def took(self, transition: Transition) -> None:
+        """The job has changed."""
+        ...
+
+    def ended(self, error: BaseException) -> None:
+        """There will be no more."""
+        ...
+
+
+class Audience(Protocol):
+    """Who wants to see the whole listing."""
+
+    clock: Clock
+    terms: Terms
+    """How often to read."""
+    phase: float | None
+    """Where in the interval to read, in seconds; ``None`` for an interval after the reading before."""
+    next_at: float
+    """When the next reading is due."""
+
+    @property
+    def is_hungry(self) -> bool:
+        """Whether it wants to be shown anything."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is to be forgotten."""
+        ...
+
+    def begins(self) -> None:
+        """A reading begins."""
+        ...
+
+    def shows(self, page: Sighting) -> None:
+        """A page of the reading."""
+        ...
+
+    def ends(self, sweep: int, now: float) -> bool:
+        """The reading is over; tells whether it is not believed, and another is wanted soon."""
+        ...
+
+    def breaks_off(self) -> None:
+        """The reading does not go on: the next one begins anew."""
+        ...
+
+    def failed(self, error: CallError) -> None:
+        """A page could not be read."""
+        ...
+
+    def refused(self, error: CallError) -> None:
+        """The listing will not be read any more."""
+        ...
+
+    def ended(self, error: BaseException) -> None:
+        """There will be no more of anything."""
+        ...
+
+    def hurry(self, job_id: int, *, is_new: bool) -> None:
+        """This client wrote to a job, or made it."""
+        ...
+
+    def leave(self) -> None:
+        """Leaves, with all of its lookers."""
+        ...
