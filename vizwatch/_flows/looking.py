@@ -15,10 +15,6 @@ class Looker(Protocol):
 
     follower: Follower
 
-    def rests(self) -> bool:
-        """Whether it wants nothing read for now: then it has left, and joins again by itself."""
-        ...
-
     def took(self, transition: Transition) -> None:
         """The job has changed."""
         ...
@@ -44,9 +40,8 @@ class Audience(Protocol):
         """Whether it wants to be shown anything."""
         ...
 
-    @property
-    def is_over(self) -> bool:
-        """Whether it is to be forgotten."""
+    def stirs(self) -> None:
+        """Reads are about to be begun: it leaves, or its lookers do, if it does not want any."""
         ...
 
     def begins(self) -> None:

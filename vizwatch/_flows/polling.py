@@ -39,14 +39,10 @@ class _Place:
     """A looker's place in the poller."""
 
     looker: Looker
+    follower: Follower
     at: float = math.inf
     """When it is on the agenda for a look of its own."""
     entry: int = NONE
-
-    @property
-    def follower(self) -> Follower:
-        """What the looker's job is followed by."""
-        return self.looker.follower
 
 
 class Poller:
@@ -120,7 +116,7 @@ class Poller:
         places = self._places.setdefault(follower.job_id, {})
         if looker not in places:
             self._terms[follower.terms] += 1
-            places[looker] = _Place(looker)
+            places[looker] = _Place(looker, follower)
         sweep = self._sweeps.current
         if sweep is not None and sweep.page > 1:
             follower.seen_in = sweep.number  # it is not absent from pages read before it came
@@ -251,26 +247,23 @@ class Poller:
     def _wake(self, at: float) -> None:
         self._timer, self._timer_at = None, math.inf
         now = max(_now(), at)
-        for audience in [one for one in self._audiences if one.is_over]:
-            audience.leave()
+        for audience in list(self._audiences):
+            audience.stirs()
         due = self._due(now)
         listed = {place.follower.job_id for place in due if place.follower.is_listed}
         unlisted = {place.follower.job_id for place in due} - listed
         is_due = self._sweep_at <= now
-        carried: list[_Place] = []
         if is_due:
             self._sweep_at = math.inf  # set anew when it is over
-            carried = self._carried() if self._sweeping is None else []
-        wanting = listed | {place.follower.job_id for place in carried}
+        waits = is_due and self._sweeping is None
         is_called = any(one.is_hungry and one.next_at <= now for one in self._audiences)
         is_wanted = is_due and (self._sweeps.current is not None or self._sweeps_again or is_called)
-        is_wanted = is_wanted or (bool(wanting) and self._is_cheaper(self._due_soon(now, wanting)))
-        if is_wanted:
+        if is_wanted or self._is_cheaper(self._wanted(now, listed, self._carried() if waits else ())):
             listed = set()
             self._awaiting += due
             self._sweeping = self._sweeping or self._started(self._swept_through())
         else:
-            for place in carried:
+            for place in [*self._carried()] if waits else ():
                 if place.follower.is_due(now):
                     listed.add(place.follower.job_id)
                 else:
@@ -289,8 +282,6 @@ class Poller:
         """Those whose time has come; takes them off the agenda."""
         due: list[_Place] = []
         for place, at in self._agenda.due(now):
-            if place.looker.rests():
-                continue
             if not place.follower.is_due(now):
                 self._settle(place)  # it was seen meanwhile
                 continue
@@ -298,25 +289,28 @@ class Poller:
             due.append(place)
         return due
 
-    def _due_soon(self, now: float, due: set[int]) -> int:
-        """How many looks are due, or wanted so soon that a sweep now does for them, as far as it matters."""
-        soon = (
-            place
-            for place in self._agenda.until(now + self._cadence.shortest)
-            if place.follower.job_id not in due
-        )
-        return len(due) + sum(1 for _ in itertools.islice(soon, max(self._sweeps.pages - len(due), 0)))
+    def _wanted(self, now: float, due: set[int], carried: Iterable[_Place]) -> int:
+        """How many jobs a sweep would serve that are due, as far as it matters whether there are enough.
 
-    def _everybody(self) -> list[_Place]:
-        return [place for places in self._places.values() for place in places.values()]
+        Those that are wanted so soon that a sweep now does for them count, too, if any is due.
+        """
+        found = {*due, *(place.follower.job_id for place in itertools.islice(carried, self._sweeps.pages))}
+        soon = self._agenda.until(now + self._cadence.shortest) if found else ()
+        for place in soon:
+            if len(found) >= self._sweeps.pages:
+                break
+            found.add(place.follower.job_id)
+        return len(found)
+
+    def _everybody(self) -> Iterator[_Place]:
+        return (place for places in self._places.values() for place in places.values())
 
     def _is_here(self, place: _Place) -> bool:
         return self._places.get(place.follower.job_id, {}).get(place.looker) is place
 
-    def _carried(self) -> list[_Place]:
+    def _carried(self) -> Iterator[_Place]:
         """Those who wait for the next sweep."""
-        carried = [place for place in self._everybody() if place.follower.is_carried]
-        return [place for place in carried if not place.looker.rests()]
+        return (place for place in self._everybody() if place.follower.is_carried)
 
     def _arm_next(self) -> None:
         at = min(self._agenda.first_at, self._sweep_at)
@@ -482,9 +476,9 @@ class Poller:
     def _over(self, sweep: Sweep) -> None:
         """A sweep is over: jobs that it has not shown are read by themselves, the others by the next one."""
         self._sweeps.end()
-        now, everybody = _now(), self._everybody()
-        unseen = [place for place in everybody if place.follower.is_absent_from(sweep.number)]
-        is_doubtful = sweep.ended and lacks_many(len(unseen), len(everybody))
+        now = _now()
+        unseen = [place for place in self._everybody() if place.follower.is_absent_from(sweep.number)]
+        is_doubtful = sweep.ended and lacks_many(len(unseen), self._terms.total())
         was_doubted, self._doubted = self._doubted, is_doubtful and not self._doubted
         self._sweeps_again = self._doubted
         for audience in self._shown:
@@ -574,7 +568,7 @@ class Poller:
         self.resume()
 
     def _end_all(self, error: BaseException) -> None:
-        for place in self._everybody():
+        for place in list(self._everybody()):
             place.looker.ended(error)
         for audience in list(self._audiences):
             audience.ended(error)

@@ -101,10 +101,6 @@ class Member:
     is_waiting: bool = attrs.field(default=False, init=False)
     """Whether its last transition was not taken yet."""
 
-    def rests(self) -> bool:
-        """Whether something waits to be taken, be it of another job: nothing more is read until then."""
-        return self.survey.puts_off(self)
-
     def took(self, transition: Transition) -> None:
         """The poller says that the job has changed."""
         self.is_as_listed = False
@@ -158,8 +154,8 @@ class Survey:
     """The run and the number of transitions of each job that has had more than the first."""
     _gone: dict[int, tuple[int, int]] = attrs.field(factory=dict, init=False)
     """The same of the last jobs that were deleted: a listing that lagged may show them once more."""
-    _resting: list[Member] = attrs.field(factory=list, init=False)
-    """Those that are left alone until all that was found is taken."""
+    _is_resting: bool = attrs.field(default=False, init=False)
+    """Whether its jobs are left alone until all that was found is taken."""
     _found: deque[Iterator[Transition]] = attrs.field(factory=deque, init=False)
     _ageing: Ageing | None = attrs.field(default=None, init=False)
 
@@ -169,7 +165,7 @@ class Survey:
         self.arrivals.expected -= 1
         self._poller.attend(self)
         for job_id in self._choice.job_ids or ():
-            self._poller.join(self._member(job_id))
+            self._follow(self._member(job_id))
         if self.terms.max_age < math.inf:
             self._ageing = Ageing(
                 self.terms.max_age,
@@ -227,22 +223,32 @@ class Survey:
                     return transition
             self._found.popleft()
         if not self._found and not self.is_over:
-            resting, self._resting = self._resting, []
-            for member in resting:
-                if self._members.get(member.follower.job_id) is member and not member.is_waiting:
-                    self._poller.join(member)
+            if self._is_resting:
+                self._is_resting = False
+                self._follow_all()
             self._poller.resume()
             if self._ageing is not None:
                 self._ageing.go_on()
         return None
 
-    def puts_off(self, member: Member) -> bool:
-        """Whether a job is left alone, since something that was found is not taken."""
-        if not self._found:
-            return False
-        self._poller.leave(member)
-        self._resting.append(member)
-        return True
+    def _follow_all(self) -> None:
+        for member in self._members.values():
+            if not member.is_waiting:
+                self._poller.join(member)
+
+    def _follow(self, member: Member) -> None:
+        """Has a job looked at when it wants to be, or once all that was found is taken."""
+        if not self._is_resting:
+            self._poller.join(member)
+
+    def stirs(self) -> None:
+        """Reads are about to be begun: none for a job while something that was found is not taken."""
+        if self.is_over:
+            self.leave()
+        elif self._found and not self._is_resting:
+            self._is_resting = True
+            for member in self._members.values():
+                self._poller.leave(member)
 
     def _put(self, transitions: Iterator[Transition]) -> None:
         if not self._found:
@@ -272,7 +278,7 @@ class Survey:
         if member.follower.is_over:
             self._forget(member)
         elif not self._is_settled(member):
-            self._poller.join(member)
+            self._follow(member)
 
     # --- readings of the listing -------------------------------------------------------------------------
 
@@ -324,7 +330,7 @@ class Survey:
         for page, row in absent:
             member = self._resumed(page, row)
             member.follower.was_not_listed()
-            self._poller.join(member)
+            self._follow(member)
         if was_doubted:
             self._poller.dispute(job_id for page, row in absent for job_id in [page.rows.ids[row]])
         return False
@@ -373,9 +379,9 @@ class Survey:
             return
         place = self._census.find(job_id)
         if place is not None:
-            self._poller.join(self._resumed(*place))
+            self._follow(self._resumed(*place))
         elif is_new:
-            self._poller.join(self._member(job_id))
+            self._follow(self._member(job_id))
 
     def tell(self, member: Member, transition: Transition) -> None:
         """A job has changed; it is left alone until that is taken."""
@@ -423,12 +429,12 @@ class Survey:
         if transition is not None:
             self._put(self._of_member(member, transition))
         elif not self._is_settled(member):
-            self._poller.join(member)
+            self._follow(member)
 
     def _follow_unreadable(self, member: Member, error: DecodeError, now: float) -> None:
         """Reads a job by its details, whose row cannot be decoded."""
         member.follower.was_unreadable(error, now)
-        self._poller.join(member)
+        self._follow(member)
 
     def _is_settled(self, member: Member) -> bool:
         """Whether the readings of the listing are enough for the job; from then on nothing else is done."""

@@ -155,10 +155,6 @@ class Watch:
                 functools.partial(terms.stale, follower.tracker.project_id, follower.job_id),
             )
 
-    def rests(self) -> bool:
-        """Whether it wants nothing read for now: between two steps it has left anyway."""
-        return False
-
     def took(self, transition: Transition) -> None:
         """The poller says that the job has changed."""
         self._answer(transition)
