@@ -477,7 +477,8 @@ class Poller:
         """A sweep is over: jobs that it has not shown are read by themselves, the others by the next one."""
         self._sweeps.end()
         now = _now()
-        unseen = [place for place in self._everybody() if place.follower.is_absent_from(sweep.number)]
+        others = [place for place in self._everybody() if place.follower.seen_in != sweep.number]
+        unseen = [place for place in others if place.follower.is_listed]
         is_doubtful = sweep.ended and lacks_many(len(unseen), self._terms.total())
         was_doubted, self._doubted = self._doubted, is_doubtful and not self._doubted
         self._sweeps_again = self._doubted
