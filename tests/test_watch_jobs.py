@@ -289,8 +289,10 @@ async def test_another_workspace(cloud: Emulator, here: Client) -> None:
     [
         {"job_ids": []},
         {"job_ids": "12"},
+        {"job_ids": bytearray(b"12")},
         {"job_ids": 3},
         {"status": "RUNNING"},
+        {"status": b"8"},
         {"status": []},
         {"search_content": 3},
         {"search_content": "x" * 101},

@@ -14,6 +14,8 @@ from vizwatch._values.errors import ConfigError
 from vizwatch._values.statuses import JobStatus
 
 MAX_JOB_ID: Final = 2**63 - 1
+_TEXTS: Final = (str, bytes, bytearray, memoryview)
+"""Collections of something that nobody means when he gives one."""
 _SHOWN: Final = 80
 _SHOWN_BITS: Final = 128
 
@@ -112,7 +114,7 @@ def status(name: str, value: object) -> JobStatus:
 
 def job_ids(name: str, value: object) -> frozenset[int]:
     """A set of job ids."""
-    if isinstance(value, str | bytes) or not isinstance(value, Collection) or not value:
+    if isinstance(value, _TEXTS) or not isinstance(value, Collection) or not value:
         raise refused(name, value, "a non-empty collection of job ids")
     return frozenset(map(job_id, value))
 
@@ -121,6 +123,6 @@ def statuses(name: str, value: object) -> frozenset[JobStatus]:
     """A set of statuses, given as one or as several."""
     if isinstance(value, int):
         return frozenset({status(name, value)})
-    if isinstance(value, str) or not isinstance(value, Collection) or not value:
+    if isinstance(value, _TEXTS) or not isinstance(value, Collection) or not value:
         raise refused(name, value, "a JobStatus, its number, or a non-empty collection of them")
     return frozenset(status(name, one) for one in value)
