@@ -453,7 +453,7 @@ async def test_a_call_may_be_cancelled_at_any_step(cloud: Emulator, here: vizwat
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        assert session._transport._place._own._free == here.settings.pool_size
+        assert session._transport._places._free == here.settings.pool_size
         assert not session._calls
         ended += not task.cancelled()
         if ended > 3:

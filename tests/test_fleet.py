@@ -381,7 +381,7 @@ async def test_a_slow_project_takes_20_connections_of_the_pool_at_most() -> None
         name = server.requests[-1].split(b"/")[2]
         under_way[name] += 1
         most[name] = max(most[name], under_way[name])
-        await elapse(25 if name == b"slow" else 1)
+        await elapse(25 if name == b"slow" else 0.5)
         under_way[name] -= 1
         writer.write(http({"jobs": []}, headers=("Connection: close",)))
         await writer.drain()
@@ -599,8 +599,10 @@ class Source:
     fails: bool
     """Whether an error comes after them."""
     is_backwards: bool
+    is_late: bool
     read: int = 0
     is_under_way: bool = False
+    has_made_room: bool = False
     given: list[int] = attrs.field(factory=list)
     reading: Reading[tuple[Source, int]] = attrs.field(init=False)
 
@@ -612,7 +614,8 @@ class Source:
 
     @property
     def is_active(self) -> bool:
-        return self.read > 0 and not self.reading.complete and self.reading.error is None
+        is_begun = (self.read > 0 or self.is_under_way) and not self.has_made_room
+        return is_begun and not self.reading.complete and self.reading.error is None
 
     @property
     def ids(self) -> list[int]:
@@ -627,10 +630,16 @@ class Source:
         assert self.is_backwards or len(self.given) >= self.before(max(self.read - 1, 0)), (
             "a page ahead at most"
         )
-        self.read, self.is_under_way = self.read + 1, True
-        if self.read <= len(self.pages):
-            await elapse(self.pages[self.read - 1][0])
-        self.is_under_way = False
+        self.is_under_way, self.has_made_room = True, False
+        try:
+            if self.read < len(self.pages):
+                await elapse(self.pages[self.read][0])
+        except asyncio.CancelledError:
+            self.has_made_room = True
+            raise
+        finally:
+            self.is_under_way = False
+        self.read += 1
         if self.read <= len(self.pages):
             row = range(self.before(self.read - 1), self.before(self.read))
             return JobPage(tuple(Job(number, JobStatus.RUNNING) for number in row), self.read)
@@ -643,6 +652,7 @@ SOURCES = st.lists(
     st.builds(
         Source,
         st.lists(st.tuples(st.floats(0, 10), st.integers(0, 3)), max_size=5),
+        st.booleans(),
         st.booleans(),
         st.booleans(),
     ),
@@ -660,7 +670,10 @@ async def gathered(sources: list[Source], at_once: int, stops_after: int, worker
         tasks.add(task)
         return task
 
-    gathering = Gathering(deque(source.reading for source in sources), at_once, start, lambda: None)
+    waiting, late = (
+        deque(source.reading for source in sources if source.is_late is one) for one in (False, True)
+    )
+    gathering = Gathering(waiting, late, at_once, start, lambda: None)
 
     async def work() -> None:
         nonlocal left
@@ -670,8 +683,8 @@ async def gathered(sources: list[Source], at_once: int, stops_after: int, worker
             source.given.append(number)
 
     await asyncio.gather(*(work() for _ in range(workers)), return_exceptions=True)
-    begun = [source.read for source in sources]
-    await asyncio.gather(*tasks)
+    begun = [source.read + source.is_under_way for source in sources]
+    await asyncio.gather(*tasks, return_exceptions=True)
     assert [source.read for source in sources] == begun, "what is broken off begins nothing more"
 
 

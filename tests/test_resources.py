@@ -336,7 +336,7 @@ async def test_the_nearest_of_nested_deadlines_holds(
         assert ended_by == {outer: "outer", middle: "middle", inner: "inner"}[7]
     cloud.clear_faults()
     assert (await anext(watch)).current == 8
-    assert here._project._opened()._transport._place._own._free == here.settings.pool_size
+    assert here._project._opened()._transport._places._free == here.settings.pool_size
 
 
 @pytest.mark.looptime

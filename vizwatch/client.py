@@ -49,7 +49,7 @@ from vizwatch._world.gate import Gate
 from vizwatch._world.line import to_its_end
 from vizwatch._world.project import Project
 from vizwatch._world.report import Report
-from vizwatch._world.transport import Pool
+from vizwatch._world.transport import Share
 
 if TYPE_CHECKING:
     import aiohttp
@@ -97,7 +97,7 @@ class Client:
         auth: Auth | str,
         workspace_id: str | None = None,
         settings: Settings | None = None,
-        session: aiohttp.ClientSession | Pool | None = None,
+        session: aiohttp.ClientSession | Share | None = None,
         allow_insecure: bool = False,
         account: Account | None = None,
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import random
 import weakref
@@ -31,9 +32,10 @@ from vizwatch._values.secrets import hidden, hidden_address
 from vizwatch._values.settings import Settings, given_or_default
 from vizwatch._world.account import Account
 from vizwatch._world.auth import AkSkAuth, Auth, TokenAuth
+from vizwatch._world.bulkhead import Bulkhead
 from vizwatch._world.iam import PasswordAuth
 from vizwatch._world.line import to_its_end
-from vizwatch._world.transport import Pool
+from vizwatch._world.transport import Pool, Share
 from vizwatch.client import Client, Seconds, Statuses
 
 T = TypeVar("T")
@@ -162,19 +164,25 @@ class _Member:
 
     target: Target
     client: Client
-    _openings: asyncio.Semaphore
-    """How many of the fleet are opened at once."""
+    share: Share
+    _openings: Bulkhead
+    """How many of the fleet ask for their project or endpoint at once."""
     _opening: asyncio.Lock = attrs.field(factory=asyncio.Lock, init=False)
     _is_open: bool = attrs.field(default=False, init=False)
 
     async def opened(self) -> Client:
         """The client, ready for calls. Raises what opening it raises; the next one tries again."""
         if not self._is_open:
-            async with self._opening, self._openings:
-                if not self._is_open:
-                    await self.client.__aenter__()
-                    self._is_open = True
+            async with self._opening:
+                await self._open()
         return self.client
+
+    async def _open(self) -> None:
+        asks = None in {self.target.endpoint, self.target.project_id}
+        while not self._is_open:
+            async with await self._openings.place(self.share.standing) if asks else contextlib.nullcontext():
+                await self.client.__aenter__()
+                self._is_open = True
 
 
 @attrs.define(eq=False)
@@ -206,9 +214,14 @@ class Fleet:
                 print(item.target.name, item.job.job_name)
         failed = [outcome for outcome in fleet.outcomes.values() if not outcome.complete]
 
-    A project that fails, or hangs, neither ends nor delays the others: its error is in :attr:`outcomes`. Each
-    is opened when it is first read, and `Settings.pool_size` at once at most. A project uses 20 connections
-    of the pool at most.
+    A project that fails, or hangs, neither ends nor delays the others: its error is in :attr:`outcomes`. A
+    project uses 20 connections of the pool at most. One that has taken 5 seconds for an answer is slow until
+    it takes less: slow ones go last, and have three quarters of the pool at most. Any other one's request is
+    broken off after these 5 seconds, where one that is not slow waits for its connection, and sent again. So
+    the others wait 5 seconds for each `Settings.pool_size` projects that hang, once, and then no more.
+
+    Each is opened when it is first read. Of those whose credentials have to be asked for endpoint or project
+    that is done for `Settings.pool_size` at once at most, and by the same rule.
 
     Args:
         targets: The projects.
@@ -224,14 +237,16 @@ class Fleet:
         self._pool = Pool(self.settings)
         self._each = attrs.evolve(self.settings, pool_size=min(size, _PLACES))
         accounts: dict[Hashable, Account] = {}
-        openings = asyncio.Semaphore(size)
+        openings = Bulkhead(size)
         self._members: dict[str, _Member] = {}
         for target in targets:
             if not isinstance(target, Target):
                 raise ConfigError(f"targets must be Targets, and one is of type {type(target).__name__}")
             if target.name in self._members:
                 raise ConfigError(f"two targets are called {target.name!r}: give each a name of its own")
-            self._members[target.name] = _Member(target, self._client(target, accounts), openings)
+            share = Share(self._pool)
+            client = self._client(target, accounts, share)
+            self._members[target.name] = _Member(target, client, share, openings)
         self._readings: dict[str, Reading[TargetJob]] = {}
         self._outlooks: dict[str, _Outlook] = {}
         self._watches: weakref.WeakSet[JobsWatch] = weakref.WeakSet()
@@ -239,7 +254,7 @@ class Fleet:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
-    def _client(self, target: Target, accounts: dict[Hashable, Account]) -> Client:
+    def _client(self, target: Target, accounts: dict[Hashable, Account], share: Share) -> Client:
         insecure, account = self.settings.allow_insecure, target.account
         try:
             endpoint = target.endpoint and wire.endpoint(target.endpoint, allow_insecure=insecure)
@@ -252,7 +267,7 @@ class Fleet:
                 auth=target.auth,
                 workspace_id=target.workspace_id,
                 settings=self._each,
-                session=self._pool,
+                session=share,
                 account=account,
             )
         except ConfigError as error:
@@ -274,6 +289,8 @@ class Fleet:
         """The jobs of all targets, as they come.
 
         `Settings.pool_size` targets are read at once at most, and each a page ahead of the consumer at most.
+        One whose page takes 5 seconds makes room for those that wait to be begun, and is begun again after
+        them.
         Broken off and forgotten, it reads no more than the pages that are under way. Several tasks may take
         jobs from one iterator.
 
@@ -288,9 +305,10 @@ class Fleet:
         self._check_open()
         self._readings = {name: _reading(member, options) for name, member in self._members.items()}
         self._outlooks = {}
-        return Gathering(
-            deque(self._readings.values()), self.settings.pool_size, self._start, self._check_open
-        )
+        waiting, late = deque[Reading[TargetJob]](), deque[Reading[TargetJob]]()
+        for name, reading in self._readings.items():
+            (late if self._members[name].share.standing.is_slow else waiting).append(reading)
+        return Gathering(waiting, late, self.settings.pool_size, self._start, self._check_open)
 
     def watch_jobs(self, **options: Unpack[WatchOptions]) -> JobsWatch:
         """The transitions of all jobs of all targets, as they are seen; `project_id` says of which.

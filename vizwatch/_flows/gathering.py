@@ -11,6 +11,7 @@ import attrs
 
 from vizwatch._values.errors import VizwatchError
 from vizwatch._values.models import Job, JobPage
+from vizwatch._world.bulkhead import SLOW_AFTER
 
 I = TypeVar("I")  # noqa: E741 - an item
 
@@ -59,16 +60,24 @@ class Gathering(Generic[I]):
     A task reads one page, and ends. The listing's next one is begun when the consumer takes this one: so
     each is read a page ahead at most, and when the iteration is broken off and forgotten, nothing goes on
     beyond the pages that are under way.
+
+    While others wait to be begun, a listing whose page is not there after 5 seconds makes room for one of
+    them, and is begun again after all of them: those that hang delay the others by 5 seconds for each
+    `at_once` of them.
     """
 
     _waiting: deque[Reading[I]]
+    """Those to be begun."""
+    _late: deque[Reading[I]]
+    """Those to be begun after them, since they kept somebody waiting before."""
     _at_once: int
     """How many listings may be begun and not at their end."""
     _start: Callable[[Coroutine[Any, Any, _Step]], asyncio.Task[_Step]]
     """Begins a task, and sees to its end."""
     _check_open: Callable[[], None]
     """Raises once nothing can be read any more."""
-    _active: int = attrs.field(default=0, init=False)
+    _under_way: dict[asyncio.Task[_Step], tuple[Reading[I], float]] = attrs.field(factory=dict, init=False)
+    """The pages that are being read, of which listing and since when, the oldest first."""
     _ready: deque[tuple[Reading[I], asyncio.Task[_Step]]] = attrs.field(factory=deque, init=False)
     """The pages that nobody has taken yet."""
     _came: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
@@ -91,16 +100,17 @@ class Gathering(Generic[I]):
     async def _take(self) -> None:
         """Takes the next page that has come, or waits for one."""
         self._check_open()
-        while self._waiting and self._active < self._at_once:
-            self._begin(self._waiting.popleft())
+        while self._active < self._at_once and (queue := self._waiting or self._late):
+            self._begin(queue.popleft())
         if not self._active:
             raise StopAsyncIteration
         if not self._ready:
-            self._came.clear()
-            await self._came.wait()
-            return  # another task may have taken it
+            await self._wait()
+            return  # another task may have taken what came
         reading, task = self._ready.popleft()
-        self._active -= 1
+        if task.cancelled():
+            self._late.append(reading)
+            return
         match task.result():
             case JobPage() as page:
                 self._begin(reading)
@@ -108,7 +118,6 @@ class Gathering(Generic[I]):
             case None if reading.backwards:
                 jobs = [job for page in reversed(reading.backwards) for job in reversed(page.jobs)]
                 reading.backwards = None
-                self._active += 1
                 self._ready.append((reading, task))  # its end comes once more, after them
                 self._give(reading, jobs)
             case None:
@@ -116,12 +125,31 @@ class Gathering(Generic[I]):
             case error:
                 reading.error = error
 
+    @property
+    def _active(self) -> int:
+        """How many listings are begun and not at their end."""
+        return len(self._under_way) + len(self._ready)
+
+    async def _wait(self) -> None:
+        """Waits until a page comes, or one that is late makes room."""
+        self._came.clear()
+        task, (_, begun) = next(iter(self._under_way.items()))
+        try:
+            async with asyncio.timeout_at(begun + SLOW_AFTER if self._waiting else None):
+                await self._came.wait()
+        except TimeoutError:
+            if not task.cancelling():
+                task.cancel()
+            await self._came.wait()
+
     def _begin(self, reading: Reading[I]) -> None:
         """Begins to read a listing's next page."""
-        self._active += 1
-        self._start(reading.step()).add_done_callback(lambda task: self._come(reading, task))
+        task = self._start(reading.step())
+        self._under_way[task] = reading, asyncio.get_running_loop().time()
+        task.add_done_callback(self._come)
 
-    def _come(self, reading: Reading[I], task: asyncio.Task[_Step]) -> None:
+    def _come(self, task: asyncio.Task[_Step]) -> None:
+        reading, _ = self._under_way.pop(task)
         self._ready.append((reading, task))
         self._came.set()
 

@@ -82,6 +82,13 @@ class Line:
         """Whether a turn comes at once."""
         return self._free > 0
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for a turn who is not patient."""
+        while self._waiting and self._waiting[0][-1].done():
+            heapq.heappop(self._waiting)
+        return bool(self._waiting) and not self._waiting[0][0]
+
     @contextlib.asynccontextmanager
     async def turn(self, *, is_patient: bool, due: float = math.inf) -> AsyncIterator[None]:
         """A turn, as of :meth:`come`, until the ``async with`` block ends."""

@@ -20,7 +20,7 @@ from vizwatch._world.account import Account, own_account
 from vizwatch._world.auth import Auth, ScopedAuth, TokenAuth, scope_of
 from vizwatch._world.session import Session, Settle
 from vizwatch._world.tokens import TokenGetter
-from vizwatch._world.transport import Pool
+from vizwatch._world.transport import Share
 
 if TYPE_CHECKING:
     import aiohttp
@@ -36,7 +36,7 @@ class Project:
         project_id: The project's id, or ``None`` where the credentials know it.
         auth: Credentials, or a token.
         settings: Retries, timeouts, rate.
-        http: The caller's own `aiohttp.ClientSession`, a pool that is shared, or ``None``.
+        http: The caller's own `aiohttp.ClientSession`, a share of a pool, or ``None``.
         allow_insecure: Whether `http` is allowed to any host.
         account: Whose budget the calls spend; by default that of the settings.
 
@@ -50,7 +50,7 @@ class Project:
         project_id: str | None,
         auth: Auth | str,
         settings: Settings,
-        http: aiohttp.ClientSession | Pool | None,
+        http: aiohttp.ClientSession | Share | None,
         *,
         allow_insecure: bool,
         account: Account | None = None,

@@ -35,7 +35,7 @@ from vizwatch._world.account import Account
 from vizwatch._world.auth import Auth, Credentials, RenewableAuth, renewed
 from vizwatch._world.line import in_time
 from vizwatch._world.tokens import RENEWS_AGAIN_AFTER, TokenGetter
-from vizwatch._world.transport import Pool, Transport
+from vizwatch._world.transport import Share, Transport
 
 if TYPE_CHECKING:
     import aiohttp
@@ -86,7 +86,7 @@ class Session:
         endpoint: `https://host[:port]`.
         auth: Where the credentials come from.
         settings: Retries, timeouts, rate.
-        http: The caller's own `aiohttp.ClientSession`, a pool that is shared, or ``None``.
+        http: The caller's own `aiohttp.ClientSession`, a share of a pool, or ``None``.
         account: Whose budget it spends; by default that of the settings.
     """
 
@@ -95,7 +95,7 @@ class Session:
         endpoint: str,
         auth: Auth,
         settings: Settings,
-        http: aiohttp.ClientSession | Pool | None = None,
+        http: aiohttp.ClientSession | Share | None = None,
         account: Account | None = None,
     ) -> None:
         self._account = account or Account(settings.requests_per_second)
@@ -284,7 +284,7 @@ class Session:
         while True:
             await self._admitted(call)
             credentials = await self._in_time(call, self._credentials.headers(outgoing))
-            with await self._transport.place(self._within(call)):
+            async with await self._transport.place(self._within(call)):
                 if self._account.rest() > 0.0:
                     continue  # a 429 came while it waited for its place
                 call.under_way = True
@@ -297,6 +297,8 @@ class Session:
                     request.method, request.target, headers, request.body, within=self._within(call)
                 )
                 return answer, credentials
+            # Its place was called back. Only who reads has to share: so it may be sent again.
+            call.under_way = False
 
     def _within(self, call: _Call) -> float:
         return max(min(self.settings.attempt_timeout, call.deadline - self._loop.time()), 0.0)

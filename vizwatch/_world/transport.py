@@ -9,10 +9,12 @@ import math
 import ssl
 import urllib.request
 from collections.abc import Mapping
+from types import TracebackType
 from typing import Final
 
 import aiohttp
 import anyio
+import attrs
 from aiohttp.connector import Connection
 from yarl import URL
 
@@ -29,6 +31,7 @@ from vizwatch._values.errors import (
 from vizwatch._values.exchange import Answer
 from vizwatch._values.settings import Settings
 from vizwatch._values.text import printable
+from vizwatch._world.bulkhead import Bulkhead, Place, Standing
 from vizwatch._world.line import Line, in_time
 
 _LOCAL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL})
@@ -86,8 +89,8 @@ class Pool:
         self._settings = settings
         self._is_ours = session is None
         self._session = session
-        # Waiting here, and not in aiohttp's connector, tells "no connection was free" from "no answer came".
-        self.places = Line(settings.pool_size)
+        self.places = Bulkhead(settings.pool_size)
+        """Those of all who share it."""
 
     @property
     def session(self) -> aiohttp.ClientSession:
@@ -109,34 +112,37 @@ class Pool:
                 await asyncio.shield(self._session.close())
 
 
-def own_session(given: object) -> aiohttp.ClientSession | Pool | None:
-    """A session of the caller's own, a fleet's pool, or ``None``. Raises :class:`ConfigError` otherwise."""
-    if given is not None and not isinstance(given, aiohttp.ClientSession | Pool):
+@attrs.frozen(eq=False)
+class Share:
+    """What a project has of a pool that is shared, which is never closed by it."""
+
+    pool: Pool
+    standing: Standing = attrs.field(factory=Standing)
+
+
+def own_session(given: object) -> aiohttp.ClientSession | Share | None:
+    """A session of the caller's own, a share of a pool, or ``None``. Else raises :class:`ConfigError`."""
+    if given is not None and not isinstance(given, aiohttp.ClientSession | Share):
         raise ConfigError(f"session must be an aiohttp.ClientSession, not {type(given).__name__}")
     return given
 
 
 class _Place:
-    """A place of a transport's own and one of its pool's, until a ``with`` block ends."""
+    """A place of a transport's own, and one of the pool that it shares, during an ``async with`` block."""
 
-    def __init__(self, own: Line, pools: Line) -> None:
+    def __init__(self, own: Line, shared: Place | None) -> None:
         self._own = own
-        self._pools = pools
+        self._shared = shared
 
-    async def take(self) -> None:
-        """Waits until it is free."""
-        await self._own.come()
-        try:
-            await self._pools.come()
-        except BaseException:
-            self._own.go()
-            raise
+    async def __aenter__(self) -> None:
+        if self._shared is not None:
+            await self._shared.__aenter__()
 
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
         self._own.go()
-        self._pools.go()
+        return self._shared is not None and await self._shared.__aexit__(kind, error, traceback)
 
 
 class Transport:
@@ -145,18 +151,18 @@ class Transport:
     Args:
         endpoint: `https://host[:port]`.
         settings: How many of the connections it may use at once, timeouts and the largest body.
-        session: The caller's own session, or a pool that is shared: never closed here. By default it has a
-            pool of its own.
+        session: The caller's own session, or a share of a pool: never closed here. By default it has a pool
+            of its own.
 
     Raises:
         ConfigError: The session is none, or a proxy of the environment, which is to be used, has no address.
     """
 
     def __init__(
-        self, endpoint: str, settings: Settings, session: aiohttp.ClientSession | Pool | None = None
+        self, endpoint: str, settings: Settings, session: aiohttp.ClientSession | Share | None = None
     ) -> None:
-        self._pool = session if isinstance(session, Pool) else Pool(settings, session)
-        self._owns_pool = self._pool is not session
+        self._share = session if isinstance(session, Share) else None
+        self._pool = session.pool if isinstance(session, Share) else Pool(settings, session)
         trust_env = session.trust_env if isinstance(session, aiohttp.ClientSession) else settings.trust_env
         unusable = _unusable_proxy(URL(endpoint)) if trust_env else None
         if unusable is not None:
@@ -170,21 +176,35 @@ class Transport:
         # glibc gives freed memory back, and each large answer would fault it in anew, up to the size of the
         # largest block that was freed so far: one that is never touched costs microseconds.
         bytes(_KEPT_MEMORY)
-        self._place = _Place(Line(settings.pool_size), self._pool.places)
+        # Waiting here, and not in aiohttp's connector, tells "no connection was free" from "no answer came".
+        self._places = Line(settings.pool_size)
 
     async def place(self, within: float) -> _Place:
-        """A place among the connections, for one request: `with await transport.place(10): …`.
+        """A place among the connections, for one request: `async with await transport.place(10): …`.
+
+        In a pool that is shared it may be called back, as of :class:`Bulkhead`: the block ends, in silence.
 
         Raises:
             ConnectError: None was free within that time, in seconds.
         """
         try:
-            await in_time(self._place.take(), asyncio.get_running_loop().time() + within)
+            return await in_time(self._place(), asyncio.get_running_loop().time() + within)
         except TimeoutError:
+            is_slow = self._share is not None and self._share.standing.is_slow
+            which = "none of those for projects that are slow" if is_slow else "no connection"
             raise ConnectError(
-                f"{self.endpoint}: no connection was free within {within:g} s (Settings.pool_size)"
+                f"{self.endpoint}: {which} was free within {within:g} s (Settings.pool_size)"
             ) from None
-        return self._place
+
+    async def _place(self) -> _Place:
+        await self._places.come()
+        if self._share is None:
+            return _Place(self._places, None)
+        try:
+            return _Place(self._places, await self._pool.places.place(self._share.standing))
+        except BaseException:
+            self._places.go()
+            raise
 
     async def send(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes, *, within: float
@@ -306,7 +326,7 @@ class Transport:
 
     async def aclose(self) -> None:
         """Closes the pool, unless it is shared; as :meth:`Pool.aclose`."""
-        if self._owns_pool:
+        if self._share is None:
             await self._pool.aclose()
 
 
