@@ -17,7 +17,7 @@ from taking import taken
 from virtual import elapse
 
 from vizwatch import Account, Client, ConfigError, Fleet, Settings, Stale, Target
-from vizwatch._flows.surveying import JobsWatch
+from vizwatch._flows.arriving import JobsWatch
 from vizwatch._flows.watching import Watch
 from vizwatch._rules.rhythm import before_stale, interval_of, max_age_of
 from vizwatch.emulator import Emulator

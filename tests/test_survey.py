@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 from taking import taken
 
 from vizwatch import JobStatus, NotFoundError, ProtocolError, ServerError, Transition
+from vizwatch._flows.arriving import JobsWatch
 from vizwatch._flows.following import Follower, Terms
 from vizwatch._flows.polling import Poller
-from vizwatch._flows.surveying import Choice, JobsWatch, Survey
+from vizwatch._flows.surveying import Survey
 from vizwatch._rules import codec
 from vizwatch._rules.cadence import Cadence, OwnWrites
+from vizwatch._rules.choice import Choice
 from vizwatch._rules.listing import Dialect, Limits
 from vizwatch._rules.outage import Outage
 from vizwatch._rules.transitions import Tracker

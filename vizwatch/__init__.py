@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from vizwatch import compat, doctor, emulator
+    from vizwatch._flows.arriving import JobsWatch
     from vizwatch._flows.paging import JobPager
-    from vizwatch._flows.surveying import JobsWatch
     from vizwatch._flows.watching import Watch
     from vizwatch._values.errors import (
         ApiError,
@@ -118,7 +118,7 @@ __all__ = [
 # `--help` needs no HTTP client.
 _HOMES: Final = {
     "vizwatch._flows.paging": ("JobPager",),
-    "vizwatch._flows.surveying": ("JobsWatch",),
+    "vizwatch._flows.arriving": ("JobsWatch",),
     "vizwatch._flows.watching": ("Watch",),
     "vizwatch._values.errors": (
         "ApiError",

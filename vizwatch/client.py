@@ -54,8 +54,8 @@ from vizwatch._world.transport import Share
 if TYPE_CHECKING:
     import aiohttp
 
+    from vizwatch._flows.arriving import JobsWatch
     from vizwatch._flows.paging import JobPager
-    from vizwatch._flows.surveying import JobsWatch
 
 Seconds = float | dt.timedelta
 Statuses = JobStatus | int | Collection[JobStatus | int]
@@ -357,7 +357,10 @@ class Client:
             ConfigError: An argument is wrong.
             VizwatchError: While iterated: no later read of the listing will come to anything.
         """
-        from vizwatch._flows.surveying import JobsWatch, Survey, chosen  # noqa: PLC0415 - as in list_jobs
+        # As in list_jobs.
+        from vizwatch._flows.arriving import JobsWatch  # noqa: PLC0415
+        from vizwatch._flows.surveying import Survey  # noqa: PLC0415
+        from vizwatch._rules.choice import chosen  # noqa: PLC0415
 
         choice = chosen(job_ids, status, search_content)
         terms = self._terms_of(interval, max_age)

@@ -20,10 +20,11 @@ from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
 
 import attrs
 
+from vizwatch._flows.arriving import Arrivals, Finder, JobsWatch
 from vizwatch._flows.gathering import Gathering, Reading
-from vizwatch._flows.surveying import Arrivals, JobsWatch, Survey, chosen
 from vizwatch._rules import retrying, wire
 from vizwatch._rules.cadence import Cadence, Failures
+from vizwatch._rules.choice import chosen
 from vizwatch._rules.rhythm import interval_of, max_age_of
 from vizwatch._values import checks, regions
 from vizwatch._values.errors import CallError, ClientClosedError, ConfigError, VizwatchError
@@ -189,7 +190,7 @@ class _Member:
 class _Outlook:
     """How the watch of one target is getting on."""
 
-    survey: Survey | None = None
+    survey: Finder | None = None
     error: VizwatchError | None = None
     """What it could not be begun for."""
 

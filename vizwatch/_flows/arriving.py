@@ -1,0 +1,193 @@
+"""Arriving: what surveys have found, one transition after the other, for one who iterates."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self
+
+import anyio
+import attrs
+
+from vizwatch._values.errors import ConfigError, VizwatchError
+from vizwatch._values.models import Transition
+
+
+class Finder(Protocol):
+    """A survey, as who iterates knows it."""
+
+    arrivals: Arrivals
+    phase: float | None
+    error: BaseException | None
+    has_ended: bool
+    skipped: int
+
+    @property
+    def has_found(self) -> bool:
+        """Whether something was not taken yet."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many jobs are known."""
+        ...
+
+    def begin(self) -> None:
+        """Reads from now on."""
+        ...
+
+    def take(self) -> Transition | None:
+        """The next transition; ``None`` now and then, and once all that was found is taken."""
+        ...
+
+    def age(self, now: float) -> float | None:
+        """Seconds since the oldest of what is known was read; ``None`` before all is."""
+        ...
+
+    def is_stale(self, now: float) -> bool:
+        """Whether that is too old."""
+        ...
+
+    async def aclose(self) -> None:
+        """Reads no more."""
+        ...
+
+
+@attrs.define(eq=False)
+class Arrivals:
+    """Where surveys stand that have found something, until whoever iterates takes it."""
+
+    raises: bool = True
+    """Whether the error of a survey ends the iteration of all."""
+    ready: deque[Finder] = attrs.field(factory=deque, init=False)
+    came: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    surveys: list[Finder] = attrs.field(factory=list, init=False)
+    expected: int = attrs.field(default=1, init=False)
+    """How many surveys are still to be begun."""
+    closed: bool = attrs.field(default=False, init=False)
+    """Whether nobody will take anything any more."""
+
+    def end(self, survey: Finder) -> None:
+        """A survey has ended, and all that it found is taken; may raise its error."""
+        if survey.error is not None and (self.raises or not isinstance(survey.error, VizwatchError)):
+            raise survey.error
+
+    def not_begun(self) -> None:
+        """One of those expected will not be begun."""
+        self.expected -= 1
+        self.came.set()
+
+    @property
+    def are_over(self) -> bool:
+        """Whether nothing can come any more."""
+        return self.closed or not (self.expected or any(not survey.has_ended for survey in self.surveys))
+
+
+class JobsWatch:
+    """The transitions of many jobs, as they are seen; it does not end by itself.
+
+    ::
+
+        async for transition in client.watch_jobs():
+            print(transition.job_id, transition.current)
+
+    The first items are the jobs found, each with `previous` ``None``; then comes each change of each of
+    them, each job that appears and, with `current` ``None``, each that is deleted. Transitions of one job
+    are in their order; those of several come as they are found. Nothing is read from a listing while
+    something that it showed has not been taken. It may be broken off and forgotten, and several tasks may
+    take from it.
+    """
+
+    def __init__(self, arrivals: Arrivals, begin: Callable[[], None], survey: Finder | None = None) -> None:
+        self.survey = survey
+        """The only one, where there is only one."""
+        self._arrivals = arrivals
+        self._begin: Callable[[], None] | None = begin
+        weakref.finalize(self, setattr, arrivals, "closed", True).atexit = False
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the oldest of what is known was read; ``None`` until all was read once.
+
+        Of a whole workspace that is the time since its last whole listing was begun.
+        """
+        now = anyio.current_time()
+        ages = [survey.age(now) for survey in self._arrivals.surveys]
+        if self._arrivals.expected or not ages or None in ages:
+            return None
+        return max(filter(None, ages), default=0.0)
+
+    @property
+    def stale(self) -> bool:
+        """Whether some of what is known is older than `max_age`, or than a healthy watch lets it become."""
+        now = anyio.current_time()
+        surveys = self._arrivals.surveys
+        return not surveys or self._arrivals.expected > 0 or any(survey.is_stale(now) for survey in surveys)
+
+    @property
+    def skipped(self) -> int:
+        """How many rows are no jobs in the last whole listing, or listings, and are not watched."""
+        return sum(survey.skipped for survey in self._arrivals.surveys)
+
+    def move(self, arrivals: Arrivals, phase: float) -> None:
+        """Begins the survey, at its place in the interval, for someone else who iterates over several."""
+        if self.survey is not None:
+            self.survey.arrivals, self.survey.phase = arrivals, phase
+            self.survey.begin()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __iter__(self) -> None:
+        raise ConfigError("this watch is asynchronous: use `async for transition in client.watch_jobs(…)`")
+
+    def __await__(self) -> None:
+        raise ConfigError(
+            "this watch is iterated, not awaited: `async for transition in client.watch_jobs(…)`"
+        )
+
+    async def __anext__(self) -> Transition:
+        if self._begin is not None and not self._arrivals.closed:
+            self._begin()
+            self._begin = None
+        arrivals = self._arrivals
+        while not arrivals.closed:
+            if not arrivals.ready:
+                if arrivals.are_over:
+                    break
+                arrivals.came.clear()
+                await arrivals.came.wait()
+                continue
+            survey = arrivals.ready[0]
+            transition = survey.take()
+            if survey.has_found:
+                arrivals.ready.rotate(-1)
+            else:
+                arrivals.ready.popleft()
+            if transition is not None:
+                return transition
+            if survey.has_ended and not survey.has_found:
+                arrivals.end(survey)
+            await asyncio.sleep(0)  # a page of what is not wanted, or of what is taken without waiting
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Ends the iteration, from any task, and the reads under way. Idempotent."""
+        self._arrivals.closed = True
+        self._arrivals.came.set()
+        for survey in self._arrivals.surveys:
+            await survey.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
