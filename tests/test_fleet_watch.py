@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 from collections import defaultdict
 from typing import Any
 
@@ -17,6 +16,7 @@ from virtual import elapse
 import vizwatch
 from vizwatch import Fleet, Settings, Target, Transition
 from vizwatch._rules.cadence import on_beat
+from vizwatch._world.chance import CHANCE
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime
@@ -158,11 +158,8 @@ async def test_a_target_that_cannot_be_opened_is_tried_again_or_says_why() -> No
             assert fleet.outcomes["late"].complete
 
 
-async def test_a_thousand_projects_are_read_evenly_over_the_interval(
-    cloud: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seeds, chance = itertools.count(), random.Random
-    monkeypatch.setattr("random.Random", lambda: chance(next(seeds)))
+async def test_a_thousand_projects_are_read_evenly_over_the_interval(cloud: Emulator) -> None:
+    CHANCE.seed(1)
     targets = targets_of(cloud, 1000)
     asked: list[float] = []
     async with Fleet(targets) as fleet:

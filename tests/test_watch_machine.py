@@ -39,6 +39,7 @@ from traces import CHECKERS, EPOCH, Probe, Sample, Trace, Trouble, Watched, Writ
 
 from vizwatch import Client, JobStatus, PasswordAuth, Settings, VizwatchError
 from vizwatch._flows.watching import Watch
+from vizwatch._world.chance import CHANCE
 from vizwatch.emulator import Emulator
 
 STEPS: Final = int(os.environ.get("VIZWATCH_STEPS", "5000"))
@@ -156,6 +157,7 @@ class Machine(RuleBasedStateMachine):
         # Whoever makes a source of chance gets one that a run of the same seed gets too.
         foreseeable = functools.partial(random.Random, SEED)
         self.stack.enter_context(mock.patch("random.Random", foreseeable))
+        CHANCE.seed(SEED)
         self.cloud = cloud = await self.stack.enter_async_context(emulator)
         self.trace.secrets |= {PASSWORD, cloud.token}
         await self._connect()

@@ -7,7 +7,6 @@ import contextlib
 import datetime as dt
 import functools
 import math
-import random
 import weakref
 from collections.abc import Awaitable, Callable, Collection
 from types import TracebackType
@@ -45,6 +44,7 @@ from vizwatch._values.settings import Settings, given_or_default
 from vizwatch._values.statuses import TERMINAL, JobStatus
 from vizwatch._world.account import Account
 from vizwatch._world.auth import Auth
+from vizwatch._world.chance import CHANCE
 from vizwatch._world.gate import Gate
 from vizwatch._world.line import to_its_end
 from vizwatch._world.project import Project
@@ -116,7 +116,6 @@ class Client:
         self._watches: weakref.WeakSet[Watch | JobsWatch] = weakref.WeakSet()
         self._terms: weakref.WeakValueDictionary[tuple[float, float | None], Terms]
         self._terms = weakref.WeakValueDictionary()
-        self._random = random.Random()
         self._dialect = Dialect()
         self._own_writes = OwnWrites()
         outage = Outage(self.settings.watch_backoff_base, self.settings.watch_backoff_max)
@@ -402,7 +401,7 @@ class Client:
                 self._cadence(seconds),
                 self._own_writes,
                 self._report,
-                self._random.random,
+                CHANCE.random,
                 request_time=self.settings.attempt_timeout,
                 max_age=math.inf if at_most is None else at_most,
                 on_stale=self.settings.on_stale,
@@ -431,7 +430,7 @@ class Client:
         return Poller(
             self._gate,
             self._report,
-            self._random.random,
+            CHANCE.random,
             self._cadence(self.settings.poll_interval),
             self._read_job,
             read_rows,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import random
 import weakref
 from collections import deque
 from collections.abc import (
@@ -34,6 +33,7 @@ from vizwatch._values.settings import Settings, given_or_default
 from vizwatch._world.account import Account
 from vizwatch._world.auth import AkSkAuth, Auth, TokenAuth
 from vizwatch._world.bulkhead import Bulkhead
+from vizwatch._world.chance import CHANCE
 from vizwatch._world.iam import PasswordAuth
 from vizwatch._world.line import to_its_end
 from vizwatch._world.transport import Pool, Share
@@ -369,7 +369,7 @@ class Fleet:
                     arrivals.not_begun()
                     return
                 failures.failed()
-                pause = cadence.after_failures(failures.count, random.random(), error.retry_after)
+                pause = cadence.after_failures(failures.count, CHANCE.random(), error.retry_after)
                 await asyncio.sleep(pause)
             else:
                 outlook.error, outlook.survey = None, watch.survey

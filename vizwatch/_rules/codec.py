@@ -22,7 +22,7 @@ from vizwatch._values.checks import MAX_JOB_ID
 from vizwatch._values.errors import ConfigError, DecodeError
 from vizwatch._values.exchange import Answer, Failure, Token
 from vizwatch._values.models import Job, JobPage, Schedule
-from vizwatch._values.rows import NO_DURATION, Rows
+from vizwatch._values.rows import NO_DURATION, Rows, compact
 from vizwatch._values.secrets import hidden, secret
 from vizwatch._values.statuses import JobStatus
 from vizwatch._values.text import printable
@@ -217,7 +217,7 @@ def _jobs(rows: Sequence[_Row]) -> tuple[Job, ...]:
 def _columns(rows: Sequence[_Glance | Job], total: int | None, skipped: int, whole_jobs: _WholeJobs) -> Rows:
     return Rows(
         array("q", [row.job_id for row in rows]),
-        array("q", [row.status for row in rows]),
+        compact([row.status for row in rows]),
         array("q", [NO_DURATION if row.duration is None else row.duration for row in rows]),
         total,
         skipped,

@@ -27,6 +27,14 @@ class WholeJobs(Protocol):
         ...
 
 
+def compact(statuses: Sequence[int]) -> array[int]:
+    """A column of statuses: a byte each, unless one is beyond all that are documented."""
+    try:
+        return array("b", statuses)
+    except OverflowError:
+        return array("q", statuses)
+
+
 @attrs.frozen(eq=False)
 class Rows:
     """The columns of one page, in its order, and each whole :class:`Job` once it is asked for.
@@ -60,7 +68,7 @@ class Rows:
         """A copy with only these rows, which keeps nothing else of the answer."""
         kept = Kept([self._job_or_fault(index) for index in indices])
         ids, statuses, durations = (
-            array("q", [column[index] for index in indices])
+            array(column.typecode, [column[index] for index in indices])
             for column in (self.ids, self.statuses, self.durations)
         )
         return attrs.evolve(self, ids=ids, statuses=statuses, durations=durations, whole=kept)

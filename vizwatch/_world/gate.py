@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -13,6 +12,7 @@ import anyio
 from vizwatch._rules import retrying
 from vizwatch._rules.outage import Outage
 from vizwatch._values.errors import CallError
+from vizwatch._world.chance import CHANCE
 from vizwatch._world.line import Line
 
 T = TypeVar("T")
@@ -35,7 +35,6 @@ class Gate:
         self._outage = outage
         self._line = asyncio.Lock()
         self._places = Line(at_once)
-        self._random = random.Random()
 
     async def read(self, read: Callable[[], Awaitable[T]], interval: float, due: float = math.inf) -> T:
         """What `read` gives or raises, once it may be sent.
@@ -52,7 +51,7 @@ class Gate:
                     if self._outage.is_down():
                         await anyio.sleep_until(self._outage.probe_at)
                         return await self._tried(read, is_probe=True)
-                await anyio.sleep(self._random.random() * interval)
+                await anyio.sleep(CHANCE.random() * interval)
             await self._places.come(due=due)
             try:
                 if not self._outage.is_down():
@@ -65,7 +64,7 @@ class Gate:
             value = await read()
         except CallError as error:
             if retrying.is_outage(error):
-                self._outage.failed(anyio.current_time(), self._random.random(), is_probe=is_probe)
+                self._outage.failed(anyio.current_time(), CHANCE.random(), is_probe=is_probe)
             else:
                 self._outage.answered()
             raise

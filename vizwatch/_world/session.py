@@ -6,7 +6,6 @@ import asyncio
 import datetime as dt
 import logging
 import math
-import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
@@ -33,6 +32,7 @@ from vizwatch._values.settings import Settings
 from vizwatch._values.text import printable, redacted
 from vizwatch._world.account import Account
 from vizwatch._world.auth import Auth, Credentials, RenewableAuth, renewed
+from vizwatch._world.chance import CHANCE
 from vizwatch._world.line import in_time
 from vizwatch._world.tokens import RENEWS_AGAIN_AFTER, TokenGetter
 from vizwatch._world.transport import Share, Transport
@@ -105,7 +105,6 @@ class Session:
         self._credentials = Credentials(auth)
         self._loop = asyncio.get_running_loop()
         self._transport = Transport(endpoint, settings, http)
-        self._random = random.Random()
         self._quota = Quota(settings.retry_quota)
         self._calls: set[asyncio.Timeout] = set()
 
@@ -222,7 +221,7 @@ class Session:
             return None  # of credentials, which have been asked for again already
         if tries >= call.allowed or not may_resend:
             return None
-        pause = retrying.wait_before(tries, self.settings, self._random.random(), failure.retry_after)
+        pause = retrying.wait_before(tries, self.settings, CHANCE.random(), failure.retry_after)
         if pause is None or self._loop.time() + pause >= call.deadline:
             return None
         is_local = isinstance(failure, ConnectError) and failure.is_local

@@ -6,7 +6,6 @@ import abc
 import asyncio
 import contextlib
 import copy
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NoReturn
 
@@ -14,6 +13,7 @@ from vizwatch._rules import retrying
 from vizwatch._values import regions
 from vizwatch._values.errors import CallError, ConfigError, VizwatchError
 from vizwatch._values.exchange import Outgoing, Token
+from vizwatch._world.chance import CHANCE
 from vizwatch._world.line import to_its_end
 
 _RENEW_AT: Final = 0.8
@@ -121,7 +121,7 @@ class Tokens:
         self._token, self._failure = token, None
         self._asked += 1
         now = asyncio.get_running_loop().time()
-        self._renew_at = now + token.lifetime * (_RENEW_AT + random.uniform(-_SPREAD, _SPREAD))
+        self._renew_at = now + token.lifetime * (_RENEW_AT + CHANCE.uniform(-_SPREAD, _SPREAD))
         self._expires_at = now + token.lifetime
 
 
