@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import inspect
 import itertools
 from collections import defaultdict
+from collections.abc import AsyncIterator
 from typing import Any
 
+import looptime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -227,7 +231,106 @@ async def test_closing_the_fleet_ends_its_watches(cloud: Emulator) -> None:
     assert len(found) == 5
 
 
-@pytest.mark.parametrize("wrong", [{"status": "x"}, {"search_content": 1}, {"interval": 0.1}])
+async def test_each_watch_keeps_to_itself_and_outcomes_are_of_the_latest(cloud: Emulator) -> None:
+    """Whatever else is made between making and iterating it."""
+    targets = targets_of(cloud, 5)
+    async with Fleet(targets) as fleet:
+        first = fleet.watch_jobs()
+        assert len([item async for item in fleet.list_jobs()]) == 5
+        second, found = fleet.watch_jobs(interval=30), (Found(), Found())
+        async with taken(first, found[0].note):
+            await elapse(40)
+            assert not any(one.jobs for one in fleet.outcomes.values()), "the latest was not begun"
+            async with taken(second, found[1].note):
+                await elapse(40)
+                assert all(one.complete and one.jobs == 1 for one in fleet.outcomes.values())
+        assert found[0].keys() == found[1].keys() == {target.name for target in targets}
+
+
+def test_the_options_are_those_of_a_client_but_for_job_ids() -> None:
+    of_client, of_fleet = (
+        set(inspect.signature(one.watch_jobs).parameters) - {"self"} for one in (vizwatch.Client, Fleet)
+    )
+    assert of_client - {"job_ids"} == of_fleet == set(vizwatch.fleet.WatchOptions.__annotations__)
+
+
+async def test_an_unknown_option_is_a_mistake_in_the_call(cloud: Emulator) -> None:
+    async with Fleet(targets_of(cloud, 1)) as fleet:
+        with pytest.raises(TypeError, match=r"watch_jobs\(\) got an unexpected keyword argument 'job_ids'"):
+            fleet.watch_jobs(job_ids=[1])  # type: ignore[call-arg]
+
+
+async def test_what_is_no_targets_error_ends_the_watch_with_it(
+    cloud: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch_jobs = vizwatch.Client.watch_jobs
+
+    def broken(client: vizwatch.Client, **options: Any) -> Any:
+        if client.project_id == "p3":
+            raise ZeroDivisionError("a mistake")
+        return watch_jobs(client, **options)
+
+    monkeypatch.setattr(vizwatch.Client, "watch_jobs", broken)
+    async with Fleet(targets_of(cloud, 5)) as fleet:
+        watch = fleet.watch_jobs()
+        with pytest.raises(ZeroDivisionError, match="a mistake"):
+            async for _ in watch:
+                pass
+        assert [transition async for transition in watch] == []
+        before = len(cloud.requests)
+        await elapse(100)
+        assert len(cloud.requests) == before
+
+
+@pytest.mark.parametrize("how", ["watch", "fleet", "forgotten"])
+async def test_outcomes_of_what_is_closed_stay_as_they_were(cloud: Emulator, how: str) -> None:
+    async with Fleet(targets_of(cloud, 3)) as fleet:
+        watch = fleet.watch_jobs()
+        async with taken(watch, Found().note):
+            await elapse(40)
+        match how:
+            case "watch":
+                await watch.aclose()
+            case "fleet":
+                await fleet.aclose()
+            case _:
+                del watch
+                gc.collect()
+        outcomes = fleet.outcomes
+        assert [(one.complete, one.jobs, one.error) for one in outcomes.values()] == [(True, 1, None)] * 3
+        await elapse(600)
+        assert fleet.outcomes == outcomes
+
+
+@pytest.mark.parametrize("watches", [False, True])
+def test_outcomes_are_read_outside_of_the_event_loop_too(watches: bool) -> None:
+    async def read() -> Fleet:
+        async with Emulator(jobs=2) as cloud:
+            targets = [Target(cloud.endpoint, cloud.project_id, auth=cloud.token, name="one")]
+            async with Fleet(targets) as fleet:
+                items: AsyncIterator[Any] = fleet.watch_jobs() if watches else fleet.list_jobs()
+                await anext(items)
+                await anext(items)
+                await elapse(1)
+                assert await asyncio.to_thread(lambda: fleet.outcomes) == fleet.outcomes
+            return fleet
+
+    with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
+        fleet = runner.run(read())
+    assert fleet.outcomes["one"].jobs == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"status": "x"},
+        {"search_content": 1},
+        {"interval": 0.1},
+        {"interval": "x"},
+        {"max_age": 0},
+        {"workspace_id": "../x"},
+    ],
+)
 async def test_a_wrong_argument_is_raised_at_once(cloud: Emulator, wrong: dict[str, Any]) -> None:
     async with Fleet(targets_of(cloud, 1)) as fleet:
         with pytest.raises(vizwatch.ConfigError, match=next(iter(wrong))):

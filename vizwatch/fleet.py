@@ -9,6 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import (
     AsyncIterator,
+    Callable,
     Coroutine,
     Hashable,
     Iterable,
@@ -27,7 +28,7 @@ from vizwatch._rules.choice import chosen
 from vizwatch._rules.rhythm import interval_of, max_age_of
 from vizwatch._values import checks, regions
 from vizwatch._values.errors import CallError, ClientClosedError, ConfigError, VizwatchError
-from vizwatch._values.models import Job, JobPage
+from vizwatch._values.models import Job, JobPage, Transition
 from vizwatch._values.secrets import hidden, hidden_address
 from vizwatch._values.settings import Settings, given_or_default
 from vizwatch._world.account import Account
@@ -190,18 +191,72 @@ class _Member:
 class _Outlook:
     """How the watch of one target is getting on."""
 
+    target: Target
     survey: Finder | None = None
     error: VizwatchError | None = None
     """What it could not be begun for."""
 
-    def outcome(self, target: Target, now: float) -> Outcome:
+    def outcome(self, now: float) -> Outcome:
         survey, error = self.survey, self.error
         if survey is None:
-            return Outcome(target, error=error)
+            return Outcome(self.target, error=error)
         if isinstance(survey.error, VizwatchError):
             error = survey.error
         is_fresh = error is None and not (survey.skipped or survey.has_ended or survey.is_stale(now))
-        return Outcome(target, complete=is_fresh, error=error, jobs=survey.size)
+        return Outcome(self.target, complete=is_fresh, error=error, jobs=survey.size)
+
+
+@attrs.define(eq=False)
+class _View:
+    """How a watch of all targets is getting on; once that is closed, how it was then."""
+
+    outlooks: dict[str, _Outlook]
+    arrivals: Arrivals
+    _loop: asyncio.AbstractEventLoop
+    failure: BaseException | None = attrs.field(default=None, init=False)
+    """What ends it, since it is no target's."""
+    _last: dict[str, Outcome] | None = attrs.field(default=None, init=False)
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """By each target's name."""
+        if self._last is not None:
+            return {**self._last}
+        now = self._loop.time()
+        return {name: outlook.outcome(now) for name, outlook in self.outlooks.items()}
+
+    def close(self) -> None:
+        """Keeps them as they are."""
+        self._last = self.outcomes()
+
+    def begun(self, task: asyncio.Task[None]) -> None:
+        """The watch of a target was begun, or failed with what no target's outcome can say."""
+        if not task.cancelled() and task.exception() is not None:
+            self.failure = task.exception()
+            self.close()
+            self.arrivals.closed = True
+            self.arrivals.came.set()
+
+
+class _Watch(JobsWatch):
+    """The watch of all targets."""
+
+    def __init__(self, view: _View, begin: Callable[[], None]) -> None:
+        super().__init__(view.arrivals, begin)
+        self._view = view
+        weakref.finalize(self, view.close).atexit = False
+
+    async def __anext__(self) -> Transition:
+        try:
+            return await super().__anext__()
+        except StopAsyncIteration:
+            failure, self._view.failure = self._view.failure, None
+            if failure is None:
+                raise
+        raise failure
+
+    async def aclose(self) -> None:
+        self._view.close()
+        await super().aclose()
 
 
 class Fleet:
@@ -248,8 +303,7 @@ class Fleet:
             share = Share(self._pool)
             client = self._client(target, accounts, share)
             self._members[target.name] = _Member(target, client, share, openings)
-        self._readings: dict[str, Reading[TargetJob]] = {}
-        self._outlooks: dict[str, _Outlook] = {}
+        self._latest: Callable[[], dict[str, Outcome]] = functools.partial(self._listed, {})
         self._watches: weakref.WeakSet[JobsWatch] = weakref.WeakSet()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -276,14 +330,16 @@ class Fleet:
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
-        """How far the latest listing came, or the latest watch, by each target's name, as it stands now."""
-        targets = {name: member.target for name, member in self._members.items()}
-        outcomes = {name: Outcome(target) for name, target in targets.items()}
-        for name, reading in self._readings.items():
-            outcomes[name] = Outcome(targets[name], reading.complete, reading.error, reading.jobs)
-        if self._outlooks:
-            now = asyncio.get_running_loop().time()
-            outcomes |= {name: one.outcome(targets[name], now) for name, one in self._outlooks.items()}
+        """How far the latest listing came, or the latest watch, by each target's name, as it stands now.
+
+        Of a watch that is closed, as it stood then.
+        """
+        return self._latest()
+
+    def _listed(self, readings: Mapping[str, Reading[TargetJob]]) -> dict[str, Outcome]:
+        outcomes = {name: Outcome(member.target) for name, member in self._members.items()}
+        for name, reading in readings.items():
+            outcomes[name] = Outcome(outcomes[name].target, reading.complete, reading.error, reading.jobs)
         return outcomes
 
     def list_jobs(self, **options: Unpack[ListOptions]) -> AsyncIterator[TargetJob]:
@@ -304,14 +360,22 @@ class Fleet:
             ClientClosedError: The fleet was closed.
         """
         self._check_open()
-        self._readings = {name: _reading(member, options) for name, member in self._members.items()}
-        self._outlooks = {}
+        readings = {name: _reading(member, options) for name, member in self._members.items()}
+        self._latest = functools.partial(self._listed, readings)
         waiting, late = deque[Reading[TargetJob]](), deque[Reading[TargetJob]]()
-        for name, reading in self._readings.items():
+        for name, reading in readings.items():
             (late if self._members[name].share.standing.is_slow else waiting).append(reading)
         return Gathering(waiting, late, self.settings.pool_size, self._start, self._check_open)
 
-    def watch_jobs(self, **options: Unpack[WatchOptions]) -> JobsWatch:
+    def watch_jobs(
+        self,
+        *,
+        status: Statuses | None = None,
+        search_content: str | None = None,
+        workspace_id: str | None = None,
+        interval: Seconds | None = None,
+        max_age: Seconds | None = None,
+    ) -> JobsWatch:
         """The transitions of all jobs of all targets, as they are seen; `project_id` says of which.
 
         Each target is read at its own time within the interval, at the beginning and after an outage, too.
@@ -319,32 +383,44 @@ class Fleet:
         one for which no later read will come to anything. The iteration ends once that holds for all.
 
         Args:
-            options: As of :meth:`Client.watch_jobs`, for each target.
+            status: As of :meth:`Client.watch_jobs`, as is all else, for each target.
+            search_content: As there.
+            workspace_id: Instead of each target's.
+            interval: As there.
+            max_age: As there.
 
         Raises:
             ConfigError: An argument is wrong, or the fleet is not open.
             ClientClosedError: The fleet was closed.
         """
         self._check_open()
-        chosen(None, options.get("status"), options.get("search_content"))
-        max_age = max_age_of(self.settings, options.get("max_age"))
-        interval = interval_of(self.settings, options.get("interval"), max_age)
+        options = WatchOptions(
+            status=status,
+            search_content=search_content,
+            workspace_id=None if workspace_id is None else checks.identifier("workspace_id", workspace_id),
+            interval=interval,
+            max_age=max_age,
+        )
+        chosen(None, status, search_content)
+        every = interval_of(self.settings, interval, max_age_of(self.settings, max_age))
         arrivals = Arrivals(raises=False)
         arrivals.expected = len(self._members)
-        self._readings, self._outlooks = {}, {name: _Outlook() for name in self._members}
-
-        def begin() -> None:
-            spread = min(interval, _BEGINS_WITHIN * len(self._members))
-            for number, (name, outlook) in enumerate(self._outlooks.items()):
-                share = number / len(self._members)
-                begun = self._begun(
-                    self._members[name], outlook, arrivals, share * spread, share * interval, options
-                )
-                self._start(begun)
-
-        watch = JobsWatch(arrivals, begin)
+        outlooks = {name: _Outlook(member.target) for name, member in self._members.items()}
+        view = _View(outlooks, arrivals, asyncio.get_running_loop())
+        self._latest = view.outcomes
+        watch = _Watch(view, functools.partial(self._begin, view, every, options))
         self._watches.add(watch)
         return watch
+
+    def _begin(self, view: _View, interval: float, options: WatchOptions) -> None:
+        """Begins the watches of all targets, spread over the interval."""
+        spread = min(interval, _BEGINS_WITHIN * len(self._members))
+        for number, (name, outlook) in enumerate(view.outlooks.items()):
+            share = number / len(self._members)
+            begun = self._begun(
+                self._members[name], outlook, view.arrivals, share * spread, share * interval, options
+            )
+            self._start(begun).add_done_callback(view.begun)
 
     async def _begun(
         self,
