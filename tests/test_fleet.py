@@ -20,12 +20,22 @@ from servers import RawServer, http
 from virtual import elapse
 
 import vizwatch
-from vizwatch import Account, AkSkAuth, Fleet, Outcome, PasswordAuth, Settings, Target, TargetJob, TokenAuth
+from vizwatch import (
+    Account,
+    AkSkAuth,
+    Fleet,
+    ListOptions,
+    Outcome,
+    PasswordAuth,
+    Settings,
+    Target,
+    TargetJob,
+    TokenAuth,
+)
 from vizwatch._flows.gathering import Gathering, Reading
 from vizwatch._values.models import Job, JobPage
 from vizwatch._values.statuses import JobStatus
 from vizwatch.emulator import Emulator
-from vizwatch.fleet import ListOptions
 
 pytestmark = pytest.mark.looptime
 
@@ -523,10 +533,48 @@ async def test_a_fleet_is_used_open_once_and_in_its_own_loop(cloud: Emulator) ->
             await fleet.__aenter__()
         listing = fleet.list_jobs()
         with pytest.raises(vizwatch.ConfigError, match="another event loop"):
-            await asyncio.to_thread(asyncio.run, anext(listing))  # type: ignore[arg-type]
+            await asyncio.to_thread(asyncio.run, anext(listing))
         with pytest.raises(vizwatch.ConfigError, match="another event loop"):
             await asyncio.to_thread(asyncio.run, fleet.aclose())
         assert len([item async for item in listing]) == 1
+
+
+@pytest.mark.fault("C3")
+async def test_closing_a_listing_ends_it_for_all_and_the_reads_under_way(cloud: Emulator) -> None:
+    async with fleet_of(targets_of(cloud, 9, jobs=3), pool_size=3) as fleet:
+        cloud.fault("latency", seconds=20, after=3)
+        async with contextlib.aclosing(fleet.list_jobs(per_page=2)) as listing:
+            assert await anext(listing)
+            waiting = [asyncio.create_task(taken_from(listing)) for _ in range(2)]
+            await elapse(1)
+            assert fleet._tasks
+            began = now()
+        assert sum(map(len, await asyncio.gather(*waiting))) == 5
+        assert now() == began
+        assert not fleet._tasks
+        assert [item async for item in listing] == []
+        await listing.aclose()
+        assert not any(outcome.complete for outcome in fleet.outcomes.values())
+        before = len(cloud.requests)
+        await elapse(100)
+        assert len(cloud.requests) == before
+
+
+async def taken_from(listing: AsyncIterator[TargetJob]) -> list[TargetJob]:
+    return [item async for item in listing]
+
+
+async def test_what_is_asynchronous_says_how_it_is_used(cloud: Emulator) -> None:
+    with pytest.raises(vizwatch.ConfigError, match="`async with Fleet"):
+        with Fleet([]):
+            pass
+    async with fleet_of(targets_of(cloud, 2)) as fleet:
+        listing: Any = fleet.list_jobs()
+        with pytest.raises(vizwatch.ConfigError, match="`async for item in"):
+            list(listing)
+        with pytest.raises(vizwatch.ConfigError, match="iterated, not awaited: `async for"):
+            await listing
+        assert repr(listing) == "<listing of 2 projects to go>"
 
 
 async def test_a_fleet_that_was_never_opened_may_be_closed() -> None:
@@ -546,10 +594,12 @@ async def test_a_fleet_that_was_never_opened_may_be_closed() -> None:
         ([Target("https://h.example", "p", auth="t", workspace_id="/")], "target 'p': workspace_id must be"),
         ([Target("https://h.example", "p", auth="t", account=7)], "target 'p': account must be"),  # type: ignore[arg-type]
         ([("https://h.example", "p")], "targets must be Targets, and one is of type tuple"),
+        (None, r"targets must be several, such as Fleet\(\[Target.*, not one NoneType"),
+        (Target("https://h.example", "p", auth="canary"), r"such as Fleet\(\[Target.*, not one Target"),
     ],
 )
 def test_what_is_wrong_with_a_target_is_said_with_its_name_before_any_request(
-    targets: list[Any], said: str
+    targets: Any, said: str
 ) -> None:
     with pytest.raises(vizwatch.ConfigError, match=said) as caught:
         Fleet(targets)

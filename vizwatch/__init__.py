@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from vizwatch._world.clouds import CloudsAuth
     from vizwatch._world.iam import PasswordAuth
     from vizwatch.client import Client
-    from vizwatch.fleet import Fleet, Outcome, Target, TargetJob
+    from vizwatch.fleet import Fleet, ListOptions, Outcome, Target, TargetJob, WatchOptions
 
 __version__ = "0.1.0"
 
@@ -80,6 +80,7 @@ __all__ = [
     "JobPager",
     "JobStatus",
     "JobsWatch",
+    "ListOptions",
     "NotFoundError",
     "Outcome",
     "OutcomeUnknownError",
@@ -106,6 +107,7 @@ __all__ = [
     "VizwatchError",
     "Watch",
     "WatchError",
+    "WatchOptions",
     "WatchTimeoutError",
     "WrongEndpointError",
     "compat",
@@ -156,7 +158,7 @@ _HOMES: Final = {
     "vizwatch._world.clouds": ("CloudsAuth",),
     "vizwatch._world.iam": ("PasswordAuth",),
     "vizwatch.client": ("Client",),
-    "vizwatch.fleet": ("Fleet", "Outcome", "Target", "TargetJob"),
+    "vizwatch.fleet": ("Fleet", "ListOptions", "Outcome", "Target", "TargetJob", "WatchOptions"),
 }
 _MODULES: Final = frozenset({"compat", "doctor", "emulator"})
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}

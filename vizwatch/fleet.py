@@ -8,7 +8,6 @@ import functools
 import weakref
 from collections import deque
 from collections.abc import (
-    AsyncIterator,
     Callable,
     Coroutine,
     Hashable,
@@ -23,7 +22,7 @@ import attrs
 from vizwatch._flows.arriving import Arrivals, Finder, JobsWatch
 from vizwatch._flows.gathering import Gathering, Reading
 from vizwatch._rules import retrying, wire
-from vizwatch._rules.cadence import Cadence, Failures
+from vizwatch._rules.cadence import backoff
 from vizwatch._rules.choice import chosen
 from vizwatch._rules.rhythm import interval_of, max_age_of
 from vizwatch._values import checks, regions
@@ -149,6 +148,13 @@ class WatchOptions(TypedDict, total=False):
     workspace_id: str | None
     interval: Seconds | None
     max_age: Seconds | None
+
+
+def _several(targets: object) -> Iterable[object]:
+    if not isinstance(targets, Iterable):
+        kind = type(targets).__name__
+        raise ConfigError(f"targets must be several, such as Fleet([Target(…), Target(…)]), not one {kind}")
+    return targets
 
 
 def _payer(auth: Auth) -> Hashable:
@@ -295,7 +301,7 @@ class Fleet:
         accounts: dict[Hashable, Account] = {}
         openings = Bulkhead(size)
         self._members: dict[str, _Member] = {}
-        for target in targets:
+        for target in _several(targets):
             if not isinstance(target, Target):
                 raise ConfigError(f"targets must be Targets, and one is of type {type(target).__name__}")
             if target.name in self._members:
@@ -342,14 +348,13 @@ class Fleet:
             outcomes[name] = Outcome(outcomes[name].target, reading.complete, reading.error, reading.jobs)
         return outcomes
 
-    def list_jobs(self, **options: Unpack[ListOptions]) -> AsyncIterator[TargetJob]:
+    def list_jobs(self, **options: Unpack[ListOptions]) -> Gathering[TargetJob]:
         """The jobs of all targets, as they come.
 
         `Settings.pool_size` targets are read at once at most, and each a page ahead of the consumer at most.
         One whose page takes 5 seconds makes room for those that wait to be begun, and is begun again after
-        them.
-        Broken off and forgotten, it reads no more than the pages that are under way. Several tasks may take
-        jobs from one iterator.
+        them. Broken off and forgotten, it reads no more than the pages that are under way; its `aclose` ends
+        these, too. Several tasks may take jobs from one iterator.
 
         Args:
             options: As of :meth:`Client.list_jobs`, for each target by itself: an order holds among the jobs
@@ -432,9 +437,8 @@ class Fleet:
         options: WatchOptions,
     ) -> None:
         """Begins the watch of a target, as soon as it can be opened."""
-        settings = self.settings
-        cadence = Cadence(1.0, 1.0, 0.0, settings.watch_backoff_base, settings.watch_backoff_max)
-        failures = Failures()
+        base, longest = self.settings.watch_backoff_base, self.settings.watch_backoff_max
+        failures = 0
         await asyncio.sleep(after)
         while not arrivals.closed:
             try:
@@ -444,9 +448,8 @@ class Fleet:
                 if not isinstance(error, CallError) or retrying.is_permanent(error):
                     arrivals.not_begun()
                     return
-                failures.failed()
-                pause = cadence.after_failures(failures.count, CHANCE.random(), error.retry_after)
-                await asyncio.sleep(pause)
+                failures += 1
+                await asyncio.sleep(backoff(failures, CHANCE.random(), base, longest, error.retry_after))
             else:
                 outlook.error, outlook.survey = None, watch.survey
                 watch.move(arrivals, phase)
@@ -485,6 +488,14 @@ class Fleet:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    def __enter__(self) -> None:
+        raise ConfigError(
+            "a fleet is asynchronous: write `async with Fleet(…) as fleet` in a coroutine, which "
+            "`asyncio.run(…)` runs"
+        )
+
+    def __exit__(self, *_: object) -> None: ...
 
     async def aclose(self) -> None:
         """Ends what is under way, and closes the connections; idempotent."""

@@ -9,9 +9,10 @@ from typing import Any, Generic, Self, TypeVar
 
 import attrs
 
-from vizwatch._values.errors import VizwatchError
+from vizwatch._values.errors import ConfigError, VizwatchError
 from vizwatch._values.models import Job, JobPage
 from vizwatch._world.bulkhead import SLOW_AFTER
+from vizwatch._world.line import to_its_end
 
 I = TypeVar("I")  # noqa: E741 - an item
 
@@ -53,7 +54,7 @@ class Reading(Generic[I]):
         self.complete = self.is_whole and not was_limited
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Gathering(Generic[I]):
     """The items of many listings, as their pages come; several tasks may take them.
 
@@ -86,9 +87,19 @@ class Gathering(Generic[I]):
     _jobs: Iterator[Job] = attrs.field(factory=lambda: iter(()), init=False)
     _left: int = attrs.field(default=0, init=False)
     """How many these are."""
+    _closed: bool = attrs.field(default=False, init=False)
 
     def __aiter__(self) -> Self:
         return self
+
+    def __iter__(self) -> None:
+        raise ConfigError("a listing is asynchronous: use `async for item in fleet.list_jobs()`")
+
+    def __await__(self) -> None:
+        raise ConfigError("a listing is iterated, not awaited: `async for item in fleet.list_jobs()`")
+
+    def __repr__(self) -> str:
+        return f"<listing of {len(self._waiting) + len(self._late) + self._active} projects to go>"
 
     async def __anext__(self) -> I:
         while not self._left or self._given is None:
@@ -99,6 +110,8 @@ class Gathering(Generic[I]):
 
     async def _take(self) -> None:
         """Takes the next page that has come, or waits for one."""
+        if self._closed:
+            raise StopAsyncIteration
         self._check_open()
         while self._active < self._at_once and (queue := self._waiting or self._late):
             self._begin(queue.popleft())
@@ -152,6 +165,16 @@ class Gathering(Generic[I]):
         reading, _ = self._under_way.pop(task)
         self._ready.append((reading, task))
         self._came.set()
+
+    async def aclose(self) -> None:
+        """Ends the iteration, from any task, and the reads under way. Idempotent."""
+        self._closed, self._left = True, 0
+        tasks = [*self._under_way]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await to_its_end(asyncio.wait(tasks))
+        self._ready.clear()
 
     def _turn(self, reading: Reading[I], page: JobPage) -> None:
         reading.is_whole = reading.is_whole and not page.skipped

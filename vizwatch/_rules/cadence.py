@@ -37,9 +37,8 @@ class Cadence:
         return pause * (least + chance * (1.0 + self.jitter - least))
 
     def after_failures(self, failures: int, chance: float, retry_after: float | None = None) -> float:
-        """The pause after a read that failed, at least what the service asked for (up to ten minutes)."""
-        longest = min(self.backoff_max, self.backoff_base * 2.0 ** min(failures - 1, 60))
-        return chance * longest + min(retry_after or 0.0, _LONGEST_PAUSE)
+        """The pause after a read that failed, as of :func:`backoff`."""
+        return backoff(failures, chance, self.backoff_base, self.backoff_max, retry_after)
 
     def last_look(self, deadline: float, timeout: float) -> float:
         """When to look for the last time before a deadline, however long the interval is."""
@@ -49,6 +48,23 @@ class Cadence:
     def longest(self) -> float:
         """The longest pause after a good read: data older than this, and a request's time, is stale."""
         return self.interval * (1.0 + self.jitter)
+
+
+def backoff(
+    failures: int, chance: float, base: float, longest: float, retry_after: float | None = None
+) -> float:
+    """The pause after so many failures, at least what the service asked for (up to ten minutes).
+
+    Args:
+        failures: How many, the last one included.
+        chance: A random number from [0, 1), by which it is shorter than it could be.
+        base: The longest pause after the first failure; doubles with each further one.
+        longest: What that grows to.
+        retry_after: What the service asked for.
+    """
+    return chance * min(longest, base * 2.0 ** min(failures - 1, 60)) + min(
+        retry_after or 0.0, _LONGEST_PAUSE
+    )
 
 
 def on_beat(now: float, interval: float, phase: float) -> float:
