@@ -26,6 +26,7 @@ from vizwatch._rules.listing import Dialect, Sweep, is_sweep_cheaper, lacks_many
 from vizwatch._values.errors import CallError, DecodeError, NotFoundError
 from vizwatch._values.models import Job, Transition
 from vizwatch._values.rows import Sighting
+from vizwatch._world.alarm import Alarm
 from vizwatch._world.gate import Gate
 from vizwatch._world.line import to_its_end
 from vizwatch._world.report import Report
@@ -85,10 +86,7 @@ class Poller:
         self._shown: list[Audience] = []
         """Whom the sweep under way is shown to."""
         self._agenda: Agenda[_Place] = Agenda()
-        self._context = contextvars.Context()
-        """What reads run in: nobody's, or that of the one who watches, whoever hurries it."""
-        self._timer: asyncio.Handle | None = None
-        self._timer_at = math.inf
+        self._alarm = Alarm(self._wake)
         self._reading: dict[int, asyncio.Task[None]] = {}
         """The reads of details under way."""
         self._sweeping: asyncio.Task[None] | None = None
@@ -110,7 +108,7 @@ class Poller:
     def join(self, looker: Looker) -> None:
         """Looks at the looker's job from now on, when its follower says so."""
         if self._reads_alone:
-            self._context = contextvars.copy_context()
+            self._alarm.context = contextvars.copy_context()  # the watcher's, whoever hurries it
         follower = looker.follower
         follower.clock = follower.clock or self._time()
         places = self._places.setdefault(follower.job_id, {})
@@ -169,7 +167,7 @@ class Poller:
         return self._clock
 
     def _rest(self) -> None:
-        self._disarm()
+        self._alarm.clear()
         self._agenda.clear()
         self._awaiting.clear()
         self._disputed.clear()
@@ -207,8 +205,7 @@ class Poller:
             self._call_sweep(at)
             at = follower.look_ahead
         self._agenda.put(place, at)
-        if at < math.inf:
-            self._arm(at)
+        self._alarm.set(at)
 
     def _is_carried(self, follower: Follower) -> bool:
         """Whether the next sweep is early enough for the job."""
@@ -224,28 +221,10 @@ class Poller:
 
     def _call_sweep(self, at: float) -> None:
         self._sweep_at = min(self._sweep_at, at)
-        if self._sweep_at < math.inf:
-            self._arm(self._sweep_at)
-
-    def _arm(self, at: float) -> None:
-        if self._timer_at <= at:
-            return
-        self._disarm()
-        self._timer_at = at
-        loop = asyncio.get_running_loop()
-        if at <= loop.time():
-            self._timer = loop.call_soon(self._wake, at, context=self._context)
-        else:
-            self._timer = loop.call_at(at, self._wake, at, context=self._context)
-
-    def _disarm(self) -> None:
-        self._timer_at = math.inf
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.set(self._sweep_at)
 
     def _wake(self, at: float) -> None:
-        self._timer, self._timer_at = None, math.inf
+        """Begins the reads that are due."""
         now = max(_now(), at)
         for audience in list(self._audiences):
             audience.stirs()
@@ -313,9 +292,8 @@ class Poller:
         return (place for place in self._everybody() if place.follower.is_carried)
 
     def _arm_next(self) -> None:
-        at = min(self._agenda.first_at, self._sweep_at)
-        if at < math.inf and not self._is_idle:
-            self._arm(at)
+        if not self._is_idle:
+            self._alarm.set(min(self._agenda.first_at, self._sweep_at))
 
     def _started(self, work: Coroutine[Any, Any, None], job_id: int | None = None) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
