@@ -243,6 +243,19 @@ async def test_what_a_slow_consumer_misses_is_not_told(cloud: Emulator, is_of_al
     assert told == []
 
 
+async def test_where_all_jobs_are_deleted_nothing_is_too_old(cloud: Emulator) -> None:
+    told: list[Stale] = []
+    job_ids = cloud.add_jobs(2, plan=[[0, 8], [30, None]])
+    async with client_of(cloud, on_stale=told.append) as client:
+        watch = client.watch_jobs(job_ids=job_ids, max_age=MAX_AGE)
+        found: list[int | None] = []
+        async with taken(watch, lambda one: found.append(one.current)):
+            await elapse(200)
+            assert not watch.stale
+    assert found == [8, 8, None, None]
+    assert told == []
+
+
 async def test_a_watch_that_is_given_up_tells_nothing(cloud: Emulator) -> None:
     told: list[Stale] = []
     cloud.add_jobs(1, status=8)

@@ -146,6 +146,12 @@ class Follower:
         """When the last good read was begun."""
         return self._read_at if self.sighting is None else self.sighting.asked
 
+    @property
+    def heard_at(self) -> float | None:
+        """The same, or when it was said last that there is no such job, whether that is believed or not."""
+        missed_at = None if self._doubt is None else self._doubt.missed_at
+        return self.read_at if missed_at is None else missed_at
+
     def is_stale(self, now: float) -> bool:
         """Whether the last good read is too long ago."""
         read_at = self.read_at

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -105,7 +105,7 @@ class Survey:
         if self.terms.max_age < math.inf:
             self._ageing = Ageing(
                 self.terms.max_age,
-                lambda: self.known_at,
+                lambda: self.heard_at,
                 functools.partial(self.terms.stale, self._project_id, None),
             )
             self._ageing.go_on()
@@ -130,8 +130,14 @@ class Survey:
         """When the oldest of what is known was read; ``None`` before all is."""
         if self._choice.job_ids is None:
             return self.read_at
-        times = [member.follower.read_at for member in self._members.values()]
-        return None if None in times else min(filter(None, times), default=None)
+        return _oldest(member.follower.read_at for member in self._members.values())
+
+    @property
+    def heard_at(self) -> float | None:
+        """The same, where it is an answer, too, that a job does not exist."""
+        if self._choice.job_ids is None:
+            return self.read_at
+        return _oldest(member.follower.heard_at for member in self._members.values())
 
     def age(self, now: float) -> float | None:
         """Seconds since then; ``None`` before all is known."""
@@ -163,7 +169,7 @@ class Survey:
                 self._is_resting = False
                 self._follow_all()
             self._poller.resume()
-            if self._ageing is not None:
+            if self._ageing is not None and (self._members or self._choice.job_ids is None):
                 self._ageing.go_on()
         return None
 
@@ -390,3 +396,9 @@ class Survey:
             self._gone[job_id] = counts
             if len(self._gone) > _REMEMBERED:
                 del self._gone[next(iter(self._gone))]
+
+
+def _oldest(times: Iterable[float | None]) -> float | None:
+    """The earliest of them; ``None`` where one is, or there are none."""
+    known = list(times)
+    return None if None in known else min((time for time in known if time is not None), default=None)

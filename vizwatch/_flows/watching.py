@@ -151,7 +151,7 @@ class Watch:
         if terms.max_age < math.inf:
             self._ageing = Ageing(
                 terms.max_age,
-                lambda: follower.read_at,
+                lambda: follower.heard_at,
                 functools.partial(terms.stale, follower.tracker.project_id, follower.job_id),
             )
 

@@ -134,11 +134,14 @@ class Doubt:
     """Whether the job was read before, and what was said of it believed."""
     is_awaited: bool = False
     """Whether a job that was never seen is waited for, however long."""
+    missed_at: float | None = attrs.field(default=None, init=False)
+    """When the job was not found for the last time."""
     _misses: int = attrs.field(default=0, init=False)
     _doubts: int = attrs.field(default=0, init=False)
 
     def missed(self, now: float) -> bool:
         """The job was not found; tells whether it is gone."""
+        self.missed_at = now
         self._misses += 1
         self._doubts += 1
         if not self.was_seen and (self.is_awaited or _is_recent(self.created_at, now)):
