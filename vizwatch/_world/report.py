@@ -27,6 +27,7 @@ class Report:
         self._told_at = -math.inf
         self._codes: set[int] = set()
         self._stale_at = -math.inf
+        self._skipped_at = -math.inf
 
     def read(self, status: JobStatus) -> None:
         """A read succeeded; a status that no document names is told once."""
@@ -37,9 +38,12 @@ class Report:
 
     def skipped(self, project_id: str, rows: int) -> None:
         """A listing has more rows than before that are no jobs, and nobody can watch."""
-        _LOG.warning(
-            "%d rows of the listing of project %s are no jobs: they are not watched", rows, project_id
-        )
+        now = anyio.current_time()
+        if now - self._skipped_at >= _EPISODE:
+            self._skipped_at = now
+            _LOG.warning(
+                "%d rows of the listing of project %s are no jobs: they are not watched", rows, project_id
+            )
 
     def stale(self, stale: Stale, hook: Callable[[Stale], object] | None) -> None:
         """What a watch knows is older than it asked for; logged once, until that did not happen for long."""
