@@ -186,6 +186,25 @@ async def test_one_that_is_broken_off_and_forgotten_reads_no_more(cloud: Emulato
     assert len(cloud.requests) == 1
 
 
+@pytest.mark.parametrize("some", [False, True])
+async def test_while_nobody_waits_nothing_is_read(cloud: Emulator, here: Client, some: bool) -> None:
+    """A task that was cancelled keeps what it watched by, as long as somebody keeps the task."""
+    job_ids = cloud.add_jobs(5, plan=[[0, 1], [2000, 8]])
+    watch = here.watch_jobs(job_ids=job_ids if some else None)
+    for _ in job_ids:
+        await anext(watch)
+    task = asyncio.ensure_future(anext(watch))
+    await elapse(100)
+    task.cancel()
+    await elapse(30)
+    before = operations(cloud)
+    await elapse(1800)
+    assert operations(cloud) == before
+    async with asyncio.timeout(100):
+        found = [await anext(watch) for _ in job_ids]
+    assert [one.current for one in found] == [8] * 5
+
+
 async def test_a_cancelled_step_loses_nothing(cloud: Emulator, here: Client) -> None:
     job_ids = cloud.add_jobs(3, plan=[[0, 1], [50, 8]])
     watch, found = here.watch_jobs(), []

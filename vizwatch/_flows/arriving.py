@@ -39,6 +39,10 @@ class Finder(Protocol):
         """Reads from now on."""
         ...
 
+    def go_on(self) -> None:
+        """Somebody waits again."""
+        ...
+
     def take(self) -> Transition | None:
         """The next transition; ``None`` now and then, and once all that was found is taken."""
         ...
@@ -69,6 +73,25 @@ class Arrivals:
     """How many surveys are still to be begun."""
     closed: bool = attrs.field(default=False, init=False)
     """Whether nobody will take anything any more."""
+    is_left: bool = attrs.field(default=False, init=False)
+    """Whether the last step of the iteration was cancelled, and nobody may come back."""
+    _waiting: int = attrs.field(default=0, init=False)
+
+    async def wait(self) -> None:
+        """Waits until something is ready. While nobody does, nothing new is read."""
+        if self.is_left:
+            self.is_left = False
+            for survey in self.surveys:
+                survey.go_on()
+        self.came.clear()
+        self._waiting += 1
+        try:
+            await self.came.wait()
+        except asyncio.CancelledError:
+            self.is_left = self._waiting == 1
+            raise
+        finally:
+            self._waiting -= 1
 
     def end(self, survey: Finder) -> None:
         """A survey has ended, and all that it found is taken; may raise its error."""
@@ -97,8 +120,8 @@ class JobsWatch:
     The first items are the jobs found, each with `previous` ``None``; then comes each change of each of
     them, each job that appears and, with `current` ``None``, each that is deleted. Transitions of one job
     are in their order; those of several come as they are found. Nothing is read from a listing while
-    something that it showed has not been taken. It may be broken off and forgotten, and several tasks may
-    take from it.
+    something that it showed has not been taken, nor begun after a step that was cancelled, before the next
+    one. It may be broken off and forgotten, and several tasks may take from it.
     """
 
     def __init__(self, arrivals: Arrivals, begin: Callable[[], None], survey: Finder | None = None) -> None:
@@ -158,8 +181,7 @@ class JobsWatch:
             if not arrivals.ready:
                 if arrivals.are_over:
                     break
-                arrivals.came.clear()
-                await arrivals.came.wait()
+                await arrivals.wait()
                 continue
             survey = arrivals.ready[0]
             transition = survey.take()

@@ -118,7 +118,12 @@ class Survey:
     @property
     def is_hungry(self) -> bool:
         """Whether a reading of the listing is wanted."""
-        return self._choice.job_ids is None and not self._found and not self.is_over
+        return self._choice.job_ids is None and not self._is_unwanted and not self.is_over
+
+    @property
+    def _is_unwanted(self) -> bool:
+        """Whether nothing more is wanted before what was found is taken, or somebody comes back for it."""
+        return bool(self._found) or self.arrivals.is_left
 
     @property
     def has_found(self) -> bool:
@@ -164,19 +169,21 @@ class Survey:
                 if self._choice.takes(transition):
                     return transition
             self._found.popleft()
-        if not self._found and not self.is_over:
-            if self._is_resting:
-                self._is_resting = False
-                self._follow_all()
-            self._poller.resume()
-            if self._ageing is not None and (self._members or self._choice.job_ids is None):
-                self._ageing.go_on()
+        self.go_on()
         return None
 
-    def _follow_all(self) -> None:
-        for member in self._members.values():
-            if not member.is_waiting:
-                self._poller.join(member)
+    def go_on(self) -> None:
+        """Reads again, if nothing is left to be taken."""
+        if self._is_unwanted or self.is_over:
+            return
+        if self._is_resting:
+            self._is_resting = False
+            for member in self._members.values():
+                if not member.is_waiting:
+                    self._poller.join(member)
+        self._poller.resume()
+        if self._ageing is not None and (self._members or self._choice.job_ids is None):
+            self._ageing.go_on()
 
     def _follow(self, member: Member) -> None:
         """Has a job looked at when it wants to be, or once all that was found is taken."""
@@ -184,11 +191,13 @@ class Survey:
             self._poller.join(member)
 
     def stirs(self) -> None:
-        """Reads are about to be begun: none for a job while something that was found is not taken."""
+        """Reads are about to be begun: none for a job while nothing is wanted."""
         if self.is_over:
             self.leave()
-        elif self._found and not self._is_resting:
+        elif self._is_unwanted and not self._is_resting:
             self._is_resting = True
+            if self._ageing is not None:
+                self._ageing.pause()
             for member in self._members.values():
                 self._poller.leave(member)
 
