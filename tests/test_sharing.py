@@ -166,6 +166,23 @@ async def test_a_read_that_nobody_waits_for_any_more_is_ended(cloud: Emulator, h
     await end(watches[:2])
 
 
+@pytest.mark.parametrize("later", range(6))
+async def test_who_comes_while_a_read_is_being_ended_gets_one_of_its_own(
+    cloud: Emulator, here: Client, later: int
+) -> None:
+    """However soon: nobody is cancelled for somebody else."""
+    cloud.fault("latency", seconds=20, match={"operation": "details"}, count=1)
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [100, 10]])
+    first = asyncio.create_task(seen(here, job_id))
+    await elapse(1)
+    first.cancel()
+    for _ in range(later):
+        await asyncio.sleep(0)
+    second = asyncio.create_task(seen(here, job_id))
+    assert [one.current for one in await second] == [8, 10]
+    assert first.cancelled()
+
+
 async def test_a_service_that_refuses_the_listing_is_asked_for_details(cloud: Emulator, here: Client) -> None:
     cloud.fault("status", status=403, code="ModelArts.0108", match={"operation": "list"})
     job_ids = cloud.add_jobs(4, plan=[[0, 8], [60, 10]])
