@@ -29,7 +29,7 @@ from vizwatch._rules.listing import Dialect, Limits
 from vizwatch._rules.outage import Outage
 from vizwatch._rules.rhythm import shortest_of
 from vizwatch._rules.transitions import Tracker
-from vizwatch._values.rows import NO_DURATION, Kept, Rows
+from vizwatch._values.rows import NO_DURATION, Kept, Rows, Sighting
 from vizwatch._values.statuses import TERMINAL
 from vizwatch._world.gate import Gate
 from vizwatch._world.report import Report
@@ -551,6 +551,21 @@ def test_who_is_left_to_details_is_read_at_its_own_pace() -> None:
     assert swept == [float(at) for at in range(5, 115, 10) for _ in range(3)]
     details = [at for at, operation in requests if operation == "details"]
     assert details == [float(at) for at in range(145, 300, 40) for _ in range(2)]
+
+
+async def test_a_refusal_is_forgotten_once_the_listing_shows_the_job() -> None:
+    """Else one of today would be the last straw after one of yesterday."""
+    terms = Terms(Cadence(10.0, 1.0, JITTER, 0.8, 30.0), OwnWrites(), Report(), lambda: 0.5, 30.0)
+    follower = Follower(plans(0.0)[0].tracker(), terms)
+    job = Job(0, JobStatus.RUNNING)
+    rows = Rows(array("q", [0]), array("q", [8]), array("q", [NO_DURATION]), 1, 0, Kept([job]))
+    follower.saw(job, 0.0, 0.0)
+    for at in (10.0, 1000.0):
+        refusal = AuthenticationError("no", http_status=401)
+        refusal.not_retried = "got just now"
+        follower.failed(refusal, at)
+        follower.sighting = Sighting(rows, at + 20.0, at + 20.0)
+        assert not follower.is_due(at + 20.0)
 
 
 async def test_a_token_that_is_refused_to_several_at_once_is_not_refused_twice() -> None:

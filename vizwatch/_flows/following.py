@@ -353,6 +353,7 @@ class Follower:
         sighting, self.sighting = self.sighting, None
         if sighting is None:
             return
+        self._hopeless_from = math.inf
         self._read_at, self._answered_at = sighting.asked, sighting.at
         self._succeeded(sighting.at)
         with contextlib.suppress(DecodeError):  # its status is known, and was the same
