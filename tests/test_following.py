@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from array import array
-from collections import Counter
 from contextvars import ContextVar
 from itertools import pairwise
 
 import pytest
+from counting import reads
 from hypothesis import given
 from hypothesis import strategies as st
 from virtual import elapse
@@ -210,15 +210,6 @@ async def seen(client: Client, job_id: int) -> list[Transition]:
     return [transition async for transition in client.watch(job_id, interval=INTERVAL)]
 
 
-def operations(cloud: Emulator) -> Counter[str]:
-    """How often the listing was read, and how often details."""
-    return Counter(
-        "list" if request.path.endswith("visualization-jobs") else "details"
-        for request in cloud.requests
-        if request.method == "GET"
-    )
-
-
 def client_of(cloud: Emulator, *, shared: bool = True) -> Client:
     settings = Settings(shared_reads=shared)
     return Client(cloud.endpoint, cloud.project_id, auth=cloud.token, settings=settings)
@@ -264,7 +255,7 @@ async def test_a_start_is_seen_within_a_small_share_of_the_interval_at_few_reque
         job = await client.create_job("mine", "/obs/logs/")
         watch = asyncio.create_task(seen(client, job.job_id))
         await elapse(60)
-        spent = operations(cloud).total()
+        spent = reads(cloud).total()
         *start, end = late(await watch, [3.0, 25.0, 45.0, 2000.0])
         # A pause is a tenth of the status' age, which was 3, 22 and 20 s, but for the shortest, and jitter.
         assert start[0] <= SHORTEST * (1 + JITTER) + 0.1
@@ -272,7 +263,7 @@ async def test_a_start_is_seen_within_a_small_share_of_the_interval_at_few_reque
         assert start[2] <= 0.1 * 20.0 * (1 + JITTER) + 0.1
         assert spent <= 50, "even looks that see the start as soon are one each two seconds, for ever"
         assert end <= INTERVAL * (1 + JITTER) + 0.1
-        assert operations(cloud).total() - spent <= 1940 / (INTERVAL * (1 - JITTER)) + 2
+        assert reads(cloud).total() - spent <= 1940 / (INTERVAL * (1 - JITTER)) + 2
         await ended(others)
 
 
@@ -284,7 +275,7 @@ async def test_a_write_of_the_same_client_wakes_a_watch_and_opens_its_fast_lane(
         (job_id,) = cloud.add_jobs(1, status=8)
         watch = asyncio.create_task(seen(client, job_id))
         await elapse(100)
-        before, start = operations(cloud), asyncio.get_running_loop().time()
+        before, start = reads(cloud), asyncio.get_running_loop().time()
         await client.stop_job(job_id)
         transitions = await watch
         took = asyncio.get_running_loop().time() - start
@@ -292,7 +283,7 @@ async def test_a_write_of_the_same_client_wakes_a_watch_and_opens_its_fast_lane(
         stopping, stopped = transitions[1:]
         assert (stopped.not_after - stopping.not_after).total_seconds() <= 4 * SHORTEST * (1 + JITTER)
         assert SHORTEST <= took <= 4.0 + SHORTEST * (1 + JITTER) + 0.1
-        assert (operations(cloud) - before).total() <= 6
+        assert (reads(cloud) - before).total() <= 6
         await ended(others)
 
 
@@ -303,10 +294,10 @@ async def test_a_write_wakes_no_watch_of_another_job(cloud: Emulator, here: Clie
     async with client_of(cloud, shared=False) as client:
         watch = asyncio.create_task(seen(client, other))
         await elapse(1)
-        before = operations(cloud)
+        before = reads(cloud)
         await client.stop_job(job_id)
         await elapse(10)
-        assert operations(cloud) == before
+        assert reads(cloud) == before
         await ended([watch])
 
 
@@ -344,8 +335,8 @@ async def test_an_automatic_stop_is_seen_when_it_is_due(shared: bool) -> None:
         stopping, stopped = late(await seen(client, job.job_id), [HOUR, HOUR + 30.0])
         assert stopping <= SHORTEST * (1 + JITTER) + 0.1
         assert stopped <= 30.0 * 0.1 * (1 + JITTER) + 0.1
-        assert operations(cloud).total() <= HOUR / (INTERVAL * (1 - JITTER)) + 40
-        assert operations(cloud)["details"] <= 5 or not shared
+        assert reads(cloud).total() <= HOUR / (INTERVAL * (1 - JITTER)) + 40
+        assert reads(cloud)["details"] <= 5 or not shared
         await ended(others)
 
 
@@ -356,7 +347,7 @@ async def test_a_thousand_jobs_that_wait_are_read_by_the_page(
 ) -> None:
     watches = [asyncio.create_task(seen(here, job_id)) for job_id in cloud.add_jobs(jobs, status=7)]
     await elapse(30)
-    spent = operations(cloud)
+    spent = reads(cloud)
     assert spent["details"] < pages
     assert spent["list"] <= pages * (2 + 30 / (INTERVAL / 3 * (1 - JITTER)))
     await ended(watches)
@@ -373,9 +364,9 @@ async def test_many_jobs_that_start_one_after_the_other_cost_a_sweep_a_second_at
     cloud.fault("latency", seconds=0.3, match={"operation": "list"})
     watches = [asyncio.create_task(seen(here, job_id)) for job_id in job_ids]
     await elapse(5)
-    before = operations(cloud)
+    before = reads(cloud)
     await elapse(10)
-    spent = operations(cloud) - before
+    spent = reads(cloud) - before
     assert spent["details"] < pages
     assert spent["list"] <= pages * (1 + 10 / SHORTEST)
     await ended(watches)
@@ -390,9 +381,9 @@ async def test_a_job_that_is_in_a_hurry_leaves_the_many_that_are_not_to_the_list
     job_ids = cloud.add_jobs(1100, status=8)
     watches = [asyncio.create_task(seen(here, job_id)) for job_id in (*job_ids, starting)]
     await elapse(100)
-    before = operations(cloud)
+    before = reads(cloud)
     await elapse(30)
-    spent = operations(cloud) - before
+    spent = reads(cloud) - before
     # Ten looks in its first 20 s, of which the sweeps that are due anyway may save a few.
     assert 5 <= spent["details"] <= 12
     assert spent["list"] <= 2 * (1 + 30 / (INTERVAL * (1 - JITTER)))

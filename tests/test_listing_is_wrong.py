@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from counting import operations
 from taking import taken
 from virtual import elapse
 
@@ -19,14 +20,6 @@ from vizwatch.emulator import Emulator
 pytestmark = pytest.mark.looptime
 
 OF_THE_LISTING = {"operation": "list"}
-
-
-def operations(cloud: Emulator) -> Counter[str]:
-    """How often the listing was read, and how often details."""
-    kinds = (
-        "list" if request.path.endswith("visualization-jobs") else "details" for request in cloud.requests
-    )
-    return Counter(kinds)
 
 
 def listing(*rows: dict[str, Any], total: int | None = None) -> str:

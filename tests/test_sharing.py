@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
+from counting import operations
 from virtual import elapse
 
 import vizwatch
@@ -18,14 +19,6 @@ pytestmark = pytest.mark.looptime
 
 async def seen(client: Client, job_id: int, interval: float = 10) -> list[Transition]:
     return [transition async for transition in client.watch(job_id, interval=interval)]
-
-
-def operations(cloud: Emulator) -> Counter[str]:
-    """How often the listing was read, and how often details."""
-    kinds = (
-        "list" if request.path.endswith("visualization-jobs") else "details" for request in cloud.requests
-    )
-    return Counter(kinds)
 
 
 async def end(watches: Sequence[asyncio.Task[list[Transition]]]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from counting import reads
 from taking import taken
 from virtual import elapse
 
@@ -19,15 +20,6 @@ from vizwatch._values.rows import Rows
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime
-
-
-def operations(cloud: Emulator) -> Counter[str]:
-    """How often the listing was read, and how often details."""
-    return Counter(
-        "list" if request.path.endswith("visualization-jobs") else "details"
-        for request in cloud.requests
-        if request.method == "GET"
-    )
 
 
 def told(found: list[Transition]) -> dict[int, list[int | None]]:
@@ -108,12 +100,12 @@ async def test_a_workspace_costs_a_request_an_interval_for_each_page(
     found: list[Transition] = []
     async with taken(here.watch_jobs(interval=10), found.append):
         await elapse(5)
-        assert operations(cloud) == {"list": pages + (jobs % 1000 == 0)}, "once beyond a full last page"
-        before = operations(cloud)
+        assert reads(cloud) == {"list": pages + (jobs % 1000 == 0)}, "once beyond a full last page"
+        before = reads(cloud)
         await elapse(1000)
     assert len(found) == jobs
-    assert operations(cloud)["details"] == 0
-    assert (operations(cloud) - before)["list"] == pytest.approx(pages * 100, rel=0.1)
+    assert reads(cloud)["details"] == 0
+    assert (reads(cloud) - before)["list"] == pytest.approx(pages * 100, rel=0.1)
 
 
 async def test_watches_of_single_jobs_share_its_reads(cloud: Emulator, here: Client) -> None:
@@ -128,8 +120,8 @@ async def test_watches_of_single_jobs_share_its_reads(cloud: Emulator, here: Cli
         for task in alone:
             task.cancel()
         await asyncio.wait(alone)
-    assert operations(cloud)["details"] == 0
-    assert operations(cloud)["list"] == pytest.approx(1500 / 15, rel=0.2)
+    assert reads(cloud)["details"] == 0
+    assert reads(cloud)["list"] == pytest.approx(1500 / 15, rel=0.2)
 
 
 async def test_only_what_changed_is_decoded(
@@ -197,9 +189,9 @@ async def test_while_nobody_waits_nothing_is_read(cloud: Emulator, here: Client,
     await elapse(100)
     task.cancel()
     await elapse(30)
-    before = operations(cloud)
+    before = reads(cloud)
     await elapse(1800)
-    assert operations(cloud) == before
+    assert reads(cloud) == before
     async with asyncio.timeout(100):
         found = [await anext(watch) for _ in job_ids]
     assert [one.current for one in found] == [8] * 5
@@ -271,8 +263,8 @@ async def test_few_jobs_of_many_pages_are_read_by_their_details(cloud: Emulator,
     job_ids = cloud.add_jobs(3000, status=8)
     async with taken(here.watch_jobs(job_ids=job_ids[:2]), lambda _: None):
         await elapse(300)
-    assert operations(cloud)["list"] <= 1
-    assert operations(cloud)["details"] > 20
+    assert reads(cloud)["list"] <= 1
+    assert reads(cloud)["details"] > 20
 
 
 async def test_only_transitions_from_or_to_a_status(cloud: Emulator, here: Client) -> None:
@@ -359,7 +351,7 @@ async def test_pages_that_come_back_after_having_been_lost_are_no_deletions(
         cloud.fault("body", text='{"job_total_count": 0, "jobs": []}', match={"operation": "list"}, count=1)
         await elapse(200)
     assert len(found) == 20
-    assert operations(cloud)["details"] == 0
+    assert reads(cloud)["details"] == 0
 
 
 # --- how fresh it is -------------------------------------------------------------------------------------
