@@ -10,6 +10,7 @@ from typing import Final
 
 import attrs
 
+from vizwatch._flows.ageing import Ageing
 from vizwatch._rules import retrying, rhythm
 from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Doubt, Failures, OwnWrites
 from vizwatch._rules.transitions import Tracker
@@ -44,7 +45,7 @@ class Clock:
 
 @attrs.frozen(eq=False)
 class Terms:
-    """What the followers of one client have in common that look at the same interval."""
+    """What the followers of one client have in common that are asked for alike."""
 
     cadence: Cadence
     own_writes: OwnWrites
@@ -63,10 +64,24 @@ class Terms:
         """How old what is known may become without being stale: a healthy poller never waits for longer."""
         return min(self.max_age, self.cadence.longest + self.request_time)
 
-    def stale(self, project_id: str, job_id: int | None, age: float) -> None:
-        """Tells that what is known of a job, or of a whole workspace, is older than was asked for."""
-        stale = Stale(project_id=project_id, job_id=job_id, age=age, max_age=self.max_age)
-        self.report.stale(stale, self.on_stale)
+    def ageing(
+        self, project_id: str, job_id: int | None, heard_at: Callable[[], float | None]
+    ) -> Ageing | None:
+        """What tells when what is known gets too old; ``None`` where any age will do.
+
+        Args:
+            project_id: The project.
+            job_id: The job; ``None`` for a whole workspace, or many jobs.
+            heard_at: When what is known was read; ``None`` while nothing is.
+        """
+        if math.isinf(self.max_age):
+            return None
+
+        def tell(age: float) -> None:
+            stale = Stale(project_id=project_id, job_id=job_id, age=age, max_age=self.max_age)
+            self.report.stale(stale, self.on_stale)
+
+        return Ageing(self.max_age, heard_at, tell)
 
 
 @attrs.define(eq=False, weakref_slot=False)

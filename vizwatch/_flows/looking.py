@@ -75,7 +75,3 @@ class Audience(Protocol):
     def hurry(self, job_id: int, *, is_new: bool) -> None:
         """This client wrote to a job, or made it."""
         ...
-
-    def leave(self) -> None:
-        """Leaves, with all of its lookers."""
-        ...

@@ -190,7 +190,7 @@ class Poller:
     def hurry(self, job_id: int, *, is_new: bool = False) -> None:
         """Looks at the job soon, since this client wrote to it, or made it."""
         for place in self._places.get(job_id, {}).values():
-            place.looker.follower.hurry(_now())
+            place.follower.hurry(_now())
             self._settle(place)
         for audience in list(self._audiences):
             audience.hurry(job_id, is_new=is_new)
@@ -455,8 +455,7 @@ class Poller:
         """A sweep is over: jobs that it has not shown are read by themselves, the others by the next one."""
         self._sweeps.end()
         now = _now()
-        others = [place for place in self._everybody() if place.follower.seen_in != sweep.number]
-        unseen = [place for place in others if place.follower.is_listed]
+        unseen = [place for place in self._everybody() if place.follower.is_absent_from(sweep.number)]
         is_doubtful = sweep.ended and lacks_many(len(unseen), self._terms.total())
         was_doubted, self._doubted = self._doubted, is_doubtful and not self._doubted
         self._sweeps_again = self._doubted

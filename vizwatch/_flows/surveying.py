@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -102,12 +101,8 @@ class Survey:
         self._poller.attend(self)
         for job_id in self._choice.job_ids or ():
             self._follow(self._member(job_id))
-        if self.terms.max_age < math.inf:
-            self._ageing = Ageing(
-                self.terms.max_age,
-                lambda: self.heard_at,
-                functools.partial(self.terms.stale, self._project_id, None),
-            )
+        self._ageing = self.terms.ageing(self._project_id, None, lambda: self.heard_at)
+        if self._ageing is not None:
             self._ageing.go_on()
 
     @property
@@ -283,7 +278,7 @@ class Survey:
             member.follower.was_not_listed()
             self._follow(member)
         if was_doubted:
-            self._poller.dispute(job_id for page, row in absent for job_id in [page.rows.ids[row]])
+            self._poller.dispute(page.rows.ids[row] for page, row in absent)
         return False
 
     def breaks_off(self) -> None:

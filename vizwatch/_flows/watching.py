@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import math
 from collections.abc import Collection, Coroutine
 from types import TracebackType
@@ -147,13 +146,10 @@ class Watch:
         if self._timeout is not None:
             self._deadline = now + self._timeout
             self.follower.last_look = self.follower.cadence.last_look(self._deadline, self._timeout)
-        follower, terms = self.follower, self.follower.terms
-        if terms.max_age < math.inf:
-            self._ageing = Ageing(
-                terms.max_age,
-                lambda: follower.heard_at,
-                functools.partial(terms.stale, follower.tracker.project_id, follower.job_id),
-            )
+        follower = self.follower
+        self._ageing = follower.terms.ageing(
+            follower.tracker.project_id, follower.job_id, lambda: follower.heard_at
+        )
 
     def took(self, transition: Transition) -> None:
         """The poller says that the job has changed."""

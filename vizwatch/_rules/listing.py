@@ -36,9 +36,9 @@ class Dialect:
 
     limits: Limits = attrs.field(factory=Limits)
     totals_hold: bool = attrs.field(default=False, init=False)
+    """Whether a listing was seen to end where its total says so."""
     totals_lie: bool = attrs.field(default=False, init=False)
     """Whether jobs were found that a listing did not show to the end that its total tells."""
-    """Whether a listing was seen to end where its total says so."""
 
     def learn(self, limits: Limits) -> None:
         """These were accepted, after wider ones were refused."""
