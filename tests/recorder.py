@@ -124,6 +124,7 @@ def _hear(trace: Trace, sent: Sent, answer: Answer) -> None:
             sent.said = {
                 int(row["job_id"]): int(row["status"]) for row in rows if row.get("status") is not None
             }
+            sent.shows_all = body.get("job_total_count") == len(sent.said)
 
 
 def _counting(trace: Trace, write: Callable[..., Any]) -> Callable[..., Any]:

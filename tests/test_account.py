@@ -18,6 +18,7 @@ from virtual import elapse
 
 import vizwatch
 from vizwatch import Account, Client, Settings
+from vizwatch._world.line import Due
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime
@@ -120,7 +121,7 @@ def test_a_shared_budget_is_never_exceeded_and_none_is_held_up_for_ever(
         with contextlib.suppress(TimeoutError, vizwatch.ConnectError):
             async with asyncio.timeout(gives_up):
                 await account.admit(
-                    math.inf if is_patient else now() + due, is_patient=is_patient, due=now() + due
+                    math.inf if is_patient else now() + due, is_patient=is_patient, due=Due(now() + due)
                 )
                 sent.append(now())
 

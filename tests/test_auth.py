@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import math
 import pickle
 import re
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ from virtual import elapse
 
 import vizwatch
 from vizwatch import AkSkAuth, Client, PasswordAuth, printable
+from vizwatch._world.line import Due
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime
@@ -298,7 +298,7 @@ async def test_closing_a_client_ends_a_renewal_in_advance(cloud: Emulator, how: 
 async def test_a_failing_identity_service_is_asked_by_one_for_all(cloud: Emulator) -> None:
     cloud.fault("status", status=503, match={"operation": "token"})
     async with client_of(cloud, password_auth(cloud)) as client:
-        calls = [client._read_job(1, math.inf) for _ in range(200)]
+        calls = [client._read_job(1, Due()) for _ in range(200)]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {vizwatch.ServerError}
     assert token_calls(cloud) == 4

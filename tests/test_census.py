@@ -46,21 +46,28 @@ def orderly(draw: st.DrawFn) -> list[list[Row]]:
     return [ascending[at : at + 3] for at in range(0, len(ascending), 3)]
 
 
-readings = st.lists(st.tuples(wild | orderly(), st.booleans()), max_size=6)
-"""The pages of each reading, and whether what it lacks is still held for true."""
+forgets = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 8)), max_size=3)
+readings = st.lists(st.tuples(wild | orderly(), st.booleans(), forgets), max_size=6)
+"""The pages of each reading, whether what it lacks is still held for true, and what is forgotten before which
+of its pages, or at its end."""
 
 
 @given(readings)
 def test_each_row_is_told_to_be_new_changed_or_as_it_was(
-    readings: list[tuple[list[list[Row]], bool]],
+    readings: list[tuple[list[list[Row]], bool, list[tuple[int, int]]]],
 ) -> None:
     census = Census()
     known: dict[int, Row] = {}
-    for pages, keeps_rest in readings:
-        before, shown = dict(known), dict[int, Row]()
-        for number, page in enumerate(pages):
+    for pages, keeps_rest, forgets in readings:
+        before, shown, seen = dict(known), dict[int, Row](), set[int]()
+        for number, page in enumerate([*pages, None]):
+            for job_id in [job_id for at, job_id in forgets if at == number]:
+                census.forget(job_id)
+                (shown if job_id in shown else before).pop(job_id, None)
+            if page is None:
+                break
             news = census.take(page_of(page, number))
-            first = {row[0]: row for row in reversed(page) if row[0] not in shown}
+            first = {row[0]: row for row in reversed(page) if row[0] not in seen}
             new = {job_id for job_id in first if job_id not in before}
             changed = {
                 job_id
@@ -73,8 +80,9 @@ def test_each_row_is_told_to_be_new_changed_or_as_it_was(
             for row, page_before, row_before in news.changed:
                 assert state(page_before, row_before) == before[news.sighting.rows.ids[row]]
             shown |= first
+            seen |= first.keys()
         rest = census.rest()
-        lacking = {job_id: row for job_id, row in before.items() if job_id not in shown}
+        lacking = {job_id: row for job_id, row in before.items() if job_id not in seen}
         assert {state(page, row) for page in rest for row in range(len(page.rows))} == set(lacking.values())
         census.close(rest if keeps_rest else ())
         known = shown | (lacking if keeps_rest else {})

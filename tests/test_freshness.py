@@ -243,6 +243,70 @@ async def test_what_a_slow_consumer_misses_is_not_told(cloud: Emulator, is_of_al
     assert told == []
 
 
+@pytest.mark.parametrize("of", ["its details", "the listing"])
+async def test_who_wants_to_know_sooner_hastens_a_read_that_waits(cloud: Emulator, of: str) -> None:
+    """A read that was begun for somebody who has time goes forward in the line."""
+    account = Account(0.5)
+    async with (
+        Client(cloud.endpoint, "busy", auth=cloud.token, account=account) as busy,
+        Client(cloud.endpoint, "quiet", auth=cloud.token, account=account) as quiet,
+    ):
+        ours = cloud.add_jobs(3 if of == "the listing" else 1, status=8, project_id="quiet")
+        async with contextlib.AsyncExitStack() as stack:
+            for number in range(20):
+                theirs = cloud.add_jobs(1, status=8, project_id="busy", workspace_id=f"{number}")
+                busy_watch = busy.watch_jobs(workspace_id=f"{number}", job_ids=theirs, max_age=100)
+                await stack.enter_async_context(taken(busy_watch, lambda _: None))
+            for job_id in ours:
+                await stack.enter_async_context(taken(quiet.watch(job_id), lambda _: None))
+            await elapse(4)
+            watches = [quiet.watch(job_id, max_age=15) for job_id in ours]
+            for watch in watches:
+                await stack.enter_async_context(taken(watch, lambda _: None))
+            await elapse(15)
+            assert None not in [watch.age for watch in watches]
+
+
+@pytest.mark.parametrize("watched", [1, 3])
+async def test_the_age_asked_for_holds_whatever_the_settings_interval_is(
+    cloud: Emulator, watched: int
+) -> None:
+    """The pauses of a poller are those of who follows, and not of who might."""
+    job_ids = cloud.add_jobs(watched, status=8)
+    cloud.fault("latency", seconds=1)
+    async with client_of(cloud, poll_interval=600) as client:
+        watches = [client.watch(job_id, max_age=MAX_AGE) for job_id in job_ids]
+        async with all_taken(watches):
+            await elapse(5)
+            assert await oldest(watches, 300) <= MAX_AGE
+
+
+async def test_a_job_that_may_come_some_day_makes_nothing_stale(cloud: Emulator) -> None:
+    """That it does not exist is an answer, too."""
+    (job_id,) = cloud.add_jobs(1, status=8)
+    told: list[Stale] = []
+    async with client_of(cloud, on_stale=told.append) as client:
+        watch = client.watch_jobs(job_ids=[job_id, 999], max_age=100)
+        async with all_taken([watch]):
+            await elapse(5)
+            for _ in range(100):
+                await elapse(3)
+                assert not watch.stale
+                assert (watch.age or 0.0) <= 100
+    assert not told
+
+
+async def test_a_fleet_at_a_long_interval_is_not_stale_while_it_is_well(cloud: Emulator) -> None:
+    targets = [Target(cloud.endpoint, f"p{number}", auth=cloud.token) for number in range(20)]
+    async with Fleet(targets) as fleet:
+        watch = fleet.watch_jobs(interval=600)
+        async with all_taken([watch]):
+            await elapse(601)
+            for _ in range(300):
+                await elapse(10)
+                assert not watch.stale
+
+
 async def test_where_all_jobs_are_deleted_nothing_is_too_old(cloud: Emulator) -> None:
     told: list[Stale] = []
     job_ids = cloud.add_jobs(2, plan=[[0, 8], [30, None]])

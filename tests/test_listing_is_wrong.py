@@ -14,7 +14,7 @@ from counting import operations
 from taking import taken
 from virtual import elapse
 
-from vizwatch import Client, Fleet, Settings, Target, Transition
+from vizwatch import Client, Fleet, JobStatus, Settings, Target, Transition
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime
@@ -28,6 +28,14 @@ def listing(*rows: dict[str, Any], total: int | None = None) -> str:
 
 def row(job_id: int, status: int = 8, **fields: Any) -> dict[str, Any]:
     return {"job_id": job_id, "job_name": f"n{job_id}", "status": status, "duration": 1000, **fields}
+
+
+def lists(cloud: Emulator, *answers: tuple[str, int | None]) -> None:
+    """What the listing says from now on, one answer after the other, each so often."""
+    after = 0
+    for text, count in answers:
+        cloud.fault("body", text=text, match=OF_THE_LISTING, count=count, after=after)
+        after += count or 0
 
 
 def of_how(client: Client, how: str, job_ids: Sequence[int]) -> list[AsyncIterator[Transition]]:
@@ -68,9 +76,7 @@ async def test_rows_that_cannot_be_decoded_are_read_by_their_details(
     """As often as details are: not again and again, without a pause, through the listing."""
     job_ids = cloud.add_jobs(5, status=8)
     bad = listing(*(row(one, 7, remaining_duration="abc" if one < 4 else 5) for one in job_ids))
-    if late:
-        cloud.fault("body", text=listing(*map(row, job_ids)), match=OF_THE_LISTING, count=3)
-    cloud.fault("body", text=bad, match=OF_THE_LISTING)
+    lists(cloud, *([(listing(*map(row, job_ids)), 3)] if late else []), (bad, None))
     found = await found_in(of_how(here, how, job_ids), 300)
     assert {job_id: statuses[-1] for job_id, statuses in found.items()} == {1: 8, 2: 8, 3: 8, 4: 7, 5: 7}
     assert operations(cloud)["list"] <= 300
@@ -107,6 +113,42 @@ async def test_where_the_listing_is_garbage_the_details_are_read(
     assert operations(cloud)["list"] <= 30
 
 
+@pytest.mark.parametrize("how", ["each", "ids"])
+@pytest.mark.parametrize("down", ["504", "503", "no answer", "nothing for long"])
+async def test_where_the_listing_alone_is_down_the_details_are_read(
+    cloud: Emulator, here: Client, how: str, down: str
+) -> None:
+    """An answer to a read of details tells that not all is down; the listing is asked again now and then."""
+    job_ids = cloud.add_jobs(5, plan=[[0, 8], [300, 10], [1300, 8]])
+    match down:
+        case "no answer":
+            cloud.fault("drop", match=OF_THE_LISTING, ttl=1000)
+        case "nothing for long":
+            cloud.fault("latency", seconds=900, match=OF_THE_LISTING, ttl=1000)
+        case status:
+            cloud.fault("status", status=int(status), match=OF_THE_LISTING, ttl=1000)
+    watches = of_how(here, how, job_ids)
+    found = await found_in(watches, 800)
+    assert found == {job_id: [8, 10] for job_id in job_ids}
+    assert operations(cloud)["list"] <= 20
+    again = await found_in(of_how(here, how, job_ids), 1200)
+    assert again == {job_id: [10, 8] for job_id in job_ids}
+    before = operations(cloud)
+    assert set(before) == {"list", "details"}
+
+
+async def test_newcomers_do_not_hurry_a_listing_that_asked_for_a_rest(cloud: Emulator, here: Client) -> None:
+    job_ids = cloud.add_jobs(30, status=8)
+    cloud.fault("status", status=503, retry_after=90, match=OF_THE_LISTING, count=1)
+    async with AsyncExitStack() as stack:
+        for job_id in job_ids:
+            await stack.enter_async_context(taken(here.watch(job_id), lambda _: None))
+            await elapse(2)
+        assert operations(cloud)["list"] <= 1
+        await elapse(60)
+        assert operations(cloud)["list"] > 1
+
+
 async def test_garbage_for_details_is_no_outage(cloud: Emulator, here: Client) -> None:
     """It may be one job's alone: the others are read as ever."""
     good, *bad = cloud.add_jobs(3, status=8)
@@ -134,9 +176,7 @@ async def test_one_reading_alone_takes_no_job_back(
     def said(status: int, duration: int) -> str:
         return listing(*(row(one, status, duration=duration) for one in (1, 2, 3)))
 
-    cloud.fault("body", text=said(*before), match=OF_THE_LISTING, count=3)
-    cloud.fault("body", text=said(*once), match=OF_THE_LISTING, count=1)
-    cloud.fault("body", text=said(*before), match=OF_THE_LISTING)
+    lists(cloud, (said(*before), 3), (said(*once), 1), (said(*before), None))
     found = await found_in(of_how(here, how, [1, 2, 3]), 120)
     assert found == {job_id: [before[0]] for job_id in (1, 2, 3)}
 
@@ -156,6 +196,38 @@ async def test_a_job_that_comes_back_after_its_deletion_has_ids_of_its_own(
             await elapse(120)
     ends = [one.id.split("/", 1)[1] for one in found]
     assert ends == ["1/1/1/none-8", "1/1/2/8-none", "1/2/3/none-8", "1/2/4/8-none"]
+
+
+async def test_a_job_that_this_client_deletes_is_told_once(cloud: Emulator, here: Client) -> None:
+    """However soon its details confirm it, the listing's rows are of before."""
+    first, *others = cloud.add_jobs(5, status=8)
+    cloud.advance(3600)
+    found: list[Transition] = []
+    async with taken(here.watch_jobs(), found.append):
+        await elapse(45)
+        await here.delete_job(first)
+        await elapse(200)
+    told = [one.current for one in found if one.job_id == first]
+    assert told[-1] is None
+    assert told.count(None) == told.count(JobStatus.RUNNING) == 1
+    assert [one.current for one in found if one.job_id in others] == [8] * 4
+
+
+async def test_a_job_whose_details_are_refused_is_told_of_by_the_listing(
+    cloud: Emulator, here: Client
+) -> None:
+    """And no id is given twice."""
+    job_ids = cloud.add_jobs(3, plan=[[0, 7], [60, 8], [120, 10], [180, 8], [240, 12]])
+    details = {"operation": "details", "job_id": job_ids[0]}
+    cloud.fault("status", status=403, code="ModelArts.0108", match=details)
+    found: list[Transition] = []
+    async with taken(here.watch_jobs(), found.append):
+        await elapse(70)
+        cloud.fault("body", text=listing(), match=OF_THE_LISTING, count=2)
+        await elapse(400)
+    assert Counter(one.job_id for one in found).total() >= 15
+    assert len({one.id for one in found}) == len(found)
+    assert [one.current for one in found if one.job_id == job_ids[0]][-1] == 12
 
 
 async def test_rows_that_are_no_jobs_are_counted_and_told(

@@ -6,12 +6,14 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from taking import taken
 from virtual import elapse
 
 import vizwatch
@@ -24,6 +26,7 @@ from vizwatch._rules.outage import FAILURES_TO_BE_DOWN, Outage
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.statuses import TERMINAL
 from vizwatch._world.gate import Gate
+from vizwatch._world.line import Due
 from vizwatch._world.report import Report
 from vizwatch.emulator import Emulator
 
@@ -94,7 +97,7 @@ class Service:
         self.status = JobStatus.RUNNING
         self.gate, self.report = Gate(Outage(0.8, 30.0), 100), Report()
 
-    async def read(self, job_id: int, _due: float) -> tuple[Job, float]:
+    async def read(self, job_id: int, _due: Due) -> tuple[Job, float]:
         asked = now()
         self.reads[int(asked)] += 1
         self.by_job[job_id] += 1
@@ -227,7 +230,7 @@ async def test_a_change_lies_between_its_two_reads_however_slow_they_are(latency
     truth: list[tuple[float, JobStatus]] = [(0.0, JobStatus.WAITING)]
     under_way, most = 0, 0
 
-    async def read(_job_id: int, _due: float) -> tuple[Job, float]:
+    async def read(_job_id: int, _due: Due) -> tuple[Job, float]:
         nonlocal under_way, most
         asked = now()
         under_way += 1
@@ -338,3 +341,19 @@ async def test_the_error_of_a_watch_names_its_job(cloud: Emulator, here: Client)
     missing = here.watch(4711)
     with pytest.raises(vizwatch.NotFoundError, match="job 4711: get job: HTTP 404"):
         await anext(missing)
+
+
+async def test_who_looks_once_an_hour_does_not_wait_for_another_one_after_an_outage(
+    cloud: Emulator, alone: Client
+) -> None:
+    """Nor does a watch that has read nothing yet: a few that come back need not be spread."""
+    job_ids = cloud.add_jobs(5, status=8)
+    cloud.fault("status", status=503)
+    watches = [alone.watch(job_id, interval=3600) for job_id in job_ids]
+    async with AsyncExitStack() as stack:
+        for watch in watches:
+            await stack.enter_async_context(taken(watch, lambda _: None))
+        await elapse(600)
+        cloud.clear_faults()
+        await elapse(30 + 30 + 5)
+        assert None not in [watch.age for watch in watches]

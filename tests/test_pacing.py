@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import math
@@ -20,7 +21,7 @@ from vizwatch._rules import codec, wire
 from vizwatch._rules.pacing import Pace
 from vizwatch._rules.retrying import Fate, Quota
 from vizwatch._rules.wire import allowed_rate
-from vizwatch._world.line import Line, in_time
+from vizwatch._world.line import Due, Line, in_time
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime
@@ -251,34 +252,53 @@ async def test_watches_leave_the_way_to_a_users_own_calls(cloud: Emulator) -> No
         await asyncio.gather(*tasks)
 
 
-DUE = st.just((False, math.inf)) | st.tuples(st.just(True), st.floats(0, 9) | st.just(math.inf))
+TIMES = st.floats(0, 9) | st.just(math.inf)
+DUE = st.just((False, math.inf)) | st.tuples(st.just(True), TIMES)
 
 
-@given(st.lists(st.tuples(DUE, st.booleans()), max_size=30))
+@given(st.lists(st.tuples(DUE, st.booleans(), st.lists(TIMES, max_size=3)), max_size=30))
 def test_users_go_first_then_who_is_due_first_then_who_came_first(
-    callers: list[tuple[tuple[bool, float], bool]],
+    callers: list[tuple[tuple[bool, float], bool, list[float]]],
 ) -> None:
-    """Whoever is cancelled while waiting is passed over."""
+    """Whoever is cancelled while waiting is passed over, and who is due earlier by now goes forward."""
     line, order = Line(), list[int]()
+    dues = [Due(at) for (_, at), _, _ in callers]
 
-    async def come(number: int, is_patient: bool, due: float) -> None:
-        async with line.turn(is_patient=is_patient, due=due):
+    async def come(number: int, is_patient: bool) -> None:
+        async with line.turn(is_patient=is_patient, due=dues[number]):
             order.append(number)
             await asyncio.sleep(0)
 
     async def all_come() -> None:
         async with line.turn(is_patient=True):
-            tasks = [asyncio.create_task(come(number, *rank)) for number, (rank, _) in enumerate(callers)]
+            tasks = [
+                asyncio.create_task(come(number, rank[0])) for number, (rank, _, _) in enumerate(callers)
+            ]
             await asyncio.sleep(0)  # they stand in line
-            for task, (_, gives_up) in zip(tasks, callers, strict=True):
+            for task, due, (_, gives_up, times) in zip(tasks, dues, callers, strict=True):
+                for time in times:
+                    due.hasten(time)
                 if gives_up:
                     task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert line.is_free
 
     asyncio.run(all_come())
-    stayed = [number for number, (_, gives_up) in enumerate(callers) if not gives_up]
-    assert order == sorted(stayed, key=lambda number: callers[number][0])
+    stayed = [number for number, (_, gives_up, _) in enumerate(callers) if not gives_up]
+    assert order == sorted(stayed, key=lambda number: (callers[number][0][0], dues[number].at))
+    for due, (_, _, times) in zip(dues, callers, strict=True):
+        assert due.at <= min(times, default=math.inf)
+
+
+async def test_places_that_are_given_up_are_not_kept() -> None:
+    """A line that moves slowly does not grow with all who came and went."""
+    line = Line()
+    async with line.turn(is_patient=True):
+        for _ in range(1000):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await line.come()
+    assert len(line._waiting) <= 65
 
 
 async def test_a_turn_that_is_given_up_as_it_comes_goes_on_to_the_next() -> None:
@@ -390,7 +410,7 @@ async def test_reads_that_are_patient_go_by_when_they_are_due(cloud: Emulator) -
                 await client.list_jobs(limit=1).collect()
             else:
                 request = wire.list_jobs(client.project_id, wire.query(), page=1, per_page=1)
-                _, sent[name] = await client._project.read(request, codec.decode_rows, due=due)
+                _, sent[name] = await client._project.read(request, codec.decode_rows, due=Due(due))
             order.append(name)
 
         await client.list_jobs().collect()

@@ -32,6 +32,7 @@ from vizwatch._values.models import Job
 from vizwatch._values.rows import Rows
 from vizwatch._values.statuses import TERMINAL
 from vizwatch._world.gate import Gate
+from vizwatch._world.line import Due
 from vizwatch._world.report import Report
 
 INTERVAL = 15.0
@@ -87,7 +88,7 @@ class Workspace:
             error = self.chance.choice([ServerError, ProtocolError])
             raise error(f"{operation}: not now", http_status=503)
 
-    async def read_job(self, job_id: int, _due: float) -> tuple[Job, float]:
+    async def read_job(self, job_id: int, _due: Due) -> tuple[Job, float]:
         asked = asyncio.get_running_loop().time()
         await self.answer("get job")
         job = self.job(job_id)
@@ -97,7 +98,7 @@ class Workspace:
         assert isinstance(decoded, Job)
         return decoded, asked
 
-    async def read_rows(self, page: int, per_page: int, _due: float) -> tuple[Rows, float]:
+    async def read_rows(self, page: int, per_page: int, _due: Due) -> tuple[Rows, float]:
         asked = asyncio.get_running_loop().time()
         await self.answer("list jobs")
         there = [job for job_id in range(len(self.lives)) if (job := self.job(job_id)) is not None]

@@ -128,6 +128,15 @@ def _failed(kind: str) -> Spoil:
     return lambda trace: setattr(trace.watches[0], "failed", (61.0, kind))
 
 
+def _only_listed(trace: Trace) -> None:
+    """Three listings show no job, and the watch says that its job is gone."""
+    _replace(2, current=None)(trace)
+    trace.sent[5:] = [
+        Sent(operation="list", began=at, ended=at, http_status=200, shows_all=True)
+        for at in (58.0, 59.0, 60.0)
+    ]
+
+
 def _resent(status: int | None, operation: str, **more: Any) -> Spoil:
     def spoil(trace: Trace) -> None:
         call = 1 if operation == "create" else 2
@@ -161,6 +170,7 @@ BAD: list[tuple[str, str, Spoil]] = [
     ("no invention", "a status said of another job", lambda trace: setattr(trace.sent[3], "said", {198: 8})),
     ("no invention", "another status than its job's", _replace(1, job=Job(JOB, JobStatus(7)))),
     ("no invention", "a deletion that no read shows", _replace(2, current=None)),
+    ("no invention", "a deletion that only listings show", _only_listed),
     ("no step back", "a step back that one read shows", _stepped_back),
     ("final state", "an end that is not delivered", _late_end),
     ("final state", "an error that nothing explains", _failed("ServerError")),

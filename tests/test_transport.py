@@ -9,7 +9,6 @@ import datetime as dt
 import gzip
 import json
 import logging
-import math
 import socket
 import ssl
 import threading
@@ -28,6 +27,7 @@ from servers import RawServer, http
 from virtual import elapse
 
 import vizwatch
+from vizwatch._world.line import Due
 
 pytestmark = pytest.mark.looptime
 
@@ -237,7 +237,7 @@ async def test_every_error_of_aiohttp_is_one_of_ours(answers: Any, client: vizwa
         )
         answers.get(f"{URL}/197", exception=error, repeat=True)
         with pytest.raises((vizwatch.TransportError, vizwatch.ProtocolError)) as caught:
-            await client._read_job(197, math.inf)
+            await client._read_job(197, Due())
         assert CANARY not in shown(caught.value), kind
         answers.clear()
 

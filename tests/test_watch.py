@@ -26,6 +26,7 @@ from vizwatch._rules.outage import Outage
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.statuses import TERMINAL
 from vizwatch._world.gate import Gate
+from vizwatch._world.line import Due
 from vizwatch._world.report import Report
 from vizwatch.emulator import Emulator
 
@@ -86,7 +87,7 @@ async def test_the_pauses_of_a_watch_vary(cloud: Emulator, here: Client) -> None
     poller = watch.poller
     read = poller._read_job
 
-    async def noted(job_id: int, due: float) -> tuple[Job, float]:
+    async def noted(job_id: int, due: Due) -> tuple[Job, float]:
         moments.append(now())
         return await read(job_id, due)
 
@@ -546,7 +547,7 @@ reads = st.lists(st.integers(0, 25) | st.sampled_from([GONE, BUSY, LOST]), max_s
 
 
 async def watched(script: Iterator[object]) -> list[vizwatch.Transition]:
-    async def read(_job_id: int, _due: float) -> tuple[Job, float]:
+    async def read(_job_id: int, _due: Due) -> tuple[Job, float]:
         said, asked = next(script), now()
         await elapse(0.01)
         if isinstance(said, int):

@@ -61,6 +61,16 @@ class Sent:
     token: str | None = attrs.field(default=None, repr=False)
     said: dict[int, int] = attrs.field(factory=dict)
     """The jobs in a successful answer, and their statuses."""
+    shows_all: bool = False
+    """Whether it is a listing with as many jobs as it says that there are."""
+
+    def misses(self, job_id: int) -> bool:
+        """Whether the answer is that there is no such job."""
+        return (
+            self.http_status == 404
+            if self.operation == "details"
+            else self.shows_all and job_id not in self.said
+        )
 
 
 @attrs.frozen
@@ -176,7 +186,7 @@ class Trace:
         """The complete answers to reads for a watch, those of pollers that watches share included."""
         for sent in self.sent:
             if sent.operation in {"details", "list"} and sent.call is None and sent.ended is not None:
-                about = watch.job_id in sent.said or sent.job_id == watch.job_id
+                about = watch.job_id in sent.said or sent.job_id == watch.job_id or sent.shows_all
                 if about and sent.watch in {watch.number, None}:
                     yield sent
 
@@ -244,7 +254,7 @@ def ordered(trace: Trace) -> Iterator[str]:
 
 
 def _says(read: Sent, job_id: int, status: Code) -> bool:
-    return read.http_status == 404 if status is None else read.said.get(job_id) == status
+    return read.misses(job_id) if status is None else read.said.get(job_id) == status
 
 
 def chained(trace: Trace) -> Iterator[str]:
@@ -296,8 +306,11 @@ def no_invention(trace: Trace) -> Iterator[str]:
         for at, transition in ((one.at, one.transition) for one in watch.deliveries):
             heard = [read for read in reads if (read.ended or 0.0) <= at + INSTANT]
             if transition.current is None:
-                if sum(read.http_status == 404 for read in heard) < ABSENCES:
+                misses = [read for read in heard if read.misses(watch.job_id)]
+                if len(misses) < ABSENCES:
                     yield f"{_name(watch)}: deleted, and fewer than {ABSENCES} reads did not find it"
+                if not any(read.operation == "details" for read in misses):
+                    yield f"{_name(watch)}: deleted, and its details were not asked for"
             elif not any(_says(read, watch.job_id, transition.current) for read in heard):
                 yield f"{_name(watch)}: no answer said {transition.current!r} before {at:g}"
             if transition.current not in {None, transition.job.status}:
@@ -352,8 +365,8 @@ def _may_fail(trace: Trace, watch: Watched) -> bool:
     at, kind = watch.failed or (0.0, "")
     reads = [read for read in trace.reads(watch) if (read.ended or 0.0) <= at + INSTANT]
     if kind == "NotFoundError":
-        heard = [read.http_status for read in reads if read.said or read.http_status == 404]
-        return not watch.deliveries and heard[-ABSENCES:] == [404] * ABSENCES
+        heard = [read.misses(watch.job_id) for read in reads if read.said or read.misses(watch.job_id)]
+        return not watch.deliveries and heard[-ABSENCES:] == [True] * ABSENCES
     if kind == "AuthenticationError":
         sweeps = [one for one in trace.sent if one.operation == "list" and one.call is None]
         asked = [one for one in {id(one): one for one in [*reads, *sweeps]}.values() if _ended(one) <= at]

@@ -46,7 +46,7 @@ from vizwatch._world.account import Account
 from vizwatch._world.auth import Auth
 from vizwatch._world.chance import CHANCE
 from vizwatch._world.gate import Gate
-from vizwatch._world.line import to_its_end
+from vizwatch._world.line import Due, to_its_end
 from vizwatch._world.project import Project
 from vizwatch._world.report import Report
 from vizwatch._world.transport import Share
@@ -438,11 +438,11 @@ class Client:
             self._project.check_loop,
         )
 
-    async def _read_rows(self, query: wire.Query, page: int, per_page: int, due: float) -> tuple[Rows, float]:
+    async def _read_rows(self, query: wire.Query, page: int, per_page: int, due: Due) -> tuple[Rows, float]:
         request = wire.list_jobs(self.project_id, query, page=page, per_page=per_page)
         return await self._project.read(request, codec.decode_rows, due=due)
 
-    async def _read_job(self, job_id: int, due: float) -> tuple[Job, float]:
+    async def _read_job(self, job_id: int, due: Due) -> tuple[Job, float]:
         request = wire.get_job(self.project_id, job_id)
         return await self._project.read(request, functools.partial(_details_of, job_id), due=due)
 

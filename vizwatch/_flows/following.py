@@ -12,7 +12,7 @@ import attrs
 
 from vizwatch._flows.ageing import Ageing
 from vizwatch._rules import retrying, rhythm
-from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Doubt, Failures, OwnWrites
+from vizwatch._rules.cadence import CONFIRMS_AFTER, SETTLES_WITHIN, Cadence, Doubt, Failures, OwnWrites
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.errors import AuthenticationError, CallError, DecodeError, NotFoundError
 from vizwatch._values.exchange import Stale
@@ -24,6 +24,8 @@ from vizwatch._world.report import Report
 _NEVER_QUIET: Final = -(2**63)  # no status
 _EARLY_ENOUGH: Final = 0.8
 """After which share of the time until it is looked at again another read may confirm a step back, too."""
+_NEARLY: Final = 0.95
+"""The same of the shortest pause, for a sweep that confirms an absence: details are read after one."""
 
 
 @attrs.frozen
@@ -167,6 +169,11 @@ class Follower:
         missed_at = None if self._doubt is None else self._doubt.missed_at
         return self.read_at if missed_at is None else missed_at
 
+    def is_urgent(self, now: float) -> bool:
+        """Whether somebody waits for the first answer, or for what a write of this client's has come to."""
+        wrote_at = self.terms.own_writes.latest(self.job_id)
+        return self.heard_at is None or (wrote_at is not None and now - wrote_at < SETTLES_WITHIN)
+
     def is_stale(self, now: float) -> bool:
         """Whether the last good read is too long ago."""
         read_at = self.read_at
@@ -205,9 +212,18 @@ class Follower:
         """Whether the sweeps of the listing are enough for the job, as long as nothing happens to it."""
         return self.is_listed and not self.is_hurried
 
-    def is_absent_from(self, sweep: int) -> bool:
-        """Whether a sweep that is over should have shown the job, and did not."""
-        return self.is_listed and self.seen_in != sweep
+    @property
+    def is_missed(self) -> bool:
+        """Whether the job's details say that it is no more, which is not believed yet."""
+        return self._doubt is not None and self._doubt.is_missed
+
+    def is_absent_since(self, sweep: int) -> bool:
+        """Whether that sweep and all after it should have shown the job, and did not."""
+        return self.is_listed and self.seen_in < sweep
+
+    def was_read_since(self, time: float) -> bool:
+        """Whether an answer has shown the job since then."""
+        return (self._answered_at if self.sighting is None else self.sighting.at) >= time
 
     @property
     def is_settled(self) -> bool:
@@ -229,11 +245,22 @@ class Follower:
         self._make_up()
         if self._failures is None or not self._failures.go_on:
             self._look_at, self.is_hurried = min(self._look_at, now + self.cadence.shortest), True
+            self.is_listed = self.is_listed and not self.is_missed  # its details tell more
 
-    def was_not_listed(self) -> None:
-        """The listing lacks the job: its details tell whether it is gone, or of another workspace."""
-        self.is_listed = False
-        self.look_now()
+    def was_not_listed(self, now: float) -> Transition | None:
+        """The listing lacks the job: its details tell whether it is gone, or of another workspace.
+
+        Once they have said that it is, the listing's word counts, too: its last transition, if that is the
+        last one needed.
+        """
+        doubt = self._doubt
+        is_missed = doubt is not None and doubt.is_missed
+        if doubt is not None and is_missed and now >= doubt.counts_from:
+            return self.tracker.gone(self._clock(now).at(now)) if self._is_gone(now) else None
+        if not is_missed or self.is_due(now):
+            self.is_listed = False
+            self.look_now()
+        return None
 
     def was_unreadable(self, error: DecodeError, now: float) -> None:
         """The job's row in the listing cannot be decoded: its details may be right."""
@@ -324,18 +351,21 @@ class Follower:
             since_change=rhythm.known_age(now - self._since, interval, has_changed=self._has_changed),
             since_write=None if wrote_at is None or wrote_at > now else now - wrote_at,
         )
-        self._look_at = now + self.cadence.jittered(pause, self.terms.chance())
+        self._look_at = self._before_stale(now + self.cadence.jittered(pause, self.terms.chance()), now)
         self.is_hurried = pause < interval
         self._look_ahead_at = math.inf if self.is_hurried else now + rhythm.hurries_in(job, interval)
 
+    def _before_stale(self, at: float, now: float) -> float:
+        """When to look again at the latest: the next read may take as long as the last one."""
+        max_age, asked = self.terms.max_age, self._read_at
+        if math.isinf(max_age) or asked is None:
+            return at
+        return rhythm.before_stale(at, now, begun=asked, max_age=max_age, shortest=self.cadence.shortest)
+
     def missed(self, error: NotFoundError, now: float) -> Transition | None:
-        """The job was not found: its last transition, if it is gone; raises the error if it never was."""
-        self._make_up()
-        self.status, self.is_hurried = _NEVER_QUIET, True
+        """The details were not found: the last transition, if the job is gone; raises if it never was."""
         self._succeeded(now)
-        doubt = self._doubts()
-        if not doubt.missed(now):
-            self._look_at = now + doubt.pause(self._usual())
+        if not self._is_gone(now):
             return None
         transition = self.tracker.gone(self._clock(now).at(now))
         if transition is None:
@@ -343,6 +373,19 @@ class Follower:
             error.job_id = self.job_id
             raise error
         return transition
+
+    def _is_gone(self, now: float) -> bool:
+        """Whether the job is gone, now that it was once more not found; else when to look again."""
+        self._make_up()
+        self.status, doubt = _NEVER_QUIET, self._doubts()
+        if doubt.missed(now):
+            return True
+        self._look_at = now + doubt.pause(self._usual())
+        doubt.counts_from = now + _NEARLY * doubt.pause(self.cadence.jittered(self.cadence.interval, 0.0))
+        self.is_hurried = not doubt.is_unexpected
+        if doubt.was_seen:
+            self.is_listed = doubt.is_unexpected  # else its details tell sooner
+        return False
 
     def failed(self, error: CallError, now: float) -> None:
         """The read failed; raises the error if no later one will come to anything else."""

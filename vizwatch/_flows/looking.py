@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from vizwatch._flows.following import Clock, Follower, Terms
@@ -52,8 +53,12 @@ class Audience(Protocol):
         """A page of the reading."""
         ...
 
-    def ends(self, sweep: int, now: float) -> bool:
-        """The reading is over; tells whether it is not believed, and another is wanted soon."""
+    def lacks(self) -> Collection[int]:
+        """The jobs that the reading, which is over, should have shown and has not."""
+        ...
+
+    def ends(self, sweep: int, now: float, *, is_believed: bool) -> None:
+        """The reading is over; unless it is believed, no job is absent that it lacks, and another follows."""
         ...
 
     def breaks_off(self) -> None:

@@ -12,27 +12,31 @@ import contextvars
 import itertools
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Final
 
 import attrs
 
 from vizwatch._flows.following import Clock, Follower, Terms
 from vizwatch._flows.looking import Audience, Looker
+from vizwatch._flows.reading import Reads
 from vizwatch._flows.sweeping import ReadRows, Sweeps, Verdict
+from vizwatch._rules import retrying
 from vizwatch._rules.agenda import NONE, Agenda
 from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, on_beat
-from vizwatch._rules.listing import Dialect, Sweep, is_sweep_cheaper, lacks_many
+from vizwatch._rules.listing import Absence, Dialect, Sweep, is_sweep_cheaper
 from vizwatch._values.errors import CallError, DecodeError, NotFoundError
 from vizwatch._values.models import Job, Transition
 from vizwatch._values.rows import Sighting
 from vizwatch._world.alarm import Alarm
 from vizwatch._world.gate import Gate
-from vizwatch._world.line import to_its_end
+from vizwatch._world.line import Due, to_its_end
 from vizwatch._world.report import Report
 
-ReadJob = Callable[[int, float], Awaitable[tuple[Job, float]]]
-"""Reads a job's details, and when they are due; gives also when that was sent."""
+ReadJob = Callable[[int, Due], Awaitable[tuple[Job, float]]]
+"""Reads a job's details, by when they are wanted; gives also when that was sent."""
+
+_LISTED_AGAIN_AFTER: Final = 300.0
 
 
 @attrs.define(eq=False)
@@ -53,7 +57,7 @@ class Poller:
         gate: What reads go through while the service may be down.
         report: Who is told of failed reads.
         chance: A random number from [0, 1).
-        cadence: The pauses after a listing that failed.
+        cadence: The pauses while nobody says which, and after a failure.
         read_job: Reads one job.
         read_rows: Reads one page of the listing; ``None`` for a poller that never lists.
         dialect: What the service allows.
@@ -74,7 +78,7 @@ class Poller:
         self._gate = gate
         self._report = report
         self._chance = chance
-        self._cadence = cadence
+        self._usual = cadence
         self._read_job = read_job
         self._sweeps = Sweeps(gate, cadence, chance, read_rows, dialect or Dialect())
         self._reads_alone = read_rows is None
@@ -87,8 +91,7 @@ class Poller:
         """Whom the sweep under way is shown to."""
         self._agenda: Agenda[_Place] = Agenda()
         self._alarm = Alarm(self._wake)
-        self._reading: dict[int, asyncio.Task[None]] = {}
-        """The reads of details under way."""
+        self._reads = Reads(self._looked_at, self._wanted_by)
         self._sweeping: asyncio.Task[None] | None = None
         self._sweep_at = math.inf
         """When those are due that wait for the next sweep."""
@@ -96,12 +99,11 @@ class Poller:
         """Who was due, and is shown by the sweep under way."""
         self._clock: Clock | None = None
         """That of all who follow, so that they agree on when something was read."""
-        self._doubted = False
-        """Whether the last sweep lacked so many jobs that it was not believed."""
+        self._absence = Absence()
         self._disputed: set[int] = set()
-        """The jobs that two readings of the listing lacked, until their details are read."""
-        self._sweeps_again = False
-        """Whether another sweep is wanted for that, whatever it costs."""
+        """The jobs that two sweeps lacked, and many, until their details are read."""
+        self._listed_again_at = math.inf
+        """When to look for those in the listing again that it lacked."""
 
     # --- who follows -------------------------------------------------------------------------------------
 
@@ -119,6 +121,8 @@ class Poller:
         if sweep is not None and sweep.page > 1:
             follower.seen_in = sweep.number  # it is not absent from pages read before it came
         self._settle(places[looker])
+        self._hasten(follower.terms)
+        self._reads.hasten(follower.job_id, follower.due(_now()))
 
     def leave(self, looker: Looker) -> None:
         """The looker waits no longer."""
@@ -133,6 +137,7 @@ class Poller:
             del self._terms[terms]
         if not places:
             del self._places[job_id]
+            self._disputed.discard(job_id)
         if self._is_idle:
             self._rest()
 
@@ -141,6 +146,7 @@ class Poller:
         audience.clock = self._time()
         audience.next_at = _now()
         self._audiences.append(audience)
+        self._hasten(audience.terms)
         self.resume()
 
     def quit(self, audience: Audience) -> None:
@@ -166,19 +172,22 @@ class Poller:
             self._clock = Clock.started(_now())
         return self._clock
 
+    def _hasten(self, terms: Terms) -> None:
+        """Somebody has come who may want the sweep under way sooner than who was there."""
+        self._sweeps.hasten(_now() + terms.max_age)
+
     def _rest(self) -> None:
         self._alarm.clear()
         self._agenda.clear()
         self._awaiting.clear()
         self._disputed.clear()
-        self._sweeps.current = None
-        self._sweep_at, self._doubted, self._sweeps_again = math.inf, False, False
+        self._sweeps.rest()
+        self._absence = Absence()
+        self._sweep_at = self._listed_again_at = math.inf
 
     async def abandon(self, job_ids: Iterable[int]) -> None:
         """Ends the reads under way that nobody is left to want: of these jobs, or all if nobody is left."""
-        # They are nobody's at once: whoever comes while they end gets reads of their own.
-        unwanted = [*self._reading] if self._is_idle else set(job_ids) - self._places.keys()
-        tasks = [self._reading.pop(job_id) for job_id in unwanted if job_id in self._reading]
+        tasks = self._reads.drop(None if self._is_idle else set(job_ids) - self._places.keys())
         if self._is_idle and self._sweeping is not None:
             tasks.append(self._sweeping)
             self._sweeping = None
@@ -220,7 +229,8 @@ class Poller:
         return sweeps.may_begin and is_sweep_cheaper(due, len(self._places), sweeps.pages)
 
     def _call_sweep(self, at: float) -> None:
-        self._sweep_at = min(self._sweep_at, at)
+        """A sweep is wanted at a time; it comes later where the listing is to be left alone until then."""
+        self._sweep_at = min(self._sweep_at, max(at, self._sweeps.rests_until))
         self._alarm.set(self._sweep_at)
 
     def _wake(self, at: float) -> None:
@@ -229,6 +239,8 @@ class Poller:
         for audience in list(self._audiences):
             audience.stirs()
         due = self._due(now)
+        if now >= self._listed_again_at:
+            self._list_again()
         listed = {place.follower.job_id for place in due if place.follower.is_listed}
         unlisted = {place.follower.job_id for place in due} - listed
         is_due = self._sweep_at <= now
@@ -236,11 +248,11 @@ class Poller:
             self._sweep_at = math.inf  # set anew when it is over
         waits = is_due and self._sweeping is None
         is_called = any(one.is_hungry and one.next_at <= now for one in self._audiences)
-        is_wanted = is_due and (self._sweeps.current is not None or self._sweeps_again or is_called)
+        is_wanted = is_due and (self._sweeps.current is not None or self._absence.is_doubted or is_called)
         if is_wanted or self._is_cheaper(self._wanted(now, listed, self._carried() if waits else ())):
             listed = set()
             self._awaiting += due
-            self._sweeping = self._sweeping or self._started(self._swept_through())
+            self._sweep(now)
         else:
             for place in [*self._carried()] if waits else ():
                 if place.follower.is_due(now):
@@ -252,10 +264,45 @@ class Poller:
         self._look_at(listed | unlisted)
         self._arm_next()
 
-    def _look_at(self, job_ids: set[int]) -> None:
+    def _look_at(self, job_ids: Iterable[int]) -> None:
         """Reads the details of each, unless they are being read."""
-        for job_id in job_ids - self._reading.keys():
-            self._reading[job_id] = self._started(self._looked_at(job_id), job_id)
+        now = _now()
+        for job_id in job_ids:
+            is_urgent = any(looker.follower.is_urgent(now) for looker in self._places.get(job_id, ()))
+            self._reads.want(job_id, now, is_urgent=is_urgent)
+        self._reads.begin()
+
+    def _wanted_by(self, job_id: int, since: float) -> float | None:
+        """By when a job's details are wanted, and have been since a time; ``None`` for no more."""
+        places = self._places.get(job_id, {}).values()
+        if any(not place.follower.was_read_since(since) for place in places):
+            now = _now()
+            return min(place.follower.due(now) for place in places)
+        for place in places:
+            self._settle(place)  # a sweep has shown it meanwhile
+        return None
+
+    def _sweep(self, now: float) -> None:
+        """Begins a sweep, or goes on with one, unless the listing is to be left alone for a while."""
+        if self._sweeping is not None:
+            return
+        if now < self._sweeps.rests_until:
+            self._call_sweep(now)
+            return
+
+        def end(task: asyncio.Task[None]) -> None:
+            # One that is cancelled before it began has not said that it is over.
+            if self._sweeping is task:
+                self._sweeping = None
+
+        self._sweeping = asyncio.create_task(self._swept_through())
+        self._sweeping.add_done_callback(end)
+
+    def _list_again(self) -> None:
+        """All jobs are in the listing, as far as is known: what it lacked once it may show by now."""
+        self._listed_again_at = math.inf
+        for place in self._everybody():
+            place.follower.is_listed = True
 
     def _due(self, now: float) -> list[_Place]:
         """Those whose time has come; takes them off the agenda."""
@@ -295,64 +342,44 @@ class Poller:
         if not self._is_idle:
             self._alarm.set(min(self._agenda.first_at, self._sweep_at))
 
-    def _started(self, work: Coroutine[Any, Any, None], job_id: int | None = None) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-
-        def end(task: asyncio.Task[None]) -> None:
-            # A task that is cancelled before it began has not said that it is over.
-            if self._sweeping is task:
-                self._sweeping = None
-            if job_id is not None and self._reading.get(job_id) is task:
-                del self._reading[job_id]
-
-        task.add_done_callback(end)
-        return task
-
     # --- details -----------------------------------------------------------------------------------------
 
-    async def _looked_at(self, job_id: int) -> None:
+    async def _looked_at(self, job_id: int, due: Due) -> None:
         """Reads a job's details for all who follow it."""
-        now, failure = _now(), None
+        failure = None
         followers = [looker.follower for looker in self._places.get(job_id, ())]
         interval = min((one.cadence.interval for one in followers), default=0.0)
-        due = min((one.due(now) for one in followers), default=math.inf)
         try:
             job, asked = await self._gate.read(lambda: self._read_job(job_id, due), interval, due)
         except CallError as error:
             failure = error
         except BaseException as error:
-            for looker in list(self._places.get(job_id, ())) if self._has_read(job_id) else ():
+            for looker in list(self._places.get(job_id, ())) if self._reads.ends(job_id) else ():
                 looker.ended(error)
             if not isinstance(error, Exception):
                 raise
             return
-        self._has_read(job_id)  # before anyone is told, who may want the next read at once
+        self._reads.ends(job_id)  # before anyone is told, who may want the next read at once
         now = _now()
-        self._settle_dispute(job_id, is_there=failure is None)
         if failure is None:
+            self._sweeps.details_answered()
+            self._settle_dispute(job_id)
             self._tell(job_id, lambda follower: follower.saw(job, asked, now))
         else:
             self._tell(job_id, lambda follower: _failed(follower, failure, now))
 
-    def dispute(self, job_ids: Iterable[int]) -> None:
-        """Two readings in succession lacked these jobs, and many: their details tell who is right."""
-        self._disputed.update(job_ids)
-
-    def _settle_dispute(self, job_id: int, *, is_there: bool) -> None:
-        was_disputed, dialect = job_id in self._disputed, self._sweeps.dialect
-        self._disputed.discard(job_id)
-        if was_disputed and is_there and not dialect.totals_lie:
-            # The only thing that a listing says of jobs that it does not show is how many they are.
-            dialect.totals_lie = True
-            for place in self._everybody():
-                place.follower.is_listed = True  # as far as is known again
-
-    def _has_read(self, job_id: int) -> bool:
-        """This task reads the job's details no more; tells whether they were still wanted of it."""
-        was_wanted = self._reading.get(job_id) is asyncio.current_task()
-        if was_wanted:
-            del self._reading[job_id]
-        return was_wanted
+    def _settle_dispute(self, job_id: int) -> None:
+        """A job is there. If two sweeps lacked it, and many, the listing goes on beyond its total."""
+        if job_id not in self._disputed or self._sweeps.dialect.totals_lie:
+            return
+        # The only thing that a listing says of jobs that it does not show is how many they are.
+        self._sweeps.dialect.totals_lie = True
+        self._list_again()
+        disputed, self._disputed = self._disputed - {job_id}, set()
+        self._reads.drop(one for one in disputed if not self._reads.is_under_way(one))
+        for one in disputed:
+            for place in self._places.get(one, {}).values():
+                self._settle(place)
 
     def _tell(self, job_id: int, tell: Callable[[Follower], Transition | None]) -> None:
         for place in list(self._places.get(job_id, {}).values()):
@@ -404,23 +431,23 @@ class Poller:
         for audience in self._shown:
             audience.begins()
         max_age = min((terms.max_age for terms in self._all_terms()), default=math.inf)
-        return self._sweeps.begin(for_all=bool(self._shown), max_age=max_age)
+        return self._sweeps.begin(self._cadence, for_all=bool(self._shown), max_age=max_age)
 
     def _is_worth_its_rest(self, sweep: Sweep) -> bool:
         """Whether at least as many jobs are still to be shown by a sweep as it has pages left."""
-        if self._shown:
+        if self._shown or self._absence.is_doubted:
             return True
         # The newest jobs, mostly followed last, are on the last pages: backwards, a few of them tell.
         unseen = (
             job_id
             for job_id, places in reversed(self._places.items())
-            if any(place.follower.is_absent_from(sweep.number) for place in places.values())
+            if any(place.follower.is_absent_since(sweep.number) for place in places.values())
         )
         return sum(1 for _ in itertools.islice(unseen, sweep.left)) == sweep.left
 
     def _take(self, sweep: Sweep, sighting: Sighting) -> None:
         """Shows a page to all who follow one of its jobs."""
-        rows = sighting.rows
+        rows, self._reads.pages = sighting.rows, self._sweeps.pages
         for audience in self._shown:
             audience.shows(sighting)
         followed = [row for row, job_id in enumerate(rows.ids) if job_id in self._places]
@@ -454,40 +481,54 @@ class Poller:
     def _over(self, sweep: Sweep) -> None:
         """A sweep is over: jobs that it has not shown are read by themselves, the others by the next one."""
         self._sweeps.end()
-        now = _now()
-        unseen = [place for place in self._everybody() if place.follower.is_absent_from(sweep.number)]
-        is_doubtful = sweep.ended and lacks_many(len(unseen), self._terms.total())
-        was_doubted, self._doubted = self._doubted, is_doubtful and not self._doubted
-        self._sweeps_again = self._doubted
+        now, since, was_doubted = _now(), self._absence.since(sweep.number), self._absence.is_doubted
+        unseen = [place for place in self._everybody() if place.follower.is_absent_since(since)]
+        is_believed = not sweep.ended or self._is_believed(sweep, unseen, disputes=was_doubted)
         for audience in self._shown:
-            self._sweeps_again = audience.ends(sweep.number, now) or self._sweeps_again
+            audience.ends(sweep.number, now, is_believed=is_believed)
             audience.next_at = self._next_reading(audience, now)
         self._shown = []
         self._sweep_at = self._next_sweep(now)
         self.resume()
-        if not self._doubted:
+        if is_believed:
             awaiting, self._awaiting = self._awaiting, []
             if sweep.ended:
-                for place in unseen:
-                    place.follower.was_not_listed()
-                if was_doubted:
-                    self.dispute(place.follower.job_id for place in unseen)
-                awaiting += unseen
+                self._were_not_listed(unseen, now)
             else:
                 self._look_at({place.follower.job_id for place in unseen})
             for place in awaiting:
-                if self._is_here(place) and place.follower.job_id not in self._reading:
+                if self._is_here(place) and not self._reads.is_under_way(place.follower.job_id):
                     self._settle(place)
         self._arm_next()
+
+    def _is_believed(self, sweep: Sweep, unseen: Iterable[_Place], *, disputes: bool) -> bool:
+        """Whether the jobs are absent that a sweep lacks; of those that another one lacked, details tell."""
+        lacking = {place.follower.job_id for place in unseen if not place.follower.is_missed}
+        lacking.update(*(audience.lacks() for audience in self._shown))
+        if disputes:
+            self._disputed |= lacking
+        return self._absence.is_believed(sweep.number, len(lacking), self._sweeps.pages)
+
+    def _were_not_listed(self, unseen: Iterable[_Place], now: float) -> None:
+        for place in unseen:
+            if self._is_here(place):
+                self._told(place, place.follower.was_not_listed(now))
+                self._listed_again_at = min(self._listed_again_at, now + _LISTED_AGAIN_AFTER)
 
     def _all_terms(self) -> Iterator[Terms]:
         yield from self._terms
         for audience in self._audiences:
             yield audience.terms
 
+    @property
+    def _cadence(self) -> Cadence:
+        """Of whoever wants to know soonest."""
+        cadences = (terms.cadence for terms in self._all_terms())
+        return min(cadences, key=lambda cadence: cadence.interval, default=self._usual)
+
     def _next_sweep(self, now: float) -> float:
         """When to read the listing again for those who follow a job."""
-        if self._sweeps_again:
+        if self._absence.is_doubted:
             return now + CONFIRMS_AFTER
         interval = min((terms.cadence.interval for terms in self._terms), default=math.inf)
         max_age = min((terms.max_age for terms in self._terms), default=math.inf)
@@ -515,6 +556,8 @@ class Poller:
         at = self._not_all_at_once(at)
         if verdict is Verdict.AGAIN:
             self._call_sweep(at)
+            if retrying.is_outage(error):
+                self._look_at(self._any_job())
             return
         for audience in self._shown:
             audience.next_at = at
@@ -522,6 +565,12 @@ class Poller:
             for audience in list(self._audiences):
                 audience.refused(error)
         self._by_details()
+
+    def _any_job(self) -> Iterable[int]:
+        """A job whose details tell whether all is down, or the listing alone; none that was read just now."""
+        since = _now() - self._cadence.shortest
+        others = (place.follower for place in self._everybody() if not place.follower.was_read_since(since))
+        return [follower.job_id for follower in itertools.islice(others, 1)]
 
     def _not_all_at_once(self, at: float) -> float:
         """When to try again, though there are many projects that fail: else they all come back together."""

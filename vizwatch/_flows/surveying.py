@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -15,7 +16,6 @@ from vizwatch._flows.following import Clock, Follower, Terms
 from vizwatch._flows.polling import Poller
 from vizwatch._rules.census import Census
 from vizwatch._rules.choice import Choice
-from vizwatch._rules.listing import lacks_many
 from vizwatch._rules.transitions import found
 from vizwatch._values.errors import AuthenticationError, DecodeError
 from vizwatch._values.models import Job, Transition
@@ -81,8 +81,10 @@ class Survey:
     _begun_at: float = attrs.field(default=math.inf, init=False)
     _skips: int = attrs.field(default=0, init=False)
     """How many rows of the reading under way are no jobs."""
-    _doubts: bool = attrs.field(default=False, init=False)
-    """Whether the last reading lacked so many jobs that it was not believed."""
+    _believed_at: float = attrs.field(default=math.inf, init=False)
+    """When the first reading was begun since the last one that was believed."""
+    _lacking: list[tuple[Sighting, int]] = attrs.field(factory=list, init=False)
+    """The rows of the jobs that the reading should have shown, once it is over."""
     _census: Census = attrs.field(factory=Census, init=False)
     _members: dict[int, Member] = attrs.field(factory=dict, init=False)
     _counts: dict[int, tuple[int, int]] = attrs.field(factory=dict, init=False)
@@ -126,29 +128,30 @@ class Survey:
         return bool(self._found)
 
     @property
-    def known_at(self) -> float | None:
-        """When the oldest of what is known was read; ``None`` before all is."""
-        if self._choice.job_ids is None:
-            return self.read_at
-        return _oldest(member.follower.read_at for member in self._members.values())
-
-    @property
     def heard_at(self) -> float | None:
-        """The same, where it is an answer, too, that a job does not exist."""
+        """When the oldest of what is known was read; ``None`` before all was.
+
+        A job that was never there is asked for now and then, and any listing may show it: it does not count.
+        """
         if self._choice.job_ids is None:
             return self.read_at
-        return _oldest(member.follower.heard_at for member in self._members.values())
+        followers = [member.follower for member in self._members.values()]
+        if any(follower.heard_at is None for follower in followers):
+            return None
+        known = (follower.heard_at for follower in followers if follower.read_at is not None)
+        return min(filter(None, known), default=asyncio.get_running_loop().time())
 
     def age(self, now: float) -> float | None:
         """Seconds since then; ``None`` before all is known."""
-        if not self._members and self._choice.job_ids is not None:
-            return 0.0
-        return None if self.known_at is None else now - self.known_at
+        heard_at = self.heard_at
+        return None if heard_at is None else now - heard_at
 
     def is_stale(self, now: float) -> bool:
         """Whether what is known is too old: a healthy survey does not let it become so."""
-        age = self.age(now)
-        return age is None or age > min(self.terms.max_age, self.terms.patience + 2 * self.took)
+        age, terms = self.age(now), self.terms
+        # One that keeps to its place in the interval waits for half an interval more at most.
+        beat = 0.0 if self.phase is None else 0.5 * terms.cadence.interval
+        return age is None or age > min(terms.max_age, terms.patience + beat + 2 * self.took)
 
     @property
     def size(self) -> int:
@@ -249,21 +252,28 @@ class Survey:
             if ids[row] not in self._members:
                 self._saw(self._resumed(page_before, row_before), page, row)
 
-    def ends(self, sweep: int, now: float) -> bool:
-        """The reading is over; tells whether it lacks so much that another one has to say so, too."""
-        self.error = None
-        rest = self._census.rest()
-        absent = [
+    def lacks(self) -> list[int]:
+        """The jobs that the reading, which is over, should have shown; those followed by themselves aside."""
+        self._believed_at = min(self._believed_at, self._begun_at)
+        self._lacking = [
             (page, row)
-            for page in rest
+            for page in self._census.rest()
+            if page.asked < self._believed_at
             for row, job_id in enumerate(page.rows.ids)
             if job_id not in self._members
         ]
-        was_doubted = self._doubts
-        self._doubts = not was_doubted and lacks_many(len(absent), self._census.size)
-        self._census.close(rest if self._doubts else ())
-        if self._doubts:
-            return True
+        return [page.rows.ids[row] for page, row in self._lacking]
+
+    def ends(self, sweep: int, now: float, *, is_believed: bool) -> None:
+        """The reading is over."""
+        self.error = None
+        rest, lacking = self._census.rest(), self._lacking
+        self._lacking = []
+        if not is_believed:
+            self._census.close(rest)
+            return
+        self._census.close(page for page in rest if page.asked >= self._believed_at)
+        self._believed_at = math.inf
         self.read_at, self.took = self._begun_at, now - self._begun_at
         if self._skips > self.skipped:
             self.terms.report.skipped(self._project_id, self._skips)
@@ -273,13 +283,10 @@ class Survey:
             if follower.sighting is not None and follower.seen_in == sweep:
                 member.is_as_listed = True
                 self._is_settled(member)
-        for page, row in absent:
+        for page, row in lacking:
             member = self._resumed(page, row)
-            member.follower.was_not_listed()
+            member.follower.was_not_listed(now)
             self._follow(member)
-        if was_doubted:
-            self._poller.dispute(page.rows.ids[row] for page, row in absent)
-        return False
 
     def breaks_off(self) -> None:
         """The reading does not go on: the next one begins anew."""
@@ -337,8 +344,10 @@ class Survey:
     def lost(self, member: Member, error: BaseException) -> None:
         """A job cannot be followed: that of one job ends nothing else."""
         self._poller.leave(member)
-        self._forget(member)
+        self._members.pop(member.follower.job_id, None)
         is_of_all = not isinstance(error, Exception) or isinstance(error, AuthenticationError)
+        if self._choice.job_ids is None and member.follower.tracker.job is not None:
+            self._counts[member.follower.job_id] = member.follower.tracker.counts
         if is_of_all or (self._choice.job_ids is not None and not self._members):
             self.ended(error)
         else:
@@ -347,8 +356,9 @@ class Survey:
     def _member(self, job_id: int) -> Member:
         follower = self._new_follower(job_id)
         follower.clock = self.clock
-        if job_id in self._gone:
-            follower.tracker.recount(self._gone.pop(job_id))
+        counts = self._gone.pop(job_id, self._counts.get(job_id))
+        if counts is not None:
+            follower.tracker.recount(counts)
         member = self._members[job_id] = Member(follower, self)
         return member
 
@@ -393,16 +403,12 @@ class Survey:
         return False
 
     def _forget(self, member: Member) -> None:
+        """The job was deleted."""
         job_id, counts = member.follower.job_id, member.follower.tracker.counts
         self._members.pop(job_id, None)
+        self._census.forget(job_id)
         self._counts.pop(job_id, None)
         if member.follower.tracker.job is not None:
             self._gone[job_id] = counts
             if len(self._gone) > _REMEMBERED:
                 del self._gone[next(iter(self._gone))]
-
-
-def _oldest(times: Iterable[float | None]) -> float | None:
-    """The earliest of them; ``None`` where one is, or there are none."""
-    known = list(times)
-    return None if None in known else min((time for time in known if time is not None), default=None)

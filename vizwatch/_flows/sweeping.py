@@ -23,11 +23,13 @@ from vizwatch._values.errors import (
 )
 from vizwatch._values.rows import Rows, Sighting
 from vizwatch._world.gate import Gate
+from vizwatch._world.line import Due
 
-ReadRows = Callable[[int, int, float], Awaitable[tuple[Rows, float]]]
+ReadRows = Callable[[int, int, Due], Awaitable[tuple[Rows, float]]]
 """Reads one page of a listing, by its number and size, and when it is due; gives also when that was sent."""
 
 _FAILURES_TO_GIVE_UP: Final = 3
+_FAILURES_ALONE: Final = 2
 _LISTS_AGAIN_AFTER: Final = 300.0
 _OF_THE_LISTING: Final = (BadRequestError, NotFoundError, PermissionDeniedError)
 """Refusals of the listing that may not hold for the details."""
@@ -48,7 +50,7 @@ class Sweeps:
 
     Args:
         gate: What reads go through while the service may be down.
-        cadence: The pauses after a failure.
+        cadence: The pauses after a failure, and those of whoever wants them.
         chance: A random number from [0, 1).
         read_rows: Reads one page; ``None`` where there is no listing.
         dialect: What the service allows.
@@ -68,8 +70,8 @@ class Sweeps:
     _count: int = attrs.field(default=0, init=False)
     _narrowed: int | None = attrs.field(default=None, init=False)
     """What size of pages to try, after another one was refused."""
-    _due: float = attrs.field(default=math.inf, init=False)
-    """When the pages of the one under way are wanted."""
+    _due: Due = attrs.field(factory=Due, init=False)
+    """By when the pages of the one under way are wanted."""
     _asked: float = attrs.field(default=math.inf, init=False)
     """When its first page was asked for."""
     _last_asked: float | None = attrs.field(default=None, init=False)
@@ -78,21 +80,29 @@ class Sweeps:
     _refusals: int = attrs.field(default=0, init=False)
     _not_before: float = attrs.field(default=-math.inf, init=False)
     """When to try the listing again, if it failed for long; never, if it is refused."""
+    rests_until: float = attrs.field(default=-math.inf, init=False)
+    """When to ask for a page again that could not be read."""
+    _alone: int = attrs.field(default=0, init=False)
+    """How many have, each after details were read that did not fail."""
+    _details_answer: bool = attrs.field(default=False, init=False)
+    """Whether some were since the last failure."""
 
     @property
     def may_begin(self) -> bool:
         """Whether the listing can be read, as far as is known."""
         return self._read_rows is not None and _now() >= self._not_before
 
-    def begin(self, *, for_all: bool, max_age: float) -> Sweep:
+    def begin(self, cadence: Cadence, *, for_all: bool, max_age: float) -> Sweep:
         """Begins another one.
 
         Args:
+            cadence: The pauses of those who want it.
             for_all: Whether all jobs are wanted, and not only some that are known.
             max_age: How old what it shows may become, in seconds.
         """
         self._count += 1
-        self._due = max_age + (_now() if self._last_asked is None else self._last_asked)
+        self._cadence = cadence
+        self._due = Due(max_age + (_now() if self._last_asked is None else self._last_asked))
         self._asked = math.inf
         dialect = self.dialect
         trusts_total = not dialect.totals_lie and (dialect.totals_hold or not for_all)
@@ -111,13 +121,27 @@ class Sweeps:
         dialect = self.dialect
         dialect.learn(attrs.evolve(dialect.limits, per_page=sweep.per_page))
         dialect.totals_hold = dialect.totals_hold or sweep.total_held
-        self._narrowed, self.pages, self.failures, self._refusals = None, sweep.pages, 0, 0
+        self._narrowed, self.pages = None, sweep.pages
+        self.failures = self._refusals = self._alone = 0
         self._pauses.succeeded(now)
         return Sighting(rows, asked, now)
+
+    def hasten(self, wanted_by: float) -> None:
+        """Somebody else wants the one under way."""
+        self._due.hasten(wanted_by)
 
     def end(self) -> None:
         """The one under way is over."""
         self.current, self._last_asked = None, self._asked
+
+    def rest(self) -> None:
+        """Nobody wants any more. Whoever comes does not take over what others waited for."""
+        self.current, self._last_asked = None, None
+        self.failures = self._refusals = self._alone = 0
+
+    def details_answered(self) -> None:
+        """The details of a job were read: the service is there."""
+        self._details_answer = True
 
     def next_at(self, at: float, now: float, max_age: float) -> float:
         """When to begin the next one: at a time, or earlier, if what this one showed were too old then."""
@@ -137,6 +161,8 @@ class Sweeps:
         """A page could not be read: what to do, and when the listing may be asked again."""
         now = _now()
         self.failures += 1
+        self._alone += self._details_answer
+        self._details_answer = False
         self._pauses.failed()
         again_at = now + self._cadence.after_failures(self._pauses.count, self._chance(), error.retry_after)
         # Refused once, a token may have been revoked: that is no reason to end all watches. And one that
@@ -149,9 +175,12 @@ class Sweeps:
         if is_permanent:
             self._not_before = math.inf
             return Verdict.NEVER, again_at
-        if not retrying.is_outage(error) and self.failures >= _FAILURES_TO_GIVE_UP:
+        # Where details fail as well, all is down, and asking for each of them would help nobody.
+        of_the_listing = not retrying.is_outage(error) or self._alone >= _FAILURES_ALONE
+        if of_the_listing and self.failures >= _FAILURES_TO_GIVE_UP:
             self._not_before = now + _LISTS_AGAIN_AFTER
             return Verdict.LATER, again_at
+        self.rests_until = again_at
         return Verdict.AGAIN, again_at
 
 

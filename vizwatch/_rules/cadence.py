@@ -136,6 +136,8 @@ class Doubt:
     """Whether a job that was never seen is waited for, however long."""
     missed_at: float | None = attrs.field(default=None, init=False)
     """When the job was not found for the last time."""
+    counts_from: float = attrs.field(default=-math.inf, init=False)
+    """From when on a sweep of the listing that lacks it, too, counts as much as its details."""
     _misses: int = attrs.field(default=0, init=False)
     _doubts: int = attrs.field(default=0, init=False)
 
@@ -156,9 +158,19 @@ class Doubt:
             self._doubts += 1
         return is_old
 
+    @property
+    def is_missed(self) -> bool:
+        """Whether the details did not find a job that was seen before."""
+        return self.was_seen and self._misses > 0
+
+    @property
+    def is_unexpected(self) -> bool:
+        """Whether nothing is known that would explain it: then it is looked at no sooner than ever."""
+        return self.was_seen and not self.is_deleted
+
     def pause(self, interval: float) -> float:
         """How long to wait after a read that was not believed, given the pause after a good one."""
-        if self.was_seen and not self.is_deleted:
+        if self.is_unexpected:
             return interval
         longest = min(interval * _PATIENCE, _LONGEST_PAUSE) if self.is_awaited else interval
         return min(longest, _FIRST_DOUBT * 2.0 ** min(self._doubts - 1, 60))

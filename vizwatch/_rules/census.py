@@ -45,19 +45,21 @@ class Census:
     _highest: int = attrs.field(default=_NONE_YET, init=False)
     """The highest id that the reading has shown, while its ids ascend and no set of them is needed."""
     _shown: set[int] | None = attrs.field(default=None, init=False)
+    _forgotten: set[int] = attrs.field(factory=set, init=False)
+    """The jobs whose rows count no more."""
 
     @property
     def size(self) -> int:
         """How many jobs are known."""
         moved = 0 if self._moved is None else len(self._moved)
-        return moved + sum(len(page.rows) for page in self._pages)
+        return moved + sum(len(page.rows) for page in self._pages) - len(self._forgotten)
 
     def take(self, sighting: Sighting) -> News:
         """The next page of the reading."""
         ids = sighting.rows.ids
         if not len(ids):
             return News(sighting, (), ())
-        if self._moved is None and self._taken < len(self._pages):
+        if self._moved is None and not self._forgotten and self._taken < len(self._pages):
             before = self._pages[self._taken]
             if before.rows.ids == ids:
                 self._pages[self._taken] = sighting
@@ -94,6 +96,9 @@ class Census:
         for page in self._pages[self._taken :]:
             self._moved.update(zip(page.rows.ids, zip(repeat(page), count()), strict=False))
         del self._pages[self._taken :]
+        for job_id in [*self._forgotten]:
+            if self._moved.pop(job_id, None) is not None:
+                self._forgotten.discard(job_id)
         self._highest = max((max(page.rows.ids) for page in self._pages), default=_NONE_YET)
 
     def _first_shown(self, ids: Sequence[int]) -> Sequence[int]:
@@ -112,6 +117,8 @@ class Census:
 
     def rest(self) -> list[Sighting]:
         """What was known, and the reading has not shown."""
+        if self._moved is None and self._forgotten:
+            self._move()
         if self._moved is None:
             return self._pages[self._taken :]
         rows_of: dict[Sighting, list[int]] = {}
@@ -126,13 +133,22 @@ class Census:
         self._taken, self._moved, self._shown = 0, None, None
 
     def find(self, job_id: int) -> tuple[Sighting, int] | None:
-        """Where a job was last seen."""
+        """Where a job was last seen; ``None`` where it was not, or is forgotten."""
+        if job_id in self._forgotten:
+            return None
         if self._moved is not None and job_id in self._moved:
             return self._moved[job_id]
         for page in self._pages:
             if job_id in page.rows.ids:
                 return page, page.rows.ids.index(job_id)
         return None
+
+    def forget(self, job_id: int) -> None:
+        """The job is no more: a reading that shows it shows a new one."""
+        if self._moved is not None and self._moved.pop(job_id, None) is not None:
+            return
+        if self.find(job_id) is not None:
+            self._forgotten.add(job_id)
 
 
 def _changed(before: Rows, rows: Rows) -> Sequence[int]:

@@ -252,12 +252,33 @@ def is_sweep_cheaper(due: int, watched: int, pages: int) -> bool:
     return watched > 1 and due >= pages
 
 
-_FEW_ABSENT: Final = 3
+_FEW: Final = 3
 
 
-def lacks_many(absent: int, known: int) -> bool:
-    """Whether a whole listing lacks so many of the jobs known that it is not believed at once."""
-    return absent > max(_FEW_ABSENT, known // 10)
+@attrs.define
+class Absence:
+    """Whether the jobs that a sweep lacks are taken to be absent.
+
+    A page may come out empty, and pages shift while they are read. Where more jobs are lacking than a few,
+    and than another sweep costs requests, only those are absent that the next one lacks as well.
+    """
+
+    _doubted: int | None = attrs.field(default=None, init=False)
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether the last sweep was not believed, and another one has to say so, too."""
+        return self._doubted is not None
+
+    def since(self, sweep: int) -> int:
+        """The number of the first of the sweeps that have to lack a job, the last of which is this one."""
+        return sweep if self._doubted is None else self._doubted
+
+    def is_believed(self, sweep: int, lacking: int, pages: int) -> bool:
+        """Whether a whole sweep is believed that lacks so many jobs; one that follows a doubted one is."""
+        is_doubtful = self._doubted is None and lacking > max(_FEW, pages)
+        self._doubted = sweep if is_doubtful else None
+        return not is_doubtful
 
 
 def _is_short(came: int, per_page: int) -> bool:

@@ -8,7 +8,7 @@ import math
 from vizwatch._rules.pacing import Pace
 from vizwatch._values import checks
 from vizwatch._values.errors import ConfigError, ConnectError
-from vizwatch._world.line import Line
+from vizwatch._world.line import Due, Line
 from vizwatch._world.report import Report
 
 
@@ -55,7 +55,7 @@ class Account:
                 raise ConfigError("this account is in use in another event loop: make one for each")
             self._loop, self._line = loop, Line()
 
-    async def admit(self, deadline: float, *, is_patient: bool = False, due: float = math.inf) -> None:
+    async def admit(self, deadline: float, *, is_patient: bool = False, due: Due | None = None) -> None:
         """Waits until another request may be sent, and counts it as sent.
 
         Args:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import anyio
 
@@ -13,9 +12,12 @@ from vizwatch._rules import retrying
 from vizwatch._rules.outage import Outage
 from vizwatch._values.errors import CallError
 from vizwatch._world.chance import CHANCE
-from vizwatch._world.line import Line
+from vizwatch._world.line import Due, Line
 
 T = TypeVar("T")
+
+_APART: Final = 1.0
+"""How far apart those come back that an outage has held, on average, in seconds."""
 
 
 class Gate:
@@ -23,8 +25,8 @@ class Gate:
 
     Ten thousand watches that each try on their own keep a service down that just comes up, and then all come
     at once. Behind the gate one of them probes, whoever waits longest; and when the service answers, the
-    others come back spread over their interval. No more go through at once than there are connections:
-    whoever waits for one would not know that the service went down meanwhile.
+    others come back one a second, or over their interval where that is shorter. No more go through at once
+    than there are connections: whoever waits for one would not know that the service went down meanwhile.
 
     Args:
         outage: What is known of it.
@@ -35,23 +37,29 @@ class Gate:
         self._outage = outage
         self._line = asyncio.Lock()
         self._places = Line(at_once)
+        self._held = 0
+        """How many reads an outage holds."""
 
-    async def read(self, read: Callable[[], Awaitable[T]], interval: float, due: float = math.inf) -> T:
+    async def read(self, read: Callable[[], Awaitable[T]], interval: float, due: Due | None = None) -> T:
         """What `read` gives or raises, once it may be sent.
 
         Args:
             read: Reads once.
-            interval: Over how many seconds the watches of this kind spread after an outage.
+            interval: Over how many seconds the watches of this kind spread after an outage at most.
             due: By when it is wanted: who is due first goes first.
         """
         while True:
             if self._outage.is_down():
-                async with self._line:
-                    # Whoever held the line before may have found that it is over.
-                    if self._outage.is_down():
-                        await anyio.sleep_until(self._outage.probe_at)
-                        return await self._tried(read, is_probe=True)
-                await anyio.sleep(CHANCE.random() * interval)
+                self._held += 1
+                try:
+                    async with self._line:
+                        # Whoever held the line before may have found that it is over.
+                        if self._outage.is_down():
+                            await anyio.sleep_until(self._outage.probe_at)
+                            return await self._tried(read, is_probe=True)
+                    await anyio.sleep(CHANCE.random() * min(interval, self._held * _APART))
+                finally:
+                    self._held -= 1
             await self._places.come(due=due)
             try:
                 if not self._outage.is_down():

@@ -8,12 +8,15 @@ import heapq
 import itertools
 import math
 import types
-from collections.abc import AsyncIterator, Coroutine, Generator
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from typing import Any, Final, TypeVar, cast
 
 import anyio
+import attrs
 
 T = TypeVar("T")
+
+_SMALL: Final = 64
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
@@ -62,6 +65,27 @@ def _rest(work: Coroutine[Any, Any, T], waits_for: object) -> Generator[Any, Non
         return cast("T", done.value)
 
 
+@attrs.define(eq=False)
+class Due:
+    """By when something is wanted, which may become earlier while it waits for its turn."""
+
+    at: float = math.inf
+    """In seconds of any one clock; infinite for after all that say when."""
+    _stand: Callable[[], None] | None = attrs.field(default=None, init=False)
+    """Takes the place in the line that it is waited for in, if any."""
+
+    def hasten(self, at: float) -> None:
+        """It is wanted by this time, too."""
+        if at < self.at:
+            self.at = at
+            if self._stand is not None:
+                self._stand()
+
+    def stands(self, stand: Callable[[], None] | None) -> None:
+        """It waits in a line from now on, or in none."""
+        self._stand = stand
+
+
 class Line:
     """So many at once: whoever is not patient first, then who is due first, then who came first.
 
@@ -76,6 +100,8 @@ class Line:
         self._free = at_once
         self._waiting: list[tuple[bool, float, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
+        self._size = 0
+        """How many wait: whoever was cancelled, or has moved forward, leaves his old place behind."""
 
     @property
     def is_free(self) -> bool:
@@ -90,7 +116,7 @@ class Line:
         return bool(self._waiting) and not self._waiting[0][0]
 
     @contextlib.asynccontextmanager
-    async def turn(self, *, is_patient: bool, due: float = math.inf) -> AsyncIterator[None]:
+    async def turn(self, *, is_patient: bool, due: Due | None = None) -> AsyncIterator[None]:
         """A turn, as of :meth:`come`, until the ``async with`` block ends."""
         await self.come(is_patient=is_patient, due=due)
         try:
@@ -98,24 +124,38 @@ class Line:
         finally:
             self.go()
 
-    async def come(self, *, is_patient: bool = False, due: float = math.inf) -> None:
+    async def come(self, *, is_patient: bool = False, due: Due | None = None) -> None:
         """Waits for a turn, which :meth:`go` ends.
 
         Args:
             is_patient: Whether to let all go first that are not.
-            due: When it is wanted, in seconds of any one clock.
+            due: By when it is wanted; for one place at a time.
         """
         if self._free > 0:
             self._free -= 1
             return
+        due = due or Due()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (is_patient, due, next(self._numbers), future))
+        number = next(self._numbers)
+
+        def stand() -> None:
+            heapq.heappush(self._waiting, (is_patient, due.at, number, future))
+            if len(self._waiting) > 2 * self._size + _SMALL:
+                self._waiting = [place for place in self._waiting if not place[-1].done()]
+                heapq.heapify(self._waiting)
+
+        self._size += 1
+        stand()
+        due.stands(stand)
         try:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
                 self.go()  # it came at the very moment
             raise
+        finally:
+            due.stands(None)
+            self._size -= 1
 
     def go(self) -> None:
         """Ends a turn: it is the next one's."""

@@ -18,6 +18,7 @@ from vizwatch._values.settings import Settings
 from vizwatch._world import transport
 from vizwatch._world.account import Account, own_account
 from vizwatch._world.auth import Auth, ScopedAuth, TokenAuth, scope_of
+from vizwatch._world.line import Due
 from vizwatch._world.session import Session, Settle
 from vizwatch._world.tokens import TokenGetter
 from vizwatch._world.transport import Share
@@ -109,7 +110,7 @@ class Project:
         return await self._opened().call(request, lambda answer: decode(answer.body), settle=settle)
 
     async def read(
-        self, request: Request, decode: Callable[[bytes], T | Failure], *, due: float
+        self, request: Request, decode: Callable[[bytes], T | Failure], *, due: Due
     ) -> tuple[T, float]:
         """As :meth:`call` for one who is patient; gives also when the request was sent."""
         sent_at = math.nan

@@ -33,7 +33,7 @@ from vizwatch._values.text import printable, redacted
 from vizwatch._world.account import Account
 from vizwatch._world.auth import Auth, Credentials, RenewableAuth, renewed
 from vizwatch._world.chance import CHANCE
-from vizwatch._world.line import in_time
+from vizwatch._world.line import Due, in_time
 from vizwatch._world.tokens import RENEWS_AGAIN_AFTER, TokenGetter
 from vizwatch._world.transport import Share, Transport
 
@@ -69,8 +69,8 @@ class _Call:
     """Whether the credentials were renewed for it already."""
     is_patient: bool = False
     """Whether it waits for its turn however long that takes, behind all that are not."""
-    due: float = math.inf
-    """Among the patient, when it is wanted."""
+    due: Due | None = None
+    """Among the patient, by when it is wanted."""
     settle: Settle | None = None
 
     @property
@@ -114,7 +114,7 @@ class Session:
         decode: Callable[[Answer], T | Failure],
         *,
         is_patient: bool = False,
-        due: float = math.inf,
+        due: Due | None = None,
         settle: Settle | None = None,
     ) -> T:
         """Sends the request, again where that is safe and promises something, and decodes its answer.
@@ -124,8 +124,8 @@ class Session:
             decode: From an answer to its value, or to the failure that it states.
             is_patient: Whether to let all others go first, however long that takes, and to try once only:
                 for one who will ask again anyway.
-            due: When a patient one wants the answer, by the event loop's time. Where requests have to wait,
-                the earliest due goes first; ``inf`` for after all that say when.
+            due: By when a patient one wants the answer, in the event loop's time. Where requests have to
+                wait, the earliest due goes first; ``None`` for after all that say when.
             settle: Finds out what became of a write whose answer was lost, where `decode` gives ``None``:
                 it is sent again only if that says so.
 
