@@ -226,6 +226,31 @@ async def test_credentials_that_are_cancelled_end_no_watch_as_if_it_were_over(cl
                 await anext(watch)
 
 
+@pytest.mark.fault("C10")
+async def test_a_watch_with_a_backlog_is_iterated_by_one_task_at_a_time(
+    cloud: Emulator, here: Client
+) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [100, 12]])
+    async with here.watch(job_id, backlog=8) as watch:
+        await anext(watch)
+        other = asyncio.create_task(anext(watch))
+        await elapse(1)
+        with pytest.raises(vizwatch.ConfigError, match="being iterated already"):
+            await anext(watch)
+        assert (await other).current is JobStatus.KILLED
+        assert [transition async for transition in watch] == []
+
+
+@pytest.mark.fault("C10")
+async def test_a_cancelled_step_leaves_the_next_one_to_whoever_comes(cloud: Emulator, here: Client) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [100, 12]])
+    async with here.watch(job_id, backlog=8) as watch:
+        await anext(watch)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(watch), 5)
+        assert (await anext(watch)).current is JobStatus.KILLED
+
+
 async def test_a_watch_with_a_backlog_has_to_be_entered(cloud: Emulator, here: Client) -> None:
     (job_id,) = cloud.add_jobs(1, status=8)
     with pytest.raises(vizwatch.ConfigError, match="enter it by `async with`"):

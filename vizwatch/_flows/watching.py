@@ -21,7 +21,6 @@ from vizwatch._values.errors import (
     ConfigError,
     JobEndedError,
     JobGoneError,
-    VizwatchError,
     WatchTimeoutError,
 )
 from vizwatch._values.models import Job, Transition
@@ -43,13 +42,16 @@ class Watch:
     is tried again, however often, until the deadline; a refusal that no later read will change is raised.
 
     Watches of one workspace share their reads. Nothing is read for a watch between two steps of its
-    iteration, so that it may be broken off and forgotten at any time; after a cancelled step it can go on. A
-    status that comes and goes between two reads is not seen, and nothing is read while the consumer is busy.
-    With a backlog, the watch goes on reading meanwhile, in a task of its own, and has to be entered::
+    iteration, so that it may be broken off and forgotten at any time; after a cancelled step it can go on,
+    and nothing is lost. A status that comes and goes between two reads is not seen, and nothing is read while
+    the consumer is busy. With a backlog, the watch goes on reading meanwhile, in a task of its own, and has
+    to be entered::
 
         async with client.watch(197, backlog=64) as watch:
             async for transition in watch:
                 await slow(transition)
+
+    An error then comes once, after all that was seen before it. Either way a watch is for one task at a time.
     """
 
     follower: Follower
@@ -59,15 +61,18 @@ class Watch:
     """Where transitions wait that are read ahead of the consumer; ``None`` to read when asked."""
     _deadline: float = attrs.field(default=math.inf, init=False)
     _ageing: Ageing | None = attrs.field(default=None, init=False)
-    _waiting: asyncio.Future[Transition | None] | None = attrs.field(default=None, init=False)
-    """What the step under way waits for; ``None`` comes of closing and of the deadline."""
-    _undelivered: Transition | None = attrs.field(default=None, init=False)
-    """What came to a step that was cancelled at the same moment."""
+    _waiting: asyncio.Future[None] | None = attrs.field(default=None, init=False)
+    """What the step under way waits for."""
+    _arrived: Transition | BaseException | None = attrs.field(default=None, init=False)
+    """What the poller said, until a step takes it: the one under way may be cancelled at the same moment."""
     _has_begun: bool = attrs.field(default=False, init=False)
     _closed: bool = attrs.field(default=False, init=False)
     _reader: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+    """Fills the backlog; ends as the watch does, with its error if there is one."""
+    _has_told: bool = attrs.field(default=False, init=False)
+    """Whether how the reader ended was told."""
     _came: asyncio.Event | None = attrs.field(default=None, init=False)
-    _failure: VizwatchError | None = attrs.field(default=None, init=False)
+    """What the step under way waits for, if it is one from the backlog."""
 
     @property
     def job(self) -> Job | None:
@@ -104,39 +109,39 @@ class Watch:
         return self._read_now() if self._backlog is None else self._from_backlog(self._backlog)
 
     async def _read_now(self) -> Transition:
-        if self._waiting is not None:
-            raise ConfigError("this watch is being iterated already: make one watch for each task")
-        undelivered, self._undelivered = self._undelivered, None
-        if undelivered is not None and not self._closed:
-            return undelivered
-        if self._closed or self.follower.is_over:
+        _check_alone(self._waiting)
+        if self._closed:
             raise StopAsyncIteration
-        loop = asyncio.get_running_loop()
-        self._begin(loop.time())
-        self.poller.join(self)
-        waiting: asyncio.Future[Transition | None] = loop.create_future()
-        self._waiting = waiting
-        alarm = None if self._timeout is None else loop.call_at(self._deadline, self._answer, None)
-        try:
-            with self._ageing or contextlib.nullcontext():
-                transition = await waiting
-        except asyncio.CancelledError:
-            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
-                self._undelivered = waiting.result()
-            self.poller.leave(self)
-            await self.poller.abandon({self.follower.job_id})
-            raise
-        finally:
-            self._waiting = None
-            if alarm is not None:
-                alarm.cancel()
-        if transition is not None:
-            return transition
-        self.poller.leave(self)
-        await self.poller.abandon({self.follower.job_id})
+        if self._arrived is None and not self.follower.is_over:
+            loop = asyncio.get_running_loop()
+            self._begin(loop.time())
+            self.poller.join(self)
+            self._waiting = loop.create_future()
+            alarm = None if self._timeout is None else loop.call_at(self._deadline, self._answer)
+            try:
+                with self._ageing or contextlib.nullcontext():
+                    await self._waiting
+            except asyncio.CancelledError:
+                await self._leave()
+                raise
+            finally:
+                self._waiting = None
+                if alarm is not None:
+                    alarm.cancel()
+            if self._arrived is None:
+                await self._leave()
+        arrived, self._arrived = self._arrived, None
+        if isinstance(arrived, Transition):
+            return arrived
+        if arrived is not None:
+            raise arrived
         if self._closed or self.follower.is_over:
             raise StopAsyncIteration
         raise self._late()
+
+    async def _leave(self) -> None:
+        self.poller.leave(self)
+        await self.poller.abandon({self.follower.job_id})
 
     def _begin(self, now: float) -> None:
         """The deadline runs from the first step."""
@@ -153,25 +158,27 @@ class Watch:
 
     def took(self, transition: Transition) -> None:
         """The poller says that the job has changed."""
-        self._answer(transition)
+        self._arrived = transition
+        self._answer()
 
     def ended(self, error: BaseException) -> None:
         """The poller says that there will be no more."""
-        waiting = self._waiting
-        if waiting is not None and isinstance(error, asyncio.CancelledError):
-            waiting.cancel()
-        elif waiting is not None and not waiting.done():
-            waiting.set_exception(error)
-        self._answer(None)
+        if not isinstance(error, asyncio.CancelledError):
+            self._arrived = error
+        elif self._waiting is not None:
+            self._waiting.cancel()
+        self._answer()
 
-    def _answer(self, transition: Transition | None) -> None:
+    def _answer(self) -> None:
+        """Something has arrived, or nothing will: the deadline has passed, or the watch is closed."""
         self.poller.leave(self)
         if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(transition)
+            self._waiting.set_result(None)
 
     async def _from_backlog(self, backlog: Mailbox) -> Transition:
         if self._reader is None:
             raise ConfigError("a watch with a backlog reads in a task of its own: enter it by `async with`")
+        _check_alone(self._came)
         while not self._closed:
             transition = backlog.take()
             if transition is not None:
@@ -179,23 +186,25 @@ class Watch:
             if self._reader.done():
                 break
             self._came = asyncio.Event()
-            await self._came.wait()
-        if self._reader.cancelled() and not self._closed:
-            raise asyncio.CancelledError
-        failure, self._failure = self._failure, None
-        if failure is not None and not self._closed:
-            raise failure
+            try:
+                await self._came.wait()
+            finally:
+                self._came = None
+        if not self._closed and not self._has_told:
+            self._has_told = True
+            self._reader.result()
         raise StopAsyncIteration
 
     async def _fill(self, backlog: Mailbox) -> None:
-        try:
+        with contextlib.suppress(StopAsyncIteration):
             while True:
                 backlog.put(await self._read_now())
                 self._wake()
-        except StopAsyncIteration:
-            pass
-        except VizwatchError as error:
-            self._failure = error
+
+    def _filled(self, reader: asyncio.Task[None]) -> None:
+        if not reader.cancelled():
+            reader.exception()  # it is heard of, whether anybody asks or not
+        self._wake()
 
     def _wake(self) -> None:
         if self._came is not None:
@@ -213,7 +222,7 @@ class Watch:
     async def aclose(self) -> None:
         """Ends the iteration, from any task, cancelling a read under way. Idempotent."""
         self._closed = True
-        self._answer(None)
+        self._answer()
         if self._reader is not None:
             self._wake()
             self._reader.cancel()
@@ -222,7 +231,7 @@ class Watch:
     async def __aenter__(self) -> Self:
         if self._backlog is not None and self._reader is None:
             self._reader = asyncio.create_task(self._fill(self._backlog))
-            self._reader.add_done_callback(lambda _: self._wake())
+            self._reader.add_done_callback(self._filled)
         return self
 
     async def __aexit__(
@@ -232,6 +241,12 @@ class Watch:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+def _check_alone(step: object) -> None:
+    """Raises :class:`ConfigError` if a step of the iteration is under way already."""
+    if step is not None:
+        raise ConfigError("this watch is being iterated already: make one watch for each task")
 
 
 async def wait_until(watch: Watch, wanted: Collection[JobStatus | None]) -> Job:
