@@ -288,6 +288,25 @@ async def test_a_write_of_the_same_client_wakes_a_watch_and_opens_its_fast_lane(
 
 
 @pytest.mark.looptime
+@pytest.mark.parametrize(("call", "before"), [("stop_job", 8), ("restart_job", 12), ("delete_job", 12)])
+async def test_a_write_that_is_cancelled_under_way_wakes_a_watch_since_it_may_have_happened(
+    cloud: Emulator, here: Client, call: str, before: int
+) -> None:
+    (job_id,) = cloud.add_jobs(1, status=before)
+    watch = here.watch(job_id, interval=60, follow_restarts=True)
+    await anext(watch)
+    step = asyncio.ensure_future(watch.__anext__())
+    await elapse(100)
+    method = "DELETE" if call == "delete_job" else "POST"
+    cloud.fault("latency", seconds=30, performed=True, match={"method": method})
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(getattr(here, call)(job_id), 2)
+    start = asyncio.get_running_loop().time()
+    assert (await step).current != before
+    assert asyncio.get_running_loop().time() - start <= 12
+
+
+@pytest.mark.looptime
 async def test_a_write_wakes_no_watch_of_another_job(cloud: Emulator, here: Client) -> None:
     job_id, other = cloud.add_jobs(2, status=8)
     cloud.advance(100)

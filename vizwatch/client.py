@@ -629,8 +629,8 @@ class Client:
         async def write() -> None:
             try:
                 await self._project.call(request, codec.decode_done, settle=settle)
-            except OutcomeUnknownError:
-                self._wrote(request.operation, job_id)
+            except (OutcomeUnknownError, asyncio.CancelledError):
+                self._wrote(request.operation, job_id)  # or may have
                 raise
             self._wrote(request.operation, job_id)
 
