@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+from collections.abc import Collection
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from servers import RawServer
 
 import vizwatch
 from vizwatch import Client, JobStatus
+from vizwatch._flows.watching import Watch
 from vizwatch._rules import reconciling
 from vizwatch._values.models import Job
 from vizwatch.emulator import Emulator
@@ -117,6 +120,34 @@ async def test_a_job_that_is_gone_at_once_is_given_as_it_was_before() -> None:
             job = await client.delete_job(job_id, wait=120)
         assert (job.status, job.job_desc) == (JobStatus.RUNNING, "mine")
         assert [request.status for request in cloud.requests[2:]] == [404] * 3
+
+
+@pytest.mark.fault("W15")
+async def test_a_deletion_that_is_waited_for_goes_by_no_clock_but_the_watches(
+    cloud: Emulator, here: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wall clock is stepped back by years between the job's first read and the next one."""
+    (job_id,) = cloud.add_jobs(1, status=8)
+    transitions = list[vizwatch.Transition]()
+
+    class Stepped(dt.datetime):
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> Stepped:
+            return cls(1970, 1, 1, tzinfo=tz)
+
+    async def gone(watch: Watch, wanted: Collection[JobStatus | None]) -> Job:
+        monkeypatch.setattr(
+            "vizwatch._flows.following.dt", SimpleNamespace(**{**vars(dt), "datetime": Stepped})
+        )
+        transitions.extend([transition async for transition in watch])
+        return transitions[-1].job
+
+    monkeypatch.setattr("vizwatch.client.wait_until", gone)
+    await here.delete_job(job_id, wait=120)
+    stopping, deleted = transitions
+    assert stopping.not_before is not None
+    assert stopping.not_before <= stopping.not_after < deleted.not_after
+    assert deleted.not_after - stopping.not_before < dt.timedelta(minutes=2)
 
 
 async def test_a_404_that_flaps_is_no_deletion(cloud: Emulator, here: Client) -> None:

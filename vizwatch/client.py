@@ -322,8 +322,8 @@ class Client:
         ends = TERMINAL if terminal is None else checks.statuses("terminal", terminal)
         tracker = Tracker(self.project_id, number, ends, checks.switch("follow_restarts", follow_restarts))
         bound = None if backlog is None else checks.whole("backlog", backlog, low=1, high=1_000_000)
-        terms = self._terms_of(interval, max_age)
-        return self._watch(tracker, terms, timeout, None if bound is None else Mailbox(bound))
+        follower = Follower(tracker, self._terms_of(interval, max_age))
+        return self._watch(follower, timeout, None if bound is None else Mailbox(bound))
 
     def watch_jobs(
         self,
@@ -375,19 +375,13 @@ class Client:
         self._watches.add(watch)
         return watch
 
-    def _watch(
-        self,
-        tracker: Tracker,
-        terms: Terms,
-        timeout: Seconds | None,
-        backlog: Mailbox | None = None,
-    ) -> Watch:
+    def _watch(self, follower: Follower, timeout: Seconds | None, backlog: Mailbox | None = None) -> Watch:
         self._project.check_open()
         within = None if timeout is None else checks.seconds("timeout", timeout, low=0.001)
         # One attempt a look: looking again is what a poller does anyway, at its own pace.
         is_shared = self.settings.shared_reads
         poller = self._poller_of(self.workspace_id) if is_shared else self._new_poller(None)
-        watch = Watch(Follower(tracker, terms), poller, within, backlog)
+        watch = Watch(follower, poller, within, backlog)
         self._watches.add(watch)
         return watch
 
@@ -602,14 +596,16 @@ class Client:
         """
         number, within = checks.job_id(job_id), _within(wait)
         tracker = Tracker(self.project_id, number, {JobStatus.DELETE_FAILED})
+        follower = Follower(tracker, self._terms_of(None, None))
         if within is not None:
+            asked = anyio.current_time()
             # Deleted at once, it could not be given any more.
             with contextlib.suppress(CallError):
-                tracker.begin(await self._read(number), dt.datetime.now(dt.UTC))
+                follower.resume(await self._read(number), asked, tracker.counts)
 
         async def gone() -> Job:
             try:
-                return await wait_until(self._watch(tracker, self._terms_of(None, None), within), {None})
+                return await wait_until(self._watch(follower, within), {None})
             except NotFoundError:
                 raise JobGoneError(f"job {number} is deleted, and was never seen") from None
 
