@@ -245,6 +245,30 @@ async def test_two_of_them_share_each_reading_and_a_slow_one_holds_back_nobody(
     await slow.aclose()
 
 
+@pytest.mark.parametrize(("other", "listings"), [("0", 1), ("research", 2)])
+async def test_the_workspace_0_is_the_default_one_and_both_are_read_at_once(
+    cloud: Emulator, here: Client, other: str, listings: int
+) -> None:
+    job_ids, theirs = cloud.add_jobs(3, status=8), cloud.add_jobs(3, status=8, workspace_id="research")
+    found: list[Transition] = []
+    async with taken(here.watch_jobs(), lambda _: None), taken(here.watch(job_ids[0]), lambda _: None):
+        async with taken(here.watch_jobs(workspace_id=other), found.append):
+            await elapse(600)
+    assert [one.job_id for one in found] == (job_ids if listings == 1 else theirs)
+    assert reads(cloud)["list"] == pytest.approx(listings * 600 / 15, rel=0.2)
+
+
+async def test_a_job_that_the_client_makes_in_the_default_workspace_is_seen_at_once_in_0(
+    cloud: Emulator, here: Client
+) -> None:
+    found: list[Transition] = []
+    async with taken(here.watch_jobs(workspace_id="0", interval=60), found.append):
+        await elapse(100)
+        job = await here.create_job("mine", "/obs/mine/")
+        await elapse(1)
+        assert [one.job_id for one in found] == [job.job_id]
+
+
 # --- a choice of jobs -----------------------------------------------------------------------------------
 
 

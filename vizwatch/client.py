@@ -121,7 +121,7 @@ class Client:
         outage = Outage(self.settings.watch_backoff_base, self.settings.watch_backoff_max)
         self._gate = Gate(outage, self.settings.pool_size)
         self._report = Report() if account is None else account.report
-        self._pollers: dict[str | None, Poller] = {}
+        self._pollers: dict[str, Poller] = {}
 
     @classmethod
     def from_env(
@@ -414,10 +414,11 @@ class Client:
 
     def _poller_of(self, workspace_id: str | None) -> Poller:
         """The poller of all watches of a workspace."""
-        poller = self._pollers.get(workspace_id)
+        name = workspace_id or wire.DEFAULT_WORKSPACE
+        poller = self._pollers.get(name)
         if poller is None:
             read_rows = functools.partial(self._read_rows, wire.query(workspace_id=workspace_id))
-            poller = self._pollers[workspace_id] = self._new_poller(read_rows)
+            poller = self._pollers[name] = self._new_poller(read_rows)
         return poller
 
     def _new_poller(self, read_rows: ReadRows | None) -> Poller:
@@ -503,7 +504,7 @@ class Client:
         )
         job = await self._project.call(request, codec.decode_job)
         self._own_writes.note(Operation.CREATE, job.job_id, anyio.current_time())
-        poller = self._pollers.get(self.workspace_id)
+        poller = self._pollers.get(self.workspace_id or wire.DEFAULT_WORKSPACE)
         if poller is not None:
             poller.hurry(job.job_id, is_new=True)
         return job

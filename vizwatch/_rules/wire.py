@@ -34,6 +34,8 @@ from vizwatch._values.statuses import JobStatus
 SORT_KEYS: Final = ("job_id", "job_name", "job_desc", "create_time", "status")
 ORDERS: Final = ("asc", "desc")
 JOB_TYPES: Final = ("tensorboard", "mindinsight")
+DEFAULT_WORKSPACE: Final = "0"
+"""The workspace that a listing shows if none is named, as all documents of it say."""
 MAX_PER_PAGE: Final = 1000
 MAX_MESSAGE: Final = 500
 
