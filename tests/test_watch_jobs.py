@@ -212,6 +212,29 @@ async def test_a_cancelled_step_loses_nothing(cloud: Emulator, here: Client) -> 
     await watch.aclose()
 
 
+async def test_of_several_tasks_one_takes_each_transition_and_one_the_error(
+    cloud: Emulator, here: Client
+) -> None:
+    """However often their steps are cancelled, or come to nothing, and however slow they are."""
+    job_ids = cloud.add_jobs(12, plan=[[0, 1], [50, 8]])
+    watch, found = here.watch_jobs(), list[Transition]()
+
+    async def take(patience: float, pause: float) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    found.append(await anext(watch))
+                await elapse(pause)
+
+    tasks = [asyncio.create_task(take(*how)) for how in [(0.3, 0), (3, 1), (7, 20), (1000, 0), (1000, 5)]]
+    await elapse(100)
+    assert told(found) == {job_id: [1, 8] for job_id in job_ids}
+    cloud.fault("status", status=403, code="ModelArts.0108")
+    await asyncio.wait(tasks, timeout=100)
+    ends = sorted(type(task.exception()).__name__ for task in tasks)
+    assert ends == ["PermissionDeniedError"] + ["StopAsyncIteration"] * 4
+
+
 @pytest.mark.parametrize("closes_client", [True, False])
 async def test_closing_it_or_its_client_ends_the_iteration(
     cloud: Emulator, here: Client, *, closes_client: bool

@@ -312,11 +312,22 @@ class Client:
                 deletion, a deadline or closing ends the watch.
             backlog: How many transitions to keep for a consumer that is slow, while the watch goes on reading
                 in the background: all in order up to this number, and beyond it the newest as one that says
-                in `skipped` how many it left out. ``None`` to read only when the next one is asked for.
+                in `skipped` how many it left out. Such a watch has to be entered, by `async with`; like any
+                other, it is for one task at a time. ``None`` to read only when the next one is asked for.
             max_age: How old what is known of the job may become, in seconds. It is read often enough for
                 that, and no more often, unless `interval` says so. Where requests have to wait, the read that
                 is due first goes first, and those of watches without `max_age` come last. When it becomes
                 older nevertheless, `Watch.stale` says so, and once `Settings.on_stale` and a line of the log.
+
+        Raises:
+            ConfigError: An argument is wrong, or the client is not open. While iterated: another task takes a
+                step already, or the watch has a backlog and was not entered.
+            ClientClosedError: The client is closed. Closed later, it ends the iteration, without an error.
+            WatchTimeoutError: While iterated, as all below: the deadline passed. It carries the job as last
+                read.
+            NotFoundError: There is no such job, and none was seen before: else its deletion is a transition.
+            VizwatchError: No later read will come to anything: :class:`PermissionDeniedError`,
+                :class:`WrongEndpointError`, or :class:`AuthenticationError` twice in a row, for example.
         """
         number = checks.job_id(job_id)
         ends = TERMINAL if terminal is None else checks.statuses("terminal", terminal)

@@ -121,7 +121,8 @@ class JobsWatch:
     them, each job that appears and, with `current` ``None``, each that is deleted. Transitions of one job
     are in their order; those of several come as they are found. Nothing is read from a listing while
     something that it showed has not been taken, nor begun after a step that was cancelled, before the next
-    one. It may be broken off and forgotten, and several tasks may take from it.
+    one; a cancelled step loses nothing. It may be broken off and forgotten. Several tasks may take from it:
+    each transition comes to one of them; so does an error that ends it, and the others come to the end.
     """
 
     def __init__(self, arrivals: Arrivals, begin: Callable[[], None], survey: Finder | None = None) -> None:
