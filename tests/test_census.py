@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,7 +35,11 @@ def steps_back(before: int | None, after: int | None) -> bool:
     return (NO_DURATION if after is None else after) < (NO_DURATION if before is None else before)
 
 
-rows = st.tuples(st.integers(0, 8), st.integers(7, 9), st.none() | st.integers(0, 3))
+IDS = (0, 1, 2, 3, 127, 128, 2**31 - 1, 2**31, 2**40)
+DURATIONS = (None, 0, 1, 127, 128, 2**31 - 1, 2**31, 2**40)
+"""Of every width that a column has."""
+
+rows = st.tuples(st.sampled_from(IDS), st.integers(7, 9), st.sampled_from(DURATIONS))
 wild = st.lists(st.lists(rows, max_size=4), max_size=4)
 
 
@@ -87,9 +92,33 @@ def test_each_row_is_told_to_be_new_changed_or_as_it_was(
         census.close(rest if keeps_rest else ())
         known = shown | (lacking if keeps_rest else {})
         assert census.size == len(known)
-        for job_id in range(9):
+        for job_id in IDS:
             place = census.find(job_id)
             assert (None if place is None else state(*place)) == known.get(job_id)
+
+
+@pytest.mark.parametrize("after", DURATIONS)
+@pytest.mark.parametrize("before", DURATIONS)
+def test_durations_of_any_two_widths_compare_as_numbers(before: int | None, after: int | None) -> None:
+    """A job without a duration is the same job whatever the others of its page have."""
+    census = Census()
+    census.take(page_of([(1, 8, None), (2, 8, before)]))
+    census.close()
+    news = census.take(page_of([(1, 8, None), (2, 8, after)]))
+    assert census._moved is None
+    assert [row for row, *_ in news.changed] == ([1] if steps_back(before, after) else [])
+
+
+def test_the_same_ids_of_two_widths_are_the_same_jobs() -> None:
+    """What is left of a page keeps its width, also where the job that needed it came twice."""
+    census = Census()
+    for page in ([(2**40, 8, 1)], [(2**40, 8, 1), (3, 8, 1)]):
+        census.take(page_of(page))
+    census.close()
+    for page in ([(2**40, 8, 1)], [(3, 9, 1)]):
+        news = census.take(page_of(page))
+    assert census._moved is None
+    assert (len(news.new), [row for row, *_ in news.changed]) == (0, [0])
 
 
 def test_where_nothing_changes_nothing_is_made_for_a_row() -> None:

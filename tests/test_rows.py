@@ -11,14 +11,14 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_codec import BAD_ROWS, MINIMAL, anything, envelopes, texts, wild_rows
 
 from vizwatch import DecodeError, Job, JobPage
 from vizwatch._rules import codec
 from vizwatch._values.exchange import Failure
-from vizwatch._values.rows import NO_DURATION, Rows
+from vizwatch._values.rows import NO_DURATION, Rows, compact
 
 
 def read(document: object) -> Rows:
@@ -180,6 +180,63 @@ def test_a_status_is_known_or_not(status: int) -> None:
     assert rows.job(0).status == status
 
 
+def width(values: list[int]) -> int:
+    if all(-(2**7) <= value < 2**7 for value in values):
+        return 1
+    return 4 if all(-(2**31) <= value < 2**31 for value in values) else 8
+
+
+edges = st.sampled_from([edge + near for edge in (-(2**31), -(2**7), 2**7, 2**31) for near in (-1, 0, 1)])
+numbers = edges | st.integers(-(2**7), 2**7) | st.integers(-(2**31), 2**31) | st.integers(-(2**63), 2**63 - 1)
+
+
+@given(st.lists(numbers))
+@example([-(2**7), 2**7 - 1])
+@example([-(2**31), 2**31 - 1])
+@example([-(2**63), 2**63 - 1])
+def test_a_column_has_its_values_in_the_fewest_bytes(values: list[int]) -> None:
+    column = compact(values)
+    assert list(column) == values
+    assert column.itemsize == width(values)
+
+
+longs = numbers.filter(lambda number: number > -(2**63))
+
+
+@given(st.lists(st.tuples(longs.filter(lambda number: number >= 0), longs, st.none() | longs)))
+def test_the_columns_of_a_page_have_its_values_in_the_fewest_bytes(
+    some: list[tuple[int, int, int | None]],
+) -> None:
+    jobs = [{"job_id": job_id, "status": status, "duration": duration} for job_id, status, duration in some]
+    rows = read({"jobs": jobs})
+    expected = (
+        [job_id for job_id, _, _ in some],
+        [status for _, status, _ in some],
+        [NO_DURATION if duration is None else duration for _, _, duration in some],
+    )
+    for column, values in zip((rows.ids, rows.statuses, rows.durations), expected, strict=True):
+        assert list(column) == values
+        assert column.itemsize == width(values)
+    assert [rows.job(index).duration for index in range(len(rows))] == [duration for *_, duration in some]
+
+
+@pytest.mark.parametrize(
+    ("job_id", "duration", "widths"),
+    [
+        (2**31 - 1, None, (4, 1, 4)),
+        (2**31 - 1, 2**31 - 1, (4, 1, 4)),
+        (2**31, None, (8, 1, 4)),
+        (2**31 - 1, 2**31, (4, 1, 8)),
+        (2**63 - 1, 2**63 - 1, (8, 1, 8)),
+    ],
+)
+def test_one_great_number_widens_its_column_alone(
+    job_id: int, duration: int | None, widths: tuple[int, int, int]
+) -> None:
+    rows = read({"jobs": [{**MINIMAL, "duration": 500}, {**MINIMAL, "job_id": job_id, "duration": duration}]})
+    assert (rows.ids.itemsize, rows.statuses.itemsize, rows.durations.itemsize) == widths
+
+
 @given(st.lists(st.sampled_from(DIALECT_ROWS), min_size=1), st.data())
 def test_a_part_has_the_same_columns_and_jobs(some: list[Any], data: st.DataObject) -> None:
     rows = read({"jobs": some, "job_total_count": 9})
@@ -212,7 +269,8 @@ def test_a_part_does_not_keep_the_rest(bad: bool) -> None:
     assert list(part.ids) == [1]
 
 
-def test_a_page_holds_its_bytes_and_four_numbers_a_row() -> None:
+def test_a_page_holds_its_bytes_and_eighteen_a_row() -> None:
+    """Nine for its columns, and as many for where it begins."""
     body = json.dumps({"jobs": [{**MINIMAL, "job_id": 10**9 + number} for number in range(1000)]}).encode()
     codec.decode_rows(body)
     tracemalloc.start()
@@ -223,4 +281,4 @@ def test_a_page_holds_its_bytes_and_four_numbers_a_row() -> None:
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert held < len(body) + 1000 * 4 * 10 + 4096
+    assert held < len(body) + 1000 * 18 + 4096

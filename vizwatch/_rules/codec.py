@@ -216,9 +216,9 @@ def _jobs(rows: Sequence[_Row]) -> tuple[Job, ...]:
 
 def _columns(rows: Sequence[_Glance | Job], total: int | None, skipped: int, whole_jobs: _WholeJobs) -> Rows:
     return Rows(
-        array("q", [row.job_id for row in rows]),
+        compact([row.job_id for row in rows]),
         compact([row.status for row in rows]),
-        array("q", [NO_DURATION if row.duration is None else row.duration for row in rows]),
+        compact([NO_DURATION if row.duration is None else row.duration for row in rows]),
         total,
         skipped,
         whole_jobs,

@@ -11,8 +11,12 @@ import attrs
 from vizwatch._values.errors import DecodeError
 from vizwatch._values.models import Job
 
-NO_DURATION: Final = -(2**63)
-"""What stands in :attr:`Rows.durations` for a job without one; no answer's number can be it."""
+NO_DURATION: Final = -(2**31)
+"""What stands in :attr:`Rows.durations` for a job without one: the least number of four bytes.
+
+An answer may say that number, or a lesser one, though no job runs for less than no time. It does no harm: the
+columns only tell at which jobs to look, and what has become of a job is told by its whole :class:`Job`.
+"""
 
 
 class WholeJobs(Protocol):
@@ -27,12 +31,17 @@ class WholeJobs(Protocol):
         ...
 
 
-def compact(statuses: Sequence[int]) -> array[int]:
-    """A column of statuses: a byte each, unless one is beyond all that are documented."""
-    try:
-        return array("b", statuses)
-    except OverflowError:
-        return array("q", statuses)
+def compact(values: Sequence[int]) -> array[int]:
+    """A column of a page: a byte a row where all values fit, else four, else eight.
+
+    Columns of different widths compare right, though one number at a time: of the same jobs they are rare.
+    """
+    for typecode in ("b", "i"):
+        try:
+            return array(typecode, values)
+        except OverflowError:
+            continue
+    return array("q", values)
 
 
 @attrs.frozen(eq=False)
