@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from array import array
 from contextvars import ContextVar
@@ -20,7 +21,7 @@ from vizwatch._flows.following import Follower, Terms
 from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, OwnWrites
 from vizwatch._rules.rhythm import shortest_of
 from vizwatch._rules.transitions import Tracker
-from vizwatch._values.errors import NotFoundError
+from vizwatch._values.errors import AuthenticationError, NotFoundError
 from vizwatch._values.exchange import Operation
 from vizwatch._values.models import Schedule
 from vizwatch._values.rows import NO_DURATION, Kept, Rows, Sighting
@@ -204,6 +205,61 @@ def test_an_automatic_stop_is_looked_at_by_its_time_though_pages_show_nothing_ne
 
 
 # --- over HTTP ------------------------------------------------------------------------------------------
+
+
+def test_a_look_that_is_taken_for_an_automatic_stop_is_not_wanted_again() -> None:
+    """Else whoever asks for the next look would ask for ever."""
+    follower = followed()
+    follower.saw(ran(HOUR, hours=2), 0.0, 0.0)
+    ahead = follower.look_ahead
+    assert ahead == HOUR - INTERVAL
+    follower.looks(ahead)
+    assert follower.look_ahead == math.inf
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("how", ["details", "a page"])
+async def test_a_refusal_that_was_followed_by_an_answer_is_not_the_second(how: str) -> None:
+    """Whether the answer is one to a read of the job alone, or a page that shows it as it was."""
+
+    def refuse(at: float) -> None:
+        error = AuthenticationError("refused", http_status=401)
+        error.not_retried = "the token was got just now"
+        follower.failed(error, at)
+
+    follower = followed()
+    follower.saw(ran(HOUR), 0.0, 0.0)
+    refuse(20.0)
+    if how == "details":
+        follower.saw(ran(HOUR + 40), 40.0, 40.0)
+    else:
+        follower.sighting, follower.row = shown(ran(HOUR + 40), 40.0), 0
+    refuse(60.0)
+    with pytest.raises(AuthenticationError):
+        refuse(100.0)
+
+
+@pytest.mark.looptime
+async def test_pages_that_show_a_job_as_it_was_are_answers_that_make_failures_forgotten() -> None:
+    """After two minutes of them a failure is the first one again."""
+    follower = followed()
+    follower.saw(ran(HOUR), 0.0, 0.0)
+    for number in range(1, 8):
+        follower.failed(vizwatch.ServerError("down", http_status=500), float(number))
+    for at in range(20, 200, 20):
+        follower.sighting, follower.row = shown(ran(HOUR + at), float(at)), 0
+        follower.next_look(float(at))
+    follower.failed(vizwatch.ServerError("down", http_status=500), 200.0)
+    assert follower.next_look(200.0) <= 200.0 + follower.cadence.backoff_base
+
+
+def test_an_answer_that_may_be_older_than_the_last_one_is_no_reason_to_look_at_once() -> None:
+    """Nor is it one to put off the look that is wanted anyway by more than the shortest pause."""
+    follower = followed()
+    follower.saw(ran(HOUR), 10.0, 20.0)
+    follower.look_now()
+    assert follower.saw(ran(HOUR), 15.0, 30.0) is None
+    assert follower.next_look(30.0) == 30.0 + SHORTEST
 
 
 async def seen(client: Client, job_id: int) -> list[Transition]:

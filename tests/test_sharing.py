@@ -200,6 +200,65 @@ async def test_a_listing_that_failed_long_ago_is_asked_for_again_at_once(
     await asyncio.wait(watches)
 
 
+async def test_a_sweep_that_nobody_waits_for_any_more_is_not_gone_on_with(
+    cloud: Emulator, here: Client
+) -> None:
+    """Whoever comes later is shown all pages."""
+    job_ids = cloud.add_jobs(3000, status=8)
+    cloud.advance(3600)
+    cloud.fault("latency", seconds=1)
+    for _ in range(2):
+        watches = [asyncio.create_task(seen(here, job_id)) for job_id in job_ids[::500]]
+        await elapse(1.5)
+        await end(watches)
+    watches = [asyncio.create_task(seen(here, job_id)) for job_id in job_ids[::500]]
+    await elapse(5)
+    await end(watches)
+    pages = [request.query["page"] for request in cloud.requests if "page" in request.query]
+    assert pages == ["1", "2", "1", "2", "1", "2", "3"]
+    assert operations(cloud)["details"] == 0
+
+
+async def test_newcomers_are_not_looked_for_on_pages_that_were_read_before_they_came(
+    cloud: Emulator, here: Client
+) -> None:
+    job_ids = cloud.add_jobs(3000, status=8)
+    cloud.advance(3600)
+    cloud.fault("latency", seconds=1)
+    watches = [asyncio.create_task(seen(here, job_id)) for job_id in job_ids[::500]]
+    await elapse(1.5)
+    watches += [asyncio.create_task(seen(here, job_id)) for job_id in job_ids[1:6]]
+    await elapse(20)
+    await end(watches)
+    assert operations(cloud)["details"] == 0
+
+
+async def test_several_watches_of_a_job_count_once_for_what_is_cheaper(cloud: Emulator, here: Client) -> None:
+    job_ids = cloud.add_jobs(3000, status=8)
+    cloud.advance(3600)
+    watches = [asyncio.create_task(seen(here, job_id)) for job_id in (*job_ids[:1] * 5, *job_ids[::500])]
+    await elapse(100)
+    await end(watches)
+    assert operations(cloud)["details"] == 0
+    watches = [asyncio.create_task(seen(here, job_id)) for job_id in (*job_ids[:1] * 5, *job_ids[:2])]
+    await elapse(100)
+    await end(watches)
+    assert 2 * 100 / 12 <= operations(cloud)["details"] <= 2 * (1 + 100 / 8)
+
+
+async def test_what_was_doubted_is_no_concern_of_those_who_come_later(cloud: Emulator, here: Client) -> None:
+    job_ids = cloud.add_jobs(10, status=8)
+    cloud.advance(3600)
+    empty = '{"job_total_count": 0, "jobs": []}'
+    cloud.fault("body", text=empty, match={"operation": "list"}, after=1, count=2)
+    for sweeps in (2, 3):
+        watches = [asyncio.create_task(seen(here, job_id)) for job_id in job_ids]
+        while operations(cloud)["list"] < sweeps:
+            await elapse(0.5)
+        await end(watches)
+    assert operations(cloud) == Counter(list=3), "each of the two that showed nothing is doubted"
+
+
 async def test_both_sources_show_the_same_changes(cloud: Emulator) -> None:
     plan = [[0, 1], [25, 4], [50, 7], [75, 8], [150, 15], [200, 8], [260, 9], [300, 12]]
     job_ids = cloud.add_jobs(6, plan=plan)

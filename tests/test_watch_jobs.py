@@ -387,6 +387,39 @@ async def test_a_refusal_for_good_is_raised(cloud: Emulator, here: Client) -> No
         await anext(here.watch_jobs())
 
 
+async def test_a_refusal_of_the_credentials_for_one_job_is_one_for_all(cloud: Emulator, here: Client) -> None:
+    cloud.add_jobs(4, status=8)
+    cloud.advance(3600)
+    cloud.add_jobs(1, plan=[[0, 1], [60, 7]])
+    cloud.fault("status", status=401, code="ModelArts.0202", match={"operation": "details"})
+    with pytest.raises(vizwatch.AuthenticationError):
+        async with asyncio.timeout(300):
+            async for _ in here.watch_jobs():
+                pass
+
+
+async def test_a_reading_that_is_broken_off_for_its_page_size_begins_anew(
+    cloud: Emulator, here: Client
+) -> None:
+    """What its first page showed is shown again; nothing is deleted, and nothing new."""
+    job_ids = cloud.add_jobs(1200, status=8)
+    cloud.advance(3600)
+    found: list[Transition] = []
+    listing = {"operation": "list"}
+    cloud.fault(
+        "status", status=400, code="ModelArts.0104", message="per_page", match=listing, after=5, count=1
+    )
+    async with taken(here.watch_jobs(), found.append):
+        await elapse(100)
+        cloud.set_status(job_ids[0], 10)
+        cloud.set_status(job_ids[-1], 10)
+        await elapse(30)
+    assert told(found) == {job_id: [8] for job_id in job_ids} | {
+        one: [8, 10] for one in (job_ids[0], job_ids[-1])
+    }
+    assert reads(cloud)["details"] <= 2
+
+
 async def test_pages_that_come_back_after_having_been_lost_are_no_deletions(
     cloud: Emulator, here: Client
 ) -> None:

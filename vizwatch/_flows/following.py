@@ -390,6 +390,7 @@ class Follower:
     def failed(self, error: CallError, now: float) -> None:
         """The read failed; raises the error if no later one will come to anything else."""
         error.job_id = self.job_id
+        self._make_up()
         # Refused to other watches, a token may have been revoked; refused again later, it is hopeless. A read
         # that comes sooner, for somebody else, is refused for the same reason.
         is_refusal = isinstance(error, AuthenticationError)
@@ -400,7 +401,6 @@ class Follower:
             self.failed_for_good = True
             raise error
         self.terms.report.failed(error)
-        self._make_up()
         self._failures = self._failures or Failures()
         self._failures.failed()
         self.is_hurried = True

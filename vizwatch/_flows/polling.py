@@ -320,12 +320,14 @@ class Poller:
 
         Those that are wanted so soon that a sweep now does for them count, too, if any is due.
         """
-        found = {*due, *(place.follower.job_id for place in itertools.islice(carried, self._sweeps.pages))}
-        soon = self._agenda.until(now + self._cadence.shortest) if found else ()
-        for place in soon:
-            if len(found) >= self._sweeps.pages:
+        found = set(due)
+        for places in (carried, self._agenda.until(now + self._cadence.shortest)):
+            for place in places:
+                if len(found) >= self._sweeps.pages:
+                    return len(found)
+                found.add(place.follower.job_id)
+            if not found:
                 break
-            found.add(place.follower.job_id)
         return len(found)
 
     def _everybody(self) -> Iterator[_Place]:
