@@ -477,6 +477,17 @@ def test_a_read_for_somebody_else_does_not_confirm_a_step_back() -> None:
     hold(world, plans(5.0, 5.0, 106.0), None)
 
 
+@pytest.mark.parametrize("rounded", [0, 1])
+def test_a_restart_at_the_very_moment_of_a_read_is_seen_though_durations_are_rounded(rounded: int) -> None:
+    tracker = Tracker("p", 1, TERMINAL)
+    reads = [(150.0, 150_000), (159.18, 9_180 + rounded), (164.27, 14_270 + rounded)]
+    found = [
+        tracker.saw(Job(1, JobStatus.RUNNING, duration=duration), at, at)
+        for at, duration in ((EPOCH + dt.timedelta(seconds=since), duration) for since, duration in reads)
+    ]
+    assert [None if one is None else one.run for one in found] == [1, None, 2]
+
+
 def test_a_newcomer_is_not_forgotten_over_a_sweep_that_goes_on() -> None:
     """It comes while the listing cannot be read; then all others see their jobs end, and leave."""
     world = World(

@@ -26,6 +26,8 @@ _WAY: Final = {
 }
 """The statuses that a job goes through one after the other; others come at any time."""
 _READS_TO_CONFIRM: Final = 2
+_ROUNDING: Final = 1.0
+"""By how much a duration may be longer than it was, in milliseconds: it is told in whole ones."""
 _REPLICAS_LAG: Final = 60.0
 """How long a replica may lag, in seconds."""
 
@@ -143,7 +145,7 @@ class Tracker:
             return False
         if before.duration is None or job.duration is None or job.duration >= before.duration:
             return False
-        return job.duration <= (asked - last_read).total_seconds() * 1000
+        return job.duration <= (asked - last_read).total_seconds() * 1000 + _ROUNDING
 
     def _is_held(self, job: Job, asked: dt.datetime) -> bool:
         if self.job is None or self._last_read is None:
