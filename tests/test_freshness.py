@@ -243,7 +243,7 @@ async def test_what_a_slow_consumer_misses_is_not_told(cloud: Emulator, is_of_al
     assert told == []
 
 
-@pytest.mark.parametrize("of", ["its details", "the listing"])
+@pytest.mark.parametrize("of", ["its details", "the listing", "all"])
 async def test_who_wants_to_know_sooner_hastens_a_read_that_waits(cloud: Emulator, of: str) -> None:
     """A read that was begun for somebody who has time goes forward in the line."""
     account = Account(0.5)
@@ -251,7 +251,7 @@ async def test_who_wants_to_know_sooner_hastens_a_read_that_waits(cloud: Emulato
         Client(cloud.endpoint, "busy", auth=cloud.token, account=account) as busy,
         Client(cloud.endpoint, "quiet", auth=cloud.token, account=account) as quiet,
     ):
-        ours = cloud.add_jobs(3 if of == "the listing" else 1, status=8, project_id="quiet")
+        ours = cloud.add_jobs(1 if of == "its details" else 3, status=8, project_id="quiet")
         async with contextlib.AsyncExitStack() as stack:
             for number in range(20):
                 theirs = cloud.add_jobs(1, status=8, project_id="busy", workspace_id=f"{number}")
@@ -260,7 +260,9 @@ async def test_who_wants_to_know_sooner_hastens_a_read_that_waits(cloud: Emulato
             for job_id in ours:
                 await stack.enter_async_context(taken(quiet.watch(job_id), lambda _: None))
             await elapse(4)
-            watches = [quiet.watch(job_id, max_age=15) for job_id in ours]
+            watches: list[Watch | JobsWatch] = [quiet.watch(job_id, max_age=15) for job_id in ours]
+            if of == "all":
+                watches = [quiet.watch_jobs(max_age=15)]
             for watch in watches:
                 await stack.enter_async_context(taken(watch, lambda _: None))
             await elapse(15)

@@ -401,23 +401,33 @@ async def test_a_refusal_of_the_credentials_for_one_job_is_one_for_all(cloud: Em
 async def test_a_reading_that_is_broken_off_for_its_page_size_begins_anew(
     cloud: Emulator, here: Client
 ) -> None:
-    """What its first page showed is shown again; nothing is deleted, and nothing new."""
+    """What has changed since its first page was read is seen at once; nothing is deleted, and nothing new."""
     job_ids = cloud.add_jobs(1200, status=8)
     cloud.advance(3600)
     found: list[Transition] = []
     listing = {"operation": "list"}
+    cloud.fault("latency", seconds=1, match=listing)
     cloud.fault(
         "status", status=400, code="ModelArts.0104", message="per_page", match=listing, after=5, count=1
     )
     async with taken(here.watch_jobs(), found.append):
-        await elapse(100)
+        while reads(cloud)["list"] < 5:
+            await elapse(0.1)
+        await elapse(1.1)
         cloud.set_status(job_ids[0], 10)
-        cloud.set_status(job_ids[-1], 10)
+        await elapse(3)
+        assert [one.job_id for one in found if one.current == 10] == [job_ids[0]]
         await elapse(30)
-    assert told(found) == {job_id: [8] for job_id in job_ids} | {
-        one: [8, 10] for one in (job_ids[0], job_ids[-1])
-    }
-    assert reads(cloud)["details"] <= 2
+    assert told(found) == {job_id: [8, 10] if job_id == job_ids[0] else [8] for job_id in job_ids}
+
+
+async def test_one_watch_beside_it_needs_no_reads_of_its_own(cloud: Emulator, here: Client) -> None:
+    job_ids = cloud.add_jobs(5, status=8)
+    cloud.advance(3600)
+    async with taken(here.watch_jobs(), lambda _: None), taken(here.watch(job_ids[0]), lambda _: None):
+        await elapse(300)
+    assert reads(cloud)["details"] <= 1
+    assert reads(cloud)["list"] <= 2 + 2 * 300 / 8
 
 
 async def test_pages_that_come_back_after_having_been_lost_are_no_deletions(

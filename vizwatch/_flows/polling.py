@@ -247,8 +247,9 @@ class Poller:
         if is_due:
             self._sweep_at = math.inf  # set anew when it is over
         waits = is_due and self._sweeping is None
-        is_called = any(one.is_hungry and one.next_at <= now for one in self._audiences)
-        is_wanted = is_due and (self._sweeps.current is not None or self._absence.is_doubted or is_called)
+        is_wanted = is_due and (
+            self._sweeps.current is not None or self._absence.is_doubted or self._is_called(now)
+        )
         if is_wanted or self._is_cheaper(self._wanted(now, listed, self._carried() if waits else ())):
             listed = set()
             self._awaiting += due
@@ -263,6 +264,11 @@ class Poller:
             self.resume()
         self._look_at(listed | unlisted)
         self._arm_next()
+
+    def _is_called(self, now: float) -> bool:
+        """Whether somebody wants the whole listing, or so soon that it does for a job that is due now."""
+        hungry = [one for one in self._audiences if one.is_hungry]
+        return any(one.next_at <= now + bool(self._places) * one.terms.cadence.spread for one in hungry)
 
     def _look_at(self, job_ids: Iterable[int]) -> None:
         """Reads the details of each, unless they are being read."""

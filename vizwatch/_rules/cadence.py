@@ -45,6 +45,11 @@ class Cadence:
         return deadline - min(_LAST_LOOK, timeout / 10)
 
     @property
+    def spread(self) -> float:
+        """By how much one pause after a good read may be longer than another, at most."""
+        return 2.0 * self.interval * self.jitter
+
+    @property
     def longest(self) -> float:
         """The longest pause after a good read: data older than this, and a request's time, is stale."""
         return self.interval * (1.0 + self.jitter)
