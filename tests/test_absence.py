@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -153,3 +154,42 @@ async def test_who_shares_the_budget_does_not_pay_for_many_that_are_gone(cloud: 
                 await elapse(0.5)
                 assert (watch.age or 0.0) <= max_age + 0.5
     assert Counter(one.current for one in gone) == {8: 300, None: 299}
+
+
+# --- jobs that the listing does not show -----------------------------------------------------------------
+
+
+async def test_a_listing_that_never_showed_a_job_says_nothing_of_its_deletion(
+    cloud: Emulator, here: Client
+) -> None:
+    """A single read that does not find it, of a replica that lags, is not confirmed by that."""
+    (elsewhere,) = cloud.add_jobs(1, status=8, workspace_id="7")
+    job_ids = [elsewhere, *cloud.add_jobs(5, status=8)]
+    cloud.advance(3600)
+    details = {"operation": "details", "job_id": elsewhere}
+    cloud.fault("status", status=404, code="ModelArts.0015", match=details, after=5, count=1)
+    found = await found_in(of_how(here, "each", job_ids), 300)
+    assert found == {job_id: [8] for job_id in job_ids}
+
+
+async def test_jobs_of_another_workspace_are_no_proof_that_totals_lie(cloud: Emulator, here: Client) -> None:
+    """A full last page is the last one as ever."""
+    job_ids = cloud.add_jobs(5, status=8, workspace_id="7") + cloud.add_jobs(100, status=8)
+    cloud.advance(3600)
+    await found_in([here.watch_jobs(), *of_how(here, "each", job_ids[:5])], 1000)
+    assert operations(cloud)["list"] <= 1000 / 12 + 3 * (1000 / 300) + 10
+
+
+@pytest.mark.parametrize("later", [2, 4, 6, 8, 10, 14, 20, 30])
+async def test_a_job_of_another_workspace_is_read_again_only_when_it_is_time(
+    cloud: Emulator, here: Client, later: int
+) -> None:
+    """Even if a sweep lacks it at the very moment at which its details were answered."""
+    (elsewhere,), (job_id,) = cloud.add_jobs(1, status=8, workspace_id="7"), cloud.add_jobs(1, status=8)
+    cloud.advance(3600)
+    async with taken(here.watch(elsewhere), lambda _: None):
+        for _ in range(later):
+            await asyncio.sleep(0)
+        async with taken(here.watch(job_id), lambda _: None):
+            await elapse(60)
+    assert len(cloud.requests) <= 4 + 2 * 60 / 12

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import pytest
 from counting import operations
+from taking import taken
 from virtual import elapse
 
 import vizwatch
@@ -182,6 +185,90 @@ async def test_a_service_that_refuses_the_listing_is_asked_for_details(cloud: Em
     all_seen = await asyncio.gather(*(seen(here, job_id) for job_id in job_ids))
     assert all([one.current for one in transitions] == [8, 10] for transitions in all_seen)
     assert operations(cloud)["list"] == 1
+
+
+async def test_a_refusal_of_the_listing_that_passes_is_not_paid_for_ever(
+    cloud: Emulator, here: Client
+) -> None:
+    cloud.fault("status", status=403, code="ModelArts.0108", match={"operation": "list"}, count=1)
+    watches = [asyncio.create_task(seen(here, job_id)) for job_id in cloud.add_jobs(20, status=8)]
+    await elapse(600)
+    before = operations(cloud)
+    await elapse(100)
+    assert (operations(cloud) - before)["details"] == 0
+    assert 100 / 12 - 1 <= (operations(cloud) - before)["list"] <= 100 / 8 + 1
+    await end(watches)
+
+
+@pytest.mark.parametrize("kind", ["a slow listing", "one that asks for a long rest"])
+async def test_an_own_write_is_followed_by_details_where_the_listing_is_not_there_in_time(
+    cloud: Emulator, here: Client, kind: str
+) -> None:
+    first, *others = cloud.add_jobs(5, status=8)
+    cloud.advance(3600)
+    told: list[Transition] = []
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(taken(here.watch(first), told.append))
+        for job_id in others:
+            await stack.enter_async_context(taken(here.watch(job_id), lambda _: None))
+        await elapse(60)
+        before, of_the_listing = operations(cloud)["list"], {"operation": "list"}
+        if kind == "a slow listing":
+            cloud.fault("latency", seconds=25, match=of_the_listing)
+        else:
+            cloud.fault("status", status=503, retry_after=500, match=of_the_listing, count=1)
+        while operations(cloud)["list"] == before:
+            await elapse(0.5)
+        await here.stop_job(first)
+        await elapse(4)
+        assert [one.current for one in told] == [8, 9, 12]
+
+
+async def test_a_change_is_seen_though_the_listing_asks_for_a_long_rest(
+    cloud: Emulator, here: Client
+) -> None:
+    job_ids = cloud.add_jobs(5, plan=[[0, 8], [100, 10]])
+    cloud.fault("status", status=503, retry_after=500, match={"operation": "list"}, after=3)
+    async with asyncio.timeout(120):
+        all_seen = await asyncio.gather(*(seen(here, job_id) for job_id in job_ids))
+    assert all([one.current for one in transitions] == [8, 10] for transitions in all_seen)
+
+
+async def test_a_page_that_is_older_than_the_details_tells_nothing(cloud: Emulator, here: Client) -> None:
+    """It was asked for before the job was stopped and restarted, and answered 25 seconds later."""
+    first, *others = cloud.add_jobs(20, status=8)
+    cloud.advance(100)
+    told: list[Transition] = []
+    async with AsyncExitStack() as stack:
+        watch = here.watch(first, interval=40, follow_restarts=True)
+        await stack.enter_async_context(taken(watch, told.append))
+        for job_id in others:
+            await stack.enter_async_context(taken(here.watch(job_id, interval=40), lambda _: None))
+        await elapse(200)
+        cloud.fault("latency", seconds=25, performed=True, match={"operation": "list"}, ttl=60)
+        before = operations(cloud)["list"]
+        while operations(cloud)["list"] == before:
+            await elapse(0.5)
+        await here.stop_job(first)
+        await elapse(4)
+        await here.restart_job(first)
+        await elapse(900)
+    assert max(one.run for one in told) == 2
+    assert not any(one.gap for one in told)
+
+
+async def test_a_listing_that_nobody_wants_any_more_is_read_to_its_end_by_nobody() -> None:
+    """Of a watch that is broken off and forgotten no more than the page under way."""
+    async with Emulator(per_page_limit=100) as cloud, client_of(cloud) as here:
+        cloud.add_jobs(3000, status=8)
+        cloud.fault("latency", seconds=1)
+        watch = here.watch_jobs()
+        await anext(watch)
+        before = operations(cloud)["list"]
+        del watch
+        gc.collect()
+        await elapse(60)
+        assert operations(cloud)["list"] <= before + 2
 
 
 async def test_a_listing_that_failed_long_ago_is_asked_for_again_at_once(

@@ -119,10 +119,10 @@ class JobsWatch:
 
     The first items are the jobs found, each with `previous` ``None``; then comes each change of each of
     them, each job that appears and, with `current` ``None``, each that is deleted. Transitions of one job
-    are in their order; those of several come as they are found. Nothing is read from a listing while
-    something that it showed has not been taken, nor begun after a step that was cancelled, before the next
-    one; a cancelled step loses nothing. It may be broken off and forgotten. Several tasks may take from it:
-    each transition comes to one of them; so does an error that ends it, and the others come to the end.
+    are in their order; those of several come as they are found. No reading of a listing is begun while
+    something that the one before showed has not been taken, nor after a step that was cancelled, before the
+    next one; a cancelled step loses nothing. It may be broken off and forgotten. Several tasks may take from
+    it: each transition comes to one of them; so does an error that ends it, and the others come to the end.
     """
 
     def __init__(self, arrivals: Arrivals, begin: Callable[[], None], survey: Finder | None = None) -> None:

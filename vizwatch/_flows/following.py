@@ -111,7 +111,7 @@ class Follower:
     row: int = attrs.field(default=0, init=False)
     """The job's row on that page."""
     seen_in: int = attrs.field(default=0, init=False)
-    """The number of the sweep that last showed the job."""
+    """The number of the sweep that last showed the job; 0 where none has."""
     is_hurried: bool = attrs.field(default=True, init=False)
     """Whether the next look is wanted earlier than an interval after the last one."""
     is_listed: bool = attrs.field(default=True, init=False)
@@ -171,8 +171,12 @@ class Follower:
 
     def is_urgent(self, now: float) -> bool:
         """Whether somebody waits for the first answer, or for what a write of this client's has come to."""
+        return self.heard_at is None or self.is_after_write(now)
+
+    def is_after_write(self, now: float) -> bool:
+        """Whether this client wrote to the job just now."""
         wrote_at = self.terms.own_writes.latest(self.job_id)
-        return self.heard_at is None or (wrote_at is not None and now - wrote_at < SETTLES_WITHIN)
+        return wrote_at is not None and now - wrote_at < SETTLES_WITHIN
 
     def is_stale(self, now: float) -> bool:
         """Whether the last good read is too long ago."""
@@ -222,8 +226,8 @@ class Follower:
         return self.is_listed and self.seen_in < sweep
 
     def was_read_since(self, time: float) -> bool:
-        """Whether an answer has shown the job since then."""
-        return (self._answered_at if self.sighting is None else self.sighting.at) >= time
+        """Whether an answer has shown the job after that."""
+        return (self._answered_at if self.sighting is None else self.sighting.at) > time
 
     @property
     def is_settled(self) -> bool:
@@ -384,7 +388,8 @@ class Follower:
         doubt.counts_from = now + _NEARLY * doubt.pause(self.cadence.jittered(self.cadence.interval, 0.0))
         self.is_hurried = not doubt.is_unexpected
         if doubt.was_seen:
-            self.is_listed = doubt.is_unexpected  # else its details tell sooner
+            # What the listing never showed may be of another workspace; an expected end is confirmed sooner.
+            self.is_listed = doubt.is_unexpected and self.seen_in > 0
         return False
 
     def failed(self, error: CallError, now: float) -> None:

@@ -48,6 +48,12 @@ class _Place:
     at: float = math.inf
     """When it is on the agenda for a look of its own."""
     entry: int = NONE
+    came_in: int = 0
+    """The number of the sweep under way when it came, which may have passed the job's page."""
+
+    def is_unseen_since(self, sweep: int) -> bool:
+        """Whether that sweep and all after it should have shown the job, and did not."""
+        return self.came_in < sweep and self.follower.is_absent_since(sweep)
 
 
 class Poller:
@@ -97,6 +103,8 @@ class Poller:
         """When those are due that wait for the next sweep."""
         self._awaiting: list[_Place] = []
         """Who was due, and is shown by the sweep under way."""
+        self._answered_at = -math.inf
+        """When details were answered for the last time."""
         self._clock: Clock | None = None
         """That of all who follow, so that they agree on when something was read."""
         self._absence = Absence()
@@ -119,7 +127,7 @@ class Poller:
             places[looker] = _Place(looker, follower)
         sweep = self._sweeps.current
         if sweep is not None and sweep.page > 1:
-            follower.seen_in = sweep.number  # it is not absent from pages read before it came
+            places[looker].came_in = sweep.number
         self._settle(places[looker])
         self._hasten(follower.terms)
         self._reads.hasten(follower.job_id, follower.due(_now()))
@@ -251,8 +259,8 @@ class Poller:
             self._sweeps.current is not None or self._absence.is_doubted or self._is_called(now)
         )
         if is_wanted or self._is_cheaper(self._wanted(now, listed, self._carried() if waits else ())):
-            listed = set()
-            self._awaiting += due
+            listed = {place.follower.job_id for place in due if self._is_too_late_for(place, now)}
+            self._awaiting += (place for place in due if place.follower.job_id not in listed)
             self._sweep(now)
         else:
             for place in [*self._carried()] if waits else ():
@@ -264,6 +272,11 @@ class Poller:
             self.resume()
         self._look_at(listed | unlisted)
         self._arm_next()
+
+    def _is_too_late_for(self, place: _Place, now: float) -> bool:
+        """Whether the sweep cannot tell what a write has come to: it began before, or has to wait."""
+        is_begun = self._sweeping is not None or now < self._sweeps.rests_until
+        return is_begun and place.follower.is_after_write(now)
 
     def _is_called(self, now: float) -> bool:
         """Whether somebody wants the whole listing, or so soon that it does for a job that is due now."""
@@ -371,6 +384,7 @@ class Poller:
         now = _now()
         if failure is None:
             self._sweeps.details_answered()
+            self._answered_at = now
             self._settle_dispute(job_id)
             self._tell(job_id, lambda follower: follower.saw(job, asked, now))
         else:
@@ -412,6 +426,8 @@ class Poller:
         sweeps = self._sweeps
         try:
             while not self._is_idle:
+                for audience in list(self._shown):
+                    audience.stirs()
                 sweep = sweeps.current or self._begun()
                 try:
                     sighting = await sweeps.read(sweep)
@@ -449,7 +465,7 @@ class Poller:
         unseen = (
             job_id
             for job_id, places in reversed(self._places.items())
-            if any(place.follower.is_absent_since(sweep.number) for place in places.values())
+            if any(place.is_unseen_since(sweep.number) for place in places.values())
         )
         return sum(1 for _ in itertools.islice(unseen, sweep.left)) == sweep.left
 
@@ -463,13 +479,16 @@ class Poller:
             # Whoever follows one of its jobs keeps the page.
             rows = rows.only(followed)
             sighting, followed = attrs.evolve(sighting, rows=rows), list(range(len(followed)))
+        # What details said after the page was asked for is newer than the page.
+        asked, may_be_older = sighting.asked, sighting.asked < self._answered_at
         changed: list[tuple[_Place, int]] = []
         for row in followed:
             status, duration = rows.statuses[row], rows.durations[row]
             for place in self._places[rows.ids[row]].values():
                 follower = place.follower
                 follower.seen_in, follower.is_listed = sweep.number, True
-                if status == follower.status and duration >= follower.duration:
+                is_older = may_be_older and follower.was_read_since(asked)
+                if status == follower.status and duration >= follower.duration and not is_older:
                     follower.sighting, follower.row, follower.duration = sighting, row, duration
                 else:
                     changed.append((place, row))
@@ -490,7 +509,7 @@ class Poller:
         """A sweep is over: jobs that it has not shown are read by themselves, the others by the next one."""
         self._sweeps.end()
         now, since, was_doubted = _now(), self._absence.since(sweep.number), self._absence.is_doubted
-        unseen = [place for place in self._everybody() if place.follower.is_absent_since(since)]
+        unseen = [place for place in self._everybody() if place.is_unseen_since(since)]
         is_believed = not sweep.ended or self._is_believed(sweep, unseen, disputes=was_doubted)
         for audience in self._shown:
             audience.ends(sweep.number, now, is_believed=is_believed)
@@ -510,11 +529,12 @@ class Poller:
         self._arm_next()
 
     def _is_believed(self, sweep: Sweep, unseen: Iterable[_Place], *, disputes: bool) -> bool:
-        """Whether the jobs are absent that a sweep lacks; of those that another one lacked, details tell."""
+        """Whether the jobs are absent that a sweep lacks; of those that were once shown, details tell."""
         lacking = {place.follower.job_id for place in unseen if not place.follower.is_missed}
-        lacking.update(*(audience.lacks() for audience in self._shown))
+        of_all = {job_id for audience in self._shown for job_id in audience.lacks()}
         if disputes:
-            self._disputed |= lacking
+            self._disputed |= of_all | {one.follower.job_id for one in unseen if one.follower.seen_in}
+        lacking |= of_all
         return self._absence.is_believed(sweep.number, len(lacking), self._sweeps.pages)
 
     def _were_not_listed(self, unseen: Iterable[_Place], now: float) -> None:
@@ -569,7 +589,7 @@ class Poller:
             return
         for audience in self._shown:
             audience.next_at = at
-        if verdict is Verdict.NEVER:
+        if verdict is Verdict.REFUSED:
             for audience in list(self._audiences):
                 audience.refused(error)
         self._by_details()

@@ -23,6 +23,7 @@ from vizwatch._values.rows import Sighting
 from vizwatch._values.statuses import JobStatus
 
 _REMEMBERED: Final = 1024
+_ANY_SWEEP: Final = 1
 
 
 @attrs.define(eq=False)
@@ -371,6 +372,7 @@ class Survey:
             job = Job(job_id, JobStatus(page.rows.statuses[row]))
         member = self._member(job_id)
         member.follower.resume(job, page.asked, self._counts.get(job_id, (1, 1)))
+        member.follower.seen_in = _ANY_SWEEP
         return member
 
     def _saw(self, member: Member, page: Sighting, row: int) -> None:
@@ -381,7 +383,7 @@ class Survey:
             self._follow_unreadable(member, error, page.at)
             return
         transition = member.follower.saw(job, page.asked, page.at)
-        member.is_as_listed = True
+        member.is_as_listed, member.follower.seen_in = True, _ANY_SWEEP
         if transition is not None:
             self._put(self._of_member(member, transition))
         elif not self._is_settled(member):

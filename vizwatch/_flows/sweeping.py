@@ -40,7 +40,7 @@ class Verdict(enum.Enum):
 
     AGAIN = "ask for it again after a pause"
     LATER = "do without the listing for a while"
-    NEVER = "do without the listing"
+    REFUSED = "do without the listing for a while, which may be for ever"
     HOPELESS = "do without everything"
 
 
@@ -79,7 +79,7 @@ class Sweeps:
     _pauses: Failures = attrs.field(factory=Failures, init=False)
     _refusals: int = attrs.field(default=0, init=False)
     _not_before: float = attrs.field(default=-math.inf, init=False)
-    """When to try the listing again, if it failed for long; never, if it is refused."""
+    """When to try the listing again, if it failed for long, or is refused."""
     rests_until: float = attrs.field(default=-math.inf, init=False)
     """When to ask for a page again that could not be read."""
     _alone: int = attrs.field(default=0, init=False)
@@ -173,12 +173,15 @@ class Sweeps:
         if is_permanent and not isinstance(error, _OF_THE_LISTING):
             return Verdict.HOPELESS, again_at
         if is_permanent:
-            self._not_before = math.inf
-            return Verdict.NEVER, again_at
+            self._not_before = now + _LISTS_AGAIN_AFTER
+            return Verdict.REFUSED, again_at
         # Where details fail as well, all is down, and asking for each of them would help nobody.
         of_the_listing = not retrying.is_outage(error) or self._alone >= _FAILURES_ALONE
         if of_the_listing and self.failures >= _FAILURES_TO_GIVE_UP:
             self._not_before = now + _LISTS_AGAIN_AFTER
+            return Verdict.LATER, again_at
+        if (error.retry_after or 0.0) > self._cadence.longest:
+            self._not_before = again_at  # nobody can wait for so long
             return Verdict.LATER, again_at
         self.rests_until = again_at
         return Verdict.AGAIN, again_at
