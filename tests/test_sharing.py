@@ -257,18 +257,30 @@ async def test_a_page_that_is_older_than_the_details_tells_nothing(cloud: Emulat
     assert not any(one.gap for one in told)
 
 
-async def test_a_listing_that_nobody_wants_any_more_is_read_to_its_end_by_nobody() -> None:
-    """Of a watch that is broken off and forgotten no more than the page under way."""
+@pytest.mark.parametrize("how", ["forgotten", "cancelled"])
+async def test_a_listing_that_nobody_wants_any_more_is_read_to_its_end_by_nobody(how: str) -> None:
+    """Of a watch that is forgotten, or after a cancelled step, no more comes than the page under way."""
     async with Emulator(per_page_limit=100) as cloud, client_of(cloud) as here:
         cloud.add_jobs(3000, status=8)
         cloud.fault("latency", seconds=1)
         watch = here.watch_jobs()
-        await anext(watch)
+        found = [await anext(watch)]
         before = operations(cloud)["list"]
-        del watch
-        gc.collect()
+        if how == "forgotten":
+            del watch
+            gc.collect()
+            await elapse(60)
+            assert operations(cloud)["list"] <= before + 2
+            return
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                while True:
+                    found.append(await anext(watch))
         await elapse(60)
         assert operations(cloud)["list"] <= before + 2
+        async with taken(watch, found.append):
+            await elapse(40)
+        assert sorted(one.job_id for one in found) == [*range(1, 3001)]
 
 
 async def test_a_listing_that_failed_long_ago_is_asked_for_again_at_once(

@@ -41,6 +41,11 @@ class Audience(Protocol):
         """Whether it wants to be shown anything."""
         ...
 
+    @property
+    def is_left(self) -> bool:
+        """Whether its last step was cancelled, and nobody may come back."""
+        ...
+
     def stirs(self) -> None:
         """Reads are about to be begun: it leaves, or its lookers do, if it does not want any."""
         ...

@@ -425,9 +425,7 @@ class Poller:
         """Reads the whole listing for all, or goes on with it; a failure puts it off."""
         sweeps = self._sweeps
         try:
-            while not self._is_idle:
-                for audience in list(self._shown):
-                    audience.stirs()
+            while self._goes_on():
                 sweep = sweeps.current or self._begun()
                 try:
                     sighting = await sweeps.read(sweep)
@@ -449,6 +447,13 @@ class Poller:
         finally:
             if self._sweeping is asyncio.current_task():
                 self._sweeping = None
+
+    def _goes_on(self) -> bool:
+        """Whether anybody wants the next page; after a cancelled step not before somebody comes back."""
+        for audience in list(self._shown):
+            audience.stirs()
+        is_left = bool(self._shown) and all(one.is_left for one in self._shown)
+        return bool(self._places) or not (self._is_idle or is_left)
 
     def _begun(self) -> Sweep:
         self._shown = [one for one in self._audiences if one.is_hungry]

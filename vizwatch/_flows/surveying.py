@@ -124,6 +124,11 @@ class Survey:
         return bool(self._found) or self.arrivals.is_left
 
     @property
+    def is_left(self) -> bool:
+        """Whether its last step was cancelled, and nobody may come back."""
+        return self.arrivals.is_left
+
+    @property
     def has_found(self) -> bool:
         """Whether something was not taken yet."""
         return bool(self._found)
