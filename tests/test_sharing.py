@@ -278,6 +278,10 @@ async def test_a_listing_that_nobody_wants_any_more_is_read_to_its_end_by_nobody
                     found.append(await anext(watch))
         await elapse(60)
         assert operations(cloud)["list"] <= before + 2
+        others: list[Transition] = []
+        async with taken(here.watch_jobs(), others.append):
+            await elapse(40)
+        assert sorted(one.job_id for one in others) == [*range(1, 3001)]
         async with taken(watch, found.append):
             await elapse(40)
         assert sorted(one.job_id for one in found) == [*range(1, 3001)]

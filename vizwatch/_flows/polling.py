@@ -453,6 +453,9 @@ class Poller:
         for audience in list(self._shown):
             audience.stirs()
         is_left = bool(self._shown) and all(one.is_left for one in self._shown)
+        if is_left and self._has_audience:
+            self._break_off()  # somebody else has come, who has not seen its first pages
+            return True
         return bool(self._places) or not (self._is_idle or is_left)
 
     def _begun(self) -> Sweep:
