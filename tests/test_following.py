@@ -253,6 +253,42 @@ async def test_pages_that_show_a_job_as_it_was_are_answers_that_make_failures_fo
     assert follower.next_look(200.0) <= 200.0 + follower.cadence.backoff_base
 
 
+def missed_once(at: float) -> Follower:
+    """A running job that the listing showed, and whose details were not found."""
+    follower = followed()
+    follower.saw(ran(HOUR), 0.0, 0.0)
+    follower.seen_in = 1
+    assert follower.missed(NotFoundError("no such job", http_status=404), at) is None
+    assert follower.is_carried
+    return follower
+
+
+def test_sweeps_that_lack_a_job_that_was_missed_count_an_interval_apart() -> None:
+    """Three absences over two intervals are a deletion; one that comes sooner is none of them (W1)."""
+    follower = missed_once(20.0)
+    assert follower.was_not_listed(25.0) is None
+    assert follower.was_not_listed(36.0) is None
+    assert follower.was_not_listed(41.0) is None
+    assert follower.is_carried
+    gone = follower.was_not_listed(52.0)
+    assert gone is not None
+    assert gone.current is None
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_job_that_was_missed_and_written_to_is_looked_for_by_its_details(writes: bool) -> None:
+    follower = missed_once(20.0)
+    if writes:
+        follower.hurry(22.0)
+        assert not follower.is_listed
+        assert follower.next_look(22.0) == 22.0 + SHORTEST
+    else:
+        follower.last_look = 24.0  # before a deadline
+        assert follower.was_not_listed(24.0) is None
+        assert not follower.is_listed
+        assert follower.is_due(24.0)
+
+
 def test_an_answer_that_may_be_older_than_the_last_one_is_no_reason_to_look_at_once() -> None:
     """Nor is it one to put off the look that is wanted anyway by more than the shortest pause."""
     follower = followed()
