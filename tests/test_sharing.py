@@ -302,13 +302,19 @@ async def test_a_listing_that_failed_long_ago_is_asked_for_again_at_once(
     await asyncio.wait(watches)
 
 
+def three_slow_pages(cloud: Emulator) -> list[int]:
+    """Jobs that have run for long, in a listing that takes a second a page."""
+    job_ids = cloud.add_jobs(3000, status=8)
+    cloud.advance(3600)
+    cloud.fault("latency", seconds=1)
+    return job_ids
+
+
 async def test_a_sweep_that_nobody_waits_for_any_more_is_not_gone_on_with(
     cloud: Emulator, here: Client
 ) -> None:
     """Whoever comes later is shown all pages."""
-    job_ids = cloud.add_jobs(3000, status=8)
-    cloud.advance(3600)
-    cloud.fault("latency", seconds=1)
+    job_ids = three_slow_pages(cloud)
     for _ in range(2):
         watches = [asyncio.create_task(seen(here, job_id)) for job_id in job_ids[::500]]
         await elapse(1.5)
@@ -324,9 +330,7 @@ async def test_a_sweep_that_nobody_waits_for_any_more_is_not_gone_on_with(
 async def test_newcomers_are_not_looked_for_on_pages_that_were_read_before_they_came(
     cloud: Emulator, here: Client
 ) -> None:
-    job_ids = cloud.add_jobs(3000, status=8)
-    cloud.advance(3600)
-    cloud.fault("latency", seconds=1)
+    job_ids = three_slow_pages(cloud)
     watches = [asyncio.create_task(seen(here, job_id)) for job_id in job_ids[::500]]
     await elapse(1.5)
     watches += [asyncio.create_task(seen(here, job_id)) for job_id in job_ids[1:6]]

@@ -12,7 +12,7 @@ import attrs
 
 from vizwatch._flows.ageing import Ageing
 from vizwatch._rules import retrying, rhythm
-from vizwatch._rules.cadence import CONFIRMS_AFTER, SETTLES_WITHIN, Cadence, Doubt, Failures, OwnWrites
+from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Doubt, Failures, OwnWrites, is_recent
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.errors import AuthenticationError, CallError, DecodeError, NotFoundError
 from vizwatch._values.exchange import Stale
@@ -175,8 +175,7 @@ class Follower:
 
     def is_after_write(self, now: float) -> bool:
         """Whether this client wrote to the job just now."""
-        wrote_at = self.terms.own_writes.latest(self.job_id)
-        return wrote_at is not None and now - wrote_at < SETTLES_WITHIN
+        return is_recent(self.terms.own_writes.latest(self.job_id), now)
 
     def is_stale(self, now: float) -> bool:
         """Whether the last good read is too long ago."""

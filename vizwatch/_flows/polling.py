@@ -167,7 +167,7 @@ class Poller:
 
     def resume(self) -> None:
         """An audience is hungry again."""
-        self._call_sweep(min((one.next_at for one in self._audiences if one.is_hungry), default=math.inf))
+        self._call_sweep(min((one.next_at for one in self._hungry), default=math.inf))
 
     @property
     def _is_idle(self) -> bool:
@@ -226,11 +226,12 @@ class Poller:
 
     def _is_carried(self, follower: Follower) -> bool:
         """Whether the next sweep is early enough for the job."""
-        return follower.is_carried and (self._is_cheaper(len(self._places)) or self._has_audience)
+        return follower.is_carried and (self._is_cheaper(len(self._places)) or bool(self._hungry))
 
     @property
-    def _has_audience(self) -> bool:
-        return any(one.is_hungry for one in self._audiences)
+    def _hungry(self) -> list[Audience]:
+        """Who wants to be shown the whole listing."""
+        return [one for one in self._audiences if one.is_hungry]
 
     def _is_cheaper(self, due: int) -> bool:
         sweeps = self._sweeps
@@ -280,8 +281,7 @@ class Poller:
 
     def _is_called(self, now: float) -> bool:
         """Whether somebody wants the whole listing, or so soon that it does for a job that is due now."""
-        hungry = [one for one in self._audiences if one.is_hungry]
-        return any(one.next_at <= now + bool(self._places) * one.terms.cadence.spread for one in hungry)
+        return any(one.next_at <= now + bool(self._places) * one.terms.cadence.spread for one in self._hungry)
 
     def _look_at(self, job_ids: Iterable[int]) -> None:
         """Reads the details of each, unless they are being read."""
@@ -453,13 +453,13 @@ class Poller:
         for audience in list(self._shown):
             audience.stirs()
         is_left = bool(self._shown) and all(one.is_left for one in self._shown)
-        if is_left and self._has_audience:
+        if is_left and self._hungry:
             self._break_off()  # somebody else has come, who has not seen its first pages
             return True
         return bool(self._places) or not (self._is_idle or is_left)
 
     def _begun(self) -> Sweep:
-        self._shown = [one for one in self._audiences if one.is_hungry]
+        self._shown = self._hungry
         for audience in self._shown:
             audience.begins()
         max_age = min((terms.max_age for terms in self._all_terms()), default=math.inf)

@@ -151,13 +151,13 @@ class Doubt:
         self.missed_at = now
         self._misses += 1
         self._doubts += 1
-        if not self.was_seen and (self.is_awaited or _is_recent(self.created_at, now)):
+        if not self.was_seen and (self.is_awaited or is_recent(self.created_at, now)):
             return False
         return self._misses >= ABSENCES_TO_CONFIRM
 
     def is_old(self, is_terminal: bool, now: float) -> bool:  # noqa: FBT001 - of the status that was read
         """Whether a status is that of the run before an own restart."""
-        is_old = is_terminal and not self.was_seen and _is_recent(self.restarted_at, now)
+        is_old = is_terminal and not self.was_seen and is_recent(self.restarted_at, now)
         if is_old:
             self._misses = 0
             self._doubts += 1
@@ -181,7 +181,8 @@ class Doubt:
         return min(longest, _FIRST_DOUBT * 2.0 ** min(self._doubts - 1, 60))
 
 
-def _is_recent(since: float | None, now: float) -> bool:
+def is_recent(since: float | None, now: float) -> bool:
+    """Whether a write, if there was one, may not have come through to all replicas yet."""
     return since is not None and now - since < SETTLES_WITHIN
 
 
