@@ -11,16 +11,26 @@ from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
+import hypothesis
 import pytest
 from aioresponses import aioresponses
 from faults import CATALOGUE
 
 import vizwatch
+from vizwatch._world.chance import CHANCE
 from vizwatch.emulator import Emulator
+
+# What is right does not depend on how fast the machine is; what comes by chance is the same in each run.
+hypothesis.settings.register_profile("vizwatch", deadline=None)
+hypothesis.settings.load_profile("vizwatch")
+hypothesis.register_random(CHANCE)
 
 ENDPOINT = "https://modelarts.eu-de.otc.t-systems.com"
 PROJECT = "04f679b17380d32a2f32c00335c4b5ba"
 JOBS = f"{ENDPOINT}/v1/{PROJECT}/visualization-jobs"
+
+
+_OF_THE_TERMINAL = {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"}
 
 
 class _ClientResponse(aiohttp.ClientResponse):
@@ -65,11 +75,17 @@ def _no_configuration_of_ours(
 ) -> None:
     """Tests find none of the configuration of whoever runs them."""
     for name in os.environ:
-        if name.startswith(("VIZWATCH_", "HUAWEICLOUD_", "OS_")):
+        if name.startswith(("VIZWATCH_", "HUAWEICLOUD_", "OS_")) or name in _OF_THE_TERMINAL:
             monkeypatch.delenv(name)
     home = str(tmp_path_factory.getbasetemp())
     monkeypatch.setenv("HOME", home)
     monkeypatch.setenv("USERPROFILE", home)
+
+
+@pytest.fixture(autouse=True)
+def _chance(request: pytest.FixtureRequest) -> None:
+    """Each test has a chance of its own, the same in each run, whatever ran before it."""
+    CHANCE.seed(request.node.nodeid)
 
 
 @pytest.fixture

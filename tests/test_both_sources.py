@@ -426,7 +426,7 @@ def hold(world: World, plans: Sequence[Plan], seed: int | None) -> None:
             assert {operation for _, operation in requests} == {"details"}
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES)
 @given(scripts(is_smooth=False), st.integers(0, 1000))
 def test_a_watch_tells_all_that_a_job_goes_through_whichever_source_it_reads(
     script: tuple[World, list[Plan]], seed: int
@@ -439,7 +439,7 @@ def test_a_watch_tells_all_that_a_job_goes_through_whichever_source_it_reads(
     hold(*script, seed)
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES)
 @given(scripts(is_smooth=True), st.integers(0, 1000))
 def test_a_replica_that_lags_takes_no_job_back_whichever_source_is_read(
     script: tuple[World, list[Plan]], seed: int

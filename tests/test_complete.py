@@ -164,7 +164,7 @@ class Listed(RuleBasedStateMachine):
 
 
 TestListed = pytest.mark.fault("P2", "P4")(Listed.TestCase)
-TestListed.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
+TestListed.settings = settings(max_examples=300, stateful_step_count=30)
 
 
 # --- what it costs ------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from canaries import shown
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from servers import RawServer, http
 from test_clouds import user
@@ -395,7 +395,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(FIELDS, JSON, max_size=8), st.integers(200, 599))
 def test_no_text_of_any_answer_stays_and_all_numbers_do(body: dict[str, Any], status: int) -> None:
     answer = Answer(status, {}, json.dumps(body).encode())

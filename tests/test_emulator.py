@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from virtual import elapse
 
@@ -980,7 +980,6 @@ def _ordered(steps: list[tuple[float, int | None]]) -> list[tuple[float, int | N
     return ordered if gone is None else ordered[: gone + 1]
 
 
-@settings(deadline=None)
 @given(
     actions=ACTIONS,
     per_page=st.integers(1, 7),

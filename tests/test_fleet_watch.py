@@ -19,8 +19,7 @@ from virtual import elapse
 
 import vizwatch
 from vizwatch import Fleet, Settings, Target, Transition
-from vizwatch._rules.cadence import on_beat
-from vizwatch._world.chance import CHANCE
+from vizwatch._rules.cadence import Cadence
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime
@@ -163,7 +162,6 @@ async def test_a_target_that_cannot_be_opened_is_tried_again_or_says_why() -> No
 
 
 async def test_a_thousand_projects_are_read_evenly_over_the_interval(cloud: Emulator) -> None:
-    CHANCE.seed(1)
     targets = targets_of(cloud, 1000)
     asked: list[float] = []
     async with Fleet(targets) as fleet:
@@ -180,13 +178,14 @@ async def test_a_thousand_projects_are_read_evenly_over_the_interval(cloud: Emul
     assert all(40 <= count <= 60 for count in each_second[-15:]), "after an outage"
 
 
-@given(st.floats(0, 1e6), st.floats(0.5, 1e4), st.floats(0, 1))
-def test_the_next_beat_is_half_an_interval_ahead_and_at_its_phase(
-    now: float, interval: float, share: float
+@given(st.floats(0, 1e6), st.floats(0.5, 1e4), st.floats(0, 1), st.floats(0, 0.9))
+def test_the_next_beat_comes_within_the_longest_pause_and_at_its_phase(
+    now: float, interval: float, share: float, jitter: float
 ) -> None:
-    phase = share * interval
-    at = on_beat(now, interval, phase)
-    assert 0.499 * interval <= at - now <= 1.501 * interval
+    cadence, phase = Cadence(interval, interval / 15, jitter, 0.5, 30.0), share * interval
+    at = cadence.on_beat(now, phase)
+    assert at - now > (1 - 1e-6) * max(cadence.shortest, jitter * interval)
+    assert at - now <= (1 + 1e-6) * max(cadence.longest, interval + cadence.shortest)
     beats = (at - phase) / interval
     assert abs(beats - round(beats)) < 1e-6
 

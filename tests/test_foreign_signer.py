@@ -186,7 +186,7 @@ CALLS = st.tuples(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(calls=st.lists(CALLS, min_size=1, max_size=4))
 @example(
     calls=[

@@ -470,7 +470,7 @@ def test_what_is_merged_is_all_of_it_in_order_and_as_early_as_it_can_be(
     assert [key(one) for one in given_] == sorted(map(key, given_), reverse=descending)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=25)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=25)
 @given(
     statuses=st.lists(st.sampled_from([7, 8, 10, 12]), max_size=30),
     wanted=st.sets(st.sampled_from([7, 8, 10, 12]), min_size=1),

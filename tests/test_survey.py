@@ -187,7 +187,7 @@ def run(workspace: Workspace) -> tuple[dict[int, list[Transition]], dict[str, fl
     return by_job, times
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(workspaces)
 def test_each_status_that_lasts_is_seen_once_in_its_order_and_nothing_else(workspace: Workspace) -> None:
     by_job, times = run(workspace)
@@ -203,7 +203,7 @@ def test_each_status_that_lasts_is_seen_once_in_its_order_and_nothing_else(works
     assert by_job.keys() <= set(range(len(workspace.lives)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(workspaces)
 def test_what_is_still_costs_the_listing_alone_and_is_held_once(workspace: Workspace) -> None:
     async def still() -> None:

@@ -446,7 +446,6 @@ def test_every_promise_holds_whatever_happens(machine: type[Machine]) -> None:
             settings=settings(
                 max_examples=math.ceil((STEPS - machine.steps) / STEPS_OF_A_RUN),
                 stateful_step_count=STEPS_OF_A_RUN,
-                deadline=None,
                 database=None,
                 suppress_health_check=list(HealthCheck),
             ),

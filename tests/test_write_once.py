@@ -150,7 +150,7 @@ def test_a_write_is_carried_out_once_at_most_whatever_becomes_of_its_first_attem
 
 
 @pytest.mark.fault("write once")
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.sampled_from(sorted(BEFORE)), st.lists(st.sampled_from(FAULTS), min_size=2, max_size=6))
 def test_a_write_is_carried_out_once_at_most_whatever_becomes_of_its_attempts(
     operation: str, faults: list[Fault]

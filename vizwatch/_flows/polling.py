@@ -23,7 +23,7 @@ from vizwatch._flows.reading import Reads
 from vizwatch._flows.sweeping import ReadRows, Sweeps, Verdict
 from vizwatch._rules import retrying
 from vizwatch._rules.agenda import NONE, Agenda
-from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, on_beat
+from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence
 from vizwatch._rules.listing import Absence, Dialect, Sweep, is_sweep_cheaper
 from vizwatch._values.errors import CallError, DecodeError, NotFoundError
 from vizwatch._values.models import Job, Transition
@@ -280,8 +280,14 @@ class Poller:
         return is_begun and place.follower.is_after_write(now)
 
     def _is_called(self, now: float) -> bool:
-        """Whether somebody wants the whole listing, or so soon that it does for a job that is due now."""
-        return any(one.next_at <= now + bool(self._places) * one.terms.cadence.spread for one in self._hungry)
+        """Whether somebody wants the whole listing, or so soon that it does for a job that is due now.
+
+        Who has a place in the interval keeps it.
+        """
+        return any(
+            one.next_at <= now + (one.terms.cadence.spread if self._places and one.phase is None else 0.0)
+            for one in self._hungry
+        )
 
     def _look_at(self, job_ids: Iterable[int]) -> None:
         """Reads the details of each, unless they are being read."""
@@ -573,11 +579,11 @@ class Poller:
 
     def _next_reading(self, audience: Audience, now: float) -> float:
         """When to read the listing again for somebody who wants all of it."""
-        interval = audience.terms.cadence.interval
+        cadence = audience.terms.cadence
         if audience.phase is None:
-            at = now + self._cadence.jittered(interval, self._chance())
+            at = now + self._cadence.jittered(cadence.interval, self._chance())
         else:
-            at = on_beat(now, interval, audience.phase)
+            at = cadence.on_beat(now, audience.phase)
         return self._sweeps.next_at(at, now, audience.terms.max_age)
 
     def _put_off(self, error: CallError) -> None:
@@ -613,7 +619,7 @@ class Poller:
         terms = [(one.terms, one.phase) for one in self._shown if one.phase is not None]
         if self._sweeps.failures < 2 or not terms:
             return at
-        return max(at, *(on_beat(_now(), one.cadence.interval, phase) for one, phase in terms))
+        return max(at, *(one.cadence.on_beat(_now(), phase) for one, phase in terms))
 
     def _break_off(self) -> None:
         """The sweep under way does not go on."""

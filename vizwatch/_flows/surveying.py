@@ -155,9 +155,7 @@ class Survey:
     def is_stale(self, now: float) -> bool:
         """Whether what is known is too old: a healthy survey does not let it become so."""
         age, terms = self.age(now), self.terms
-        # One that keeps to its place in the interval waits for half an interval more at most.
-        beat = 0.0 if self.phase is None else 0.5 * terms.cadence.interval
-        return age is None or age > min(terms.max_age, terms.patience + beat + 2 * self.took)
+        return age is None or age > min(terms.max_age, terms.patience + 2 * self.took)
 
     @property
     def size(self) -> int:

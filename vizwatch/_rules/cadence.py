@@ -36,6 +36,15 @@ class Cadence:
         least = min(1.0, max(self.shortest / pause, 1.0 - self.jitter))
         return pause * (least + chance * (1.0 + self.jitter - least))
 
+    def on_beat(self, now: float, phase: float) -> float:
+        """The next time that is `phase` seconds after a multiple of the interval, and not too soon.
+
+        Many that read at an interval each, and have other phases, stay spread, whatever keeps them for a
+        while. The pause is no longer than one with jitter, and no shorter than what makes it so.
+        """
+        least = max(self.shortest, self.longest - self.interval)
+        return phase + self.interval * (math.floor((now + least - phase) / self.interval) + 1)
+
     def after_failures(self, failures: int, chance: float, retry_after: float | None = None) -> float:
         """The pause after a read that failed, as of :func:`backoff`."""
         return backoff(failures, chance, self.backoff_base, self.backoff_max, retry_after)
@@ -70,14 +79,6 @@ def backoff(
     return chance * min(longest, base * 2.0 ** min(failures - 1, 60)) + min(
         retry_after or 0.0, _LONGEST_PAUSE
     )
-
-
-def on_beat(now: float, interval: float, phase: float) -> float:
-    """The next time at `phase` seconds after a multiple of the interval, half an interval from now at least.
-
-    Many that read at an interval each, and have other phases, stay spread, whatever keeps them for a while.
-    """
-    return phase + interval * (math.floor((now - phase) / interval + 0.5) + 1)
 
 
 @attrs.define
