@@ -51,10 +51,10 @@ def test_five_failures_in_a_row_are_an_outage_and_any_answer_ends_it(
     for answered in outcomes:
         at += 1.0
         if answered:
-            outage.answered()
+            outage.answered(at)
             row = 0
         else:
-            outage.failed(at, chance, is_probe=outage.is_down())
+            outage.failed(at, at, chance, is_probe=outage.is_down())
             row += 1
         assert outage.is_down() == (row >= FAILURES_TO_BE_DOWN)
         if outage.is_down():
@@ -63,17 +63,27 @@ def test_five_failures_in_a_row_are_an_outage_and_any_answer_ends_it(
 
 def test_probes_are_less_and_less_frequent() -> None:
     outage = Outage(0.8, 30.0)
-    for _ in range(FAILURES_TO_BE_DOWN - 1):
-        outage.failed(0.0, 0.999)
-    outage.failed(0.0, 0.999)
+    for _ in range(FAILURES_TO_BE_DOWN):
+        outage.failed(0.0, 0.0, 0.999)
     pauses = [outage.probe_at]
     for _ in range(10):
-        outage.failed(0.0, 0.999)  # of a read that was under way
-        outage.failed(0.0, 0.999, is_probe=True)
+        outage.failed(0.0, 0.0, 0.999)  # of a read that was under way
+        outage.failed(0.0, 0.0, 0.999, is_probe=True)
         pauses.append(outage.probe_at)
     assert pauses[0] == pytest.approx(0.8, rel=0.01)
     assert pauses[-1] == pytest.approx(30.0, rel=0.01)
     assert pauses == sorted(pauses)
+
+
+def test_a_read_that_others_were_answered_before_the_end_of_tells_of_no_outage() -> None:
+    outage = Outage(0.8, 30.0)
+    outage.answered(10.0)
+    for _ in range(FAILURES_TO_BE_DOWN):
+        outage.failed(9.9, 39.9, 0.5)
+    assert not outage.is_down()
+    for _ in range(FAILURES_TO_BE_DOWN):
+        outage.failed(10.0, 40.0, 0.5)
+    assert outage.is_down()
 
 
 @pytest.fixture
@@ -357,3 +367,32 @@ async def test_who_looks_once_an_hour_does_not_wait_for_another_one_after_an_out
         cloud.clear_faults()
         await elapse(30 + 30 + 5)
         assert None not in [watch.age for watch in watches]
+
+
+# --- some jobs hang -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+async def test_jobs_whose_details_hang_hold_up_the_others_for_one_timeout_at_most(
+    cloud: Emulator, is_shared: bool
+) -> None:
+    """Nor are they taken for an outage. Where the listing is refused, details are all there is."""
+    cloud.advance(3600)
+    *hanging, one, two, three, four = cloud.add_jobs(24, status=8)
+    for job_id in hanging:
+        cloud.fault("latency", seconds=1e6, match={"path": f"*/visualization-jobs/{job_id}"})
+    cloud.fault("status", status=403, match={"operation": "list"})
+    settings = vizwatch.Settings(shared_reads=is_shared)
+    async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token, settings=settings) as client:
+        good = [client.watch(job_id, max_age=20) for job_id in (one, two, three, four)]
+        watches = [*(client.watch(job_id, max_age=20) for job_id in hanging), *good]
+        async with AsyncExitStack() as stack:
+            for watch in watches:
+                await stack.enter_async_context(taken(watch, lambda _: None))
+            ages: list[float] = []
+            for second in range(600):
+                await elapse(1)
+                if second >= 60:
+                    ages += [watch.age or 0.0 for watch in good]
+            assert all(watch.age is not None for watch in good)
+            assert max(ages) <= 20

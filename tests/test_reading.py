@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vizwatch._flows.reading import Reads
+from vizwatch._flows.reading import Reads, Turn
 from vizwatch._world.line import Due
 
 pytestmark = pytest.mark.looptime
@@ -38,9 +38,9 @@ class Details:
         assert since == 0.0
         return None if job_id in self.unwanted else float(job_id)
 
-    def want(self, job_ids: Sequence[int], *, is_urgent: bool = False) -> None:
+    def want(self, job_ids: Sequence[int], turn: Turn = Turn.USUAL) -> None:
         for job_id in job_ids:
-            self.reads.want(job_id, 0.0, is_urgent=is_urgent)
+            self.reads.want(job_id, 0.0, turn)
 
     async def begin(self) -> None:
         self.reads.begin()
@@ -59,26 +59,55 @@ class Details:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=80), st.integers(1, 40))
-def test_the_urgent_ones_come_first_and_then_the_others_in_their_order(
-    wanted: list[tuple[int, bool]], pages: int
+@given(
+    st.lists(st.tuples(st.integers(0, 60), st.sampled_from(Turn)), max_size=80), st.integers(1, 40), st.data()
+)
+def test_each_is_read_at_its_turn_and_those_that_may_hang_leave_a_quarter_of_the_places(
+    wanted: list[tuple[int, Turn]], pages: int, data: st.DataObject
 ) -> None:
     async def all_read() -> None:
         details = Details()
         details.reads.pages = pages
-        for job_id, is_urgent in wanted:
-            details.want([job_id], is_urgent=is_urgent)
-        urgent = {job_id: None for job_id, is_urgent in wanted if is_urgent}
-        order = [*urgent, *(job_id for job_id in dict(wanted) if job_id not in urgent)]
-        await details.begin()
+        first: dict[int, Turn] = {}
+        came: dict[Turn, list[int]] = {turn: [] for turn in Turn}
+        for job_id, turn in wanted:
+            details.want([job_id], turn)
+            if job_id not in first or turn < first[job_id]:
+                for before in came.values():
+                    if job_id in before:
+                        before.remove(job_id)
+                came[turn].append(job_id)
+                first[job_id] = turn
+        order = [job_id for turn in Turn for job_id in came[turn]]
         at_once = max(AT_ONCE, pages)
-        assert details.begun == order[:at_once]
-        for done in range(len(order)):
-            await details.end(details.begun[done])
-            assert details.begun == order[: at_once + done + 1]
-        assert [job_id for job_id in order if details.reads.is_under_way(job_id)] == []
+        await details.begin()
+        under_way: list[int] = []
+        while True:
+            under_way = [job_id for job_id in order if details.reads.is_under_way(job_id)]
+            last = [job_id for job_id in under_way if first[job_id] is Turn.LAST]
+            left = [job_id for job_id in order if job_id not in details.begun]
+            assert details.begun == order[: len(details.begun)]
+            assert len(under_way) <= at_once
+            assert len(last) <= at_once - at_once // 4
+            is_full = len(under_way) == at_once or (
+                len(last) == at_once - at_once // 4 and first[left[0]] is Turn.LAST
+            )
+            assert is_full or not left
+            if not under_way:
+                break
+            await details.end(data.draw(st.sampled_from(under_way)))
 
     asyncio.run(all_read())
+
+
+async def test_what_may_hang_keeps_no_other_from_its_claim() -> None:
+    details = Details()
+    details.want(range(4), Turn.LAST)
+    await details.begin()
+    details.want(range(10, 14))
+    await details.begin()
+    assert [details.dues[job_id].at for job_id in details.begun] == [*[math.inf] * 4, 10, 11, 12, math.inf]
+    await details.end_all()
 
 
 async def test_what_is_beyond_the_cost_of_a_sweep_has_no_claim_unless_somebody_makes_one() -> None:

@@ -169,6 +169,11 @@ class Follower:
         missed_at = None if self._doubt is None else self._doubt.missed_at
         return self.read_at if missed_at is None else missed_at
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last read failed."""
+        return self.sighting is None and self._failures is not None and self._failures.go_on
+
     def is_urgent(self, now: float) -> bool:
         """Whether somebody waits for the first answer, or for what a write of this client's has come to."""
         return self.heard_at is None or self.is_after_write(now)
@@ -246,7 +251,7 @@ class Follower:
     def hurry(self, now: float) -> None:
         """The next look is wanted soon: this client wrote to the job. Pauses after failures are kept to."""
         self._make_up()
-        if self._failures is None or not self._failures.go_on:
+        if not self.is_failing:
             self._look_at, self.is_hurried = min(self._look_at, now + self.cadence.shortest), True
             self.is_listed = self.is_listed and not self.is_missed  # its details tell more
 
@@ -268,7 +273,7 @@ class Follower:
     def was_unreadable(self, error: DecodeError, now: float) -> None:
         """The job's row in the listing cannot be decoded: its details may be right."""
         self.is_listed = False
-        if self._failures is None or not self._failures.go_on:
+        if not self.is_failing:
             self.failed(error, now)
 
     def saw(self, job: Job, asked: float, now: float) -> Transition | None:

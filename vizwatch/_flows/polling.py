@@ -19,7 +19,7 @@ import attrs
 
 from vizwatch._flows.following import Clock, Follower, Terms
 from vizwatch._flows.looking import Audience, Looker
-from vizwatch._flows.reading import Reads
+from vizwatch._flows.reading import Reads, Turn
 from vizwatch._flows.sweeping import ReadRows, Sweeps, Verdict
 from vizwatch._rules import retrying
 from vizwatch._rules.agenda import NONE, Agenda
@@ -293,9 +293,15 @@ class Poller:
         """Reads the details of each, unless they are being read."""
         now = _now()
         for job_id in job_ids:
-            is_urgent = any(looker.follower.is_urgent(now) for looker in self._places.get(job_id, ()))
-            self._reads.want(job_id, now, is_urgent=is_urgent)
+            self._reads.want(job_id, now, self._turn(job_id, now))
         self._reads.begin()
+
+    def _turn(self, job_id: int, now: float) -> Turn:
+        followers = [looker.follower for looker in self._places.get(job_id, ())]
+        if followers and all(follower.is_failing for follower in followers):
+            return Turn.LAST
+        is_urgent = any(follower.is_urgent(now) for follower in followers)
+        return Turn.AT_ONCE if is_urgent else Turn.USUAL
 
     def _wanted_by(self, job_id: int, since: float) -> float | None:
         """By when a job's details are wanted, and have been since a time; ``None`` for no more."""

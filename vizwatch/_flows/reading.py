@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import enum
+import itertools
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 
@@ -14,19 +16,32 @@ _AT_ONCE: Final = 16
 _IN_TIME: Final = 3
 
 
+class Turn(enum.IntEnum):
+    """Which reads are begun before which."""
+
+    AT_ONCE = 0
+    """Somebody waits for it."""
+    USUAL = 1
+    LAST = 2
+    """It failed the last time, and may hang."""
+
+
 @attrs.frozen(eq=False)
 class _Read:
     task: asyncio.Task[None]
     due: Due
+    turn: Turn
+    has_claim: bool
 
 
 @attrs.define(eq=False)
 class Reads:
-    """The reads of details for one workspace, in the order in which they are wanted, the urgent ones first.
+    """The reads of details for one workspace, by their turns, and in the order in which they are wanted.
 
     No more are under way than a sweep has pages, or 16: where a listing fails, or lacks many jobs, all may be
-    wanted at once. Those beyond what the sweep would cost have no claim on the account's budget, and come
-    after all that do. What waits may turn out to be wanted no more.
+    wanted at once. Of these places, those that failed the last time leave a quarter to the others. What is
+    beyond the cost of a sweep has no claim on the account's budget, nor has what failed, and comes after all
+    that does. What waits may turn out to be wanted no more.
 
     Args:
         read: Reads one job's details, and tells all who follow it.
@@ -38,39 +53,44 @@ class Reads:
     pages: int = attrs.field(default=1, init=False)
     """How many requests a sweep costs."""
     _under_way: dict[int, _Read] = attrs.field(factory=dict, init=False)
-    _urgent: dict[int, float] = attrs.field(factory=dict, init=False)
+    _waiting: dict[Turn, dict[int, float]] = attrs.field(
+        factory=lambda: {turn: {} for turn in Turn}, init=False
+    )
     """What waits, and since when."""
-    _patient: dict[int, float] = attrs.field(factory=dict, init=False)
 
     def is_under_way(self, job_id: int) -> bool:
         """Whether a job's details are being read."""
         return job_id in self._under_way
 
-    def want(self, job_id: int, now: float, *, is_urgent: bool) -> None:
+    def want(self, job_id: int, now: float, turn: Turn) -> None:
         """A job's details are wanted, unless they are being read, from the next :meth:`begin` on."""
-        if job_id in self._under_way:
+        if job_id in self._under_way or any(job_id in self._waiting[one] for one in Turn if one <= turn):
             return
-        if is_urgent:
-            self._urgent[job_id] = self._urgent.get(job_id, self._patient.pop(job_id, now))
-        elif job_id not in self._urgent:
-            self._patient.setdefault(job_id, now)
+        since = [waiting.pop(job_id) for waiting in self._waiting.values() if job_id in waiting]
+        self._waiting[turn][job_id] = min([*since, now])
 
     def begin(self) -> None:
         """Begins as many reads as may be under way."""
-        while len(self._under_way) < max(_AT_ONCE, self.pages):
-            waiting = self._urgent or self._patient
-            if not waiting:
-                return
+        while (turn := self._next_turn()) is not None:
+            waiting = self._waiting[turn]
             job_id = next(iter(waiting))
             wanted_by = self._wanted_by(job_id, waiting.pop(job_id))
             if wanted_by is not None:
-                self._start(job_id, wanted_by)
+                self._start(job_id, wanted_by, turn)
 
-    def _start(self, job_id: int, wanted_by: float) -> None:
-        has_claim = len(self._under_way) < max(_IN_TIME, self.pages)
+    def _next_turn(self) -> Turn | None:
+        at_once, reads = max(_AT_ONCE, self.pages), self._under_way.values()
+        turn = next((turn for turn, waiting in self._waiting.items() if waiting), None)
+        if turn is Turn.LAST and sum(read.turn is Turn.LAST for read in reads) >= at_once - at_once // 4:
+            return None
+        return turn if len(reads) < at_once else None
+
+    def _start(self, job_id: int, wanted_by: float, turn: Turn) -> None:
+        claims = sum(read.has_claim for read in self._under_way.values())
+        has_claim = turn is not Turn.LAST and claims < max(_IN_TIME, self.pages)
         due = Due(wanted_by) if has_claim else Due()
         task = asyncio.create_task(self._read(job_id, due))
-        self._under_way[job_id] = _Read(task, due)
+        self._under_way[job_id] = _Read(task, due, turn, has_claim)
 
         def end(task: asyncio.Task[None]) -> None:
             # One that is cancelled before it began has not said that it is over.
@@ -103,11 +123,12 @@ class Reads:
 
         They are nobody's from now on: whoever comes while they end gets reads of their own.
         """
-        dropped = [*self._urgent, *self._patient, *self._under_way] if job_ids is None else job_ids
+        queues = self._waiting.values()
+        dropped = [*itertools.chain(*queues), *self._under_way] if job_ids is None else job_ids
         tasks: list[asyncio.Task[None]] = []
         for job_id in dropped:
-            self._urgent.pop(job_id, None)
-            self._patient.pop(job_id, None)
+            for waiting in queues:
+                waiting.pop(job_id, None)
             if job_id in self._under_way:
                 tasks.append(self._under_way.pop(job_id).task)
         self.begin()

@@ -14,8 +14,9 @@ FAILURES_TO_BE_DOWN: Final = 5
 class Outage:
     """Counts failures in a row over all reads, and says when the next one is worth it, in seconds.
 
-    A few failures among many reads are the weather; five in a row, with no answer between them, are an
-    outage. Then one read at a time asks whether it is over, after pauses that grow from `backoff_base` to
+    A few failures among many reads are the weather; five in a row, with no answer since they were begun, are
+    an outage: a read that hangs while others are answered has no more to say of the service than of its job.
+    Then one read at a time asks whether it is over, after pauses that grow from `backoff_base` to
     `backoff_max`, each the whole or a random part down to half of it.
     """
 
@@ -23,6 +24,7 @@ class Outage:
     backoff_max: float
     _failures: int = attrs.field(default=0, init=False)
     _probes: int = attrs.field(default=0, init=False)
+    _answered_at: float = attrs.field(default=-math.inf, init=False)
     probe_at: float = attrs.field(default=-math.inf, init=False)
     """When to ask again whether it is over."""
 
@@ -30,12 +32,15 @@ class Outage:
         """Whether nothing but a probe should be sent."""
         return self._failures >= FAILURES_TO_BE_DOWN
 
-    def answered(self) -> None:
+    def answered(self, now: float) -> None:
         """Any answer of the service, a refusal too: it is there."""
         self._failures = self._probes = 0
+        self._answered_at = now
 
-    def failed(self, now: float, chance: float, *, is_probe: bool = False) -> None:
-        """A read got no answer; `chance` is a random number from [0, 1)."""
+    def failed(self, begun: float, now: float, chance: float, *, is_probe: bool = False) -> None:
+        """A read that was begun at a time got no answer; `chance` is a random number from [0, 1)."""
+        if begun < self._answered_at:
+            return
         self._failures += 1
         if is_probe or self._failures == FAILURES_TO_BE_DOWN:
             pause = min(self.backoff_max, self.backoff_base * 2.0 ** min(self._probes, 60))

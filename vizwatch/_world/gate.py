@@ -68,13 +68,14 @@ class Gate:
                 self._places.go()
 
     async def _tried(self, read: Callable[[], Awaitable[T]], *, is_probe: bool = False) -> T:
+        begun = anyio.current_time()
         try:
             value = await read()
         except CallError as error:
             if retrying.is_outage(error):
-                self._outage.failed(anyio.current_time(), CHANCE.random(), is_probe=is_probe)
+                self._outage.failed(begun, anyio.current_time(), CHANCE.random(), is_probe=is_probe)
             else:
-                self._outage.answered()
+                self._outage.answered(anyio.current_time())
             raise
-        self._outage.answered()
+        self._outage.answered(anyio.current_time())
         return value
