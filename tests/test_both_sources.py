@@ -19,6 +19,7 @@ import looptime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import Kept
 
 from vizwatch import AuthenticationError, Job, JobStatus, NotFoundError, ServerError, Transition
 from vizwatch._flows.following import Clock, Follower, Terms
@@ -29,7 +30,7 @@ from vizwatch._rules.listing import Dialect, Limits
 from vizwatch._rules.outage import Outage
 from vizwatch._rules.rhythm import shortest_of
 from vizwatch._rules.transitions import Tracker
-from vizwatch._values.rows import NO_DURATION, Kept, Rows, Sighting
+from vizwatch._values.rows import NO_DURATION, Rows, Sighting
 from vizwatch._values.statuses import TERMINAL
 from vizwatch._world.gate import Gate
 from vizwatch._world.line import Due

@@ -13,6 +13,7 @@ import pytest
 from counting import reads
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import Kept
 from virtual import elapse
 
 import vizwatch
@@ -24,7 +25,7 @@ from vizwatch._rules.transitions import Tracker
 from vizwatch._values.errors import AuthenticationError, NotFoundError
 from vizwatch._values.exchange import Operation
 from vizwatch._values.models import Schedule
-from vizwatch._values.rows import NO_DURATION, Kept, Rows, Sighting
+from vizwatch._values.rows import NO_DURATION, Rows, Sighting
 from vizwatch._values.statuses import TERMINAL
 from vizwatch._world.report import Report
 from vizwatch.emulator import Emulator

@@ -95,6 +95,8 @@ class Poller:
         self._audiences: list[Audience] = []
         self._shown: list[Audience] = []
         """Whom the sweep under way is shown to."""
+        self._swept: set[int] = set()
+        """The jobs that the sweep under way has shown; of those that nobody follows, some."""
         self._agenda: Agenda[_Place] = Agenda()
         self._alarm = Alarm(self._wake)
         self._reads = Reads(self._looked_at, self._wanted_by)
@@ -471,6 +473,7 @@ class Poller:
         return bool(self._places) or not (self._is_idle or is_left)
 
     def _begun(self) -> Sweep:
+        self._swept.clear()
         self._shown = self._hungry
         for audience in self._shown:
             audience.begins()
@@ -494,24 +497,30 @@ class Poller:
         rows, self._reads.pages = sighting.rows, self._sweeps.pages
         for audience in self._shown:
             audience.shows(sighting)
-        followed = [row for row, job_id in enumerate(rows.ids) if job_id in self._places]
+        followed = [*itertools.compress(range(len(rows)), map(self._places.__contains__, rows.ids))]
         if 2 * len(followed) < len(rows):
             # Whoever follows one of its jobs keeps the page.
             rows = rows.only(followed)
-            sighting, followed = attrs.evolve(sighting, rows=rows), list(range(len(followed)))
+            sighting = attrs.evolve(sighting, rows=rows)
         # What details said after the page was asked for is newer than the page.
         asked, may_be_older = sighting.asked, sighting.asked < self._answered_at
         changed: list[tuple[_Place, int]] = []
-        for row in followed:
-            status, duration = rows.statuses[row], rows.durations[row]
-            for place in self._places[rows.ids[row]].values():
+        nobody: dict[Looker, _Place] = {}
+        for row, (job_id, status, duration) in enumerate(
+            zip(rows.ids, rows.statuses, rows.durations, strict=True)
+        ):
+            for place in self._places.get(job_id, nobody).values():
                 follower = place.follower
-                follower.seen_in, follower.is_listed = sweep.number, True
-                is_older = may_be_older and follower.was_read_since(asked)
-                if status == follower.status and duration >= follower.duration and not is_older:
-                    follower.sighting, follower.row, follower.duration = sighting, row, duration
+                follower.seen_in = sweep.number
+                follower.is_listed = True
+                is_quiet = status == follower.status and duration >= follower.duration
+                if is_quiet and not (may_be_older and follower.was_read_since(asked)):
+                    follower.sighting = sighting
+                    follower.row = row
+                    follower.duration = duration
                 else:
                     changed.append((place, row))
+        self._swept.update(rows.ids)
         for place, row in changed:
             self._saw(place, sighting, row)
 
@@ -529,7 +538,13 @@ class Poller:
         """A sweep is over: jobs that it has not shown are read by themselves, the others by the next one."""
         self._sweeps.end()
         now, since, was_doubted = _now(), self._absence.since(sweep.number), self._absence.is_doubted
-        unseen = [place for place in self._everybody() if place.is_unseen_since(since)]
+        unseen = [
+            place
+            for job_id in itertools.filterfalse(self._swept.__contains__, self._places)
+            for place in self._places[job_id].values()
+            if place.is_unseen_since(since)
+        ]
+        self._swept.clear()
         is_believed = not sweep.ended or self._is_believed(sweep, unseen, disputes=was_doubted)
         for audience in self._shown:
             audience.ends(sweep.number, now, is_believed=is_believed)

@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from vizwatch._values.rows import Rows, Sighting
+from vizwatch._values.rows import Sighting
 
 _NONE_YET: Final = -1
 
@@ -64,9 +64,8 @@ class Census:
             if before.rows.ids == ids:
                 self._pages[self._taken] = sighting
                 self._taken += 1
-                return News(
-                    sighting, (), [(row, before, row) for row in _changed(before.rows, sighting.rows)]
-                )
+                changed = sighting.rows.changed_since(before.rows)
+                return News(sighting, (), [(row, before, row) for row in changed])
         return self._looked_up(sighting)
 
     def _looked_up(self, sighting: Sighting) -> News:
@@ -86,7 +85,7 @@ class Census:
             before = self._moved.pop(job_id, None)
             if before is None:
                 new.append(row)
-            elif _is_changed(before[0].rows, before[1], rows, row):
+            elif rows.is_changed(row, before[0].rows, before[1]):
                 changed.append((row, *before))
         return News(sighting, new, changed)
 
@@ -149,17 +148,3 @@ class Census:
             return
         if self.find(job_id) is not None:
             self._forgotten.add(job_id)
-
-
-def _changed(before: Rows, rows: Rows) -> Sequence[int]:
-    """The rows that are changed, of two pages with the same jobs."""
-    if before.statuses == rows.statuses and all(map(operator.ge, rows.durations, before.durations)):
-        return ()
-    return [row for row in range(len(rows)) if _is_changed(before, row, rows, row)]
-
-
-def _is_changed(before: Rows, row_before: int, rows: Rows, row: int) -> bool:
-    return (
-        rows.statuses[row] != before.statuses[row_before]
-        or rows.durations[row] < before.durations[row_before]
-    )

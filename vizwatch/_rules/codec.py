@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import itertools
 import re
 from array import array
 from collections.abc import Sequence
@@ -247,7 +248,9 @@ class _WholeJobs:
     """The answer, until a job is asked for; then the array in it."""
     _places: Sequence[int]
     """Which of the array's rows are jobs."""
-    _starts: array[int] | None = attrs.field(default=None, init=False)
+    _numbers: Sequence[int] | None = None
+    """Which they were in the answer, if these are not all of them."""
+    _starts: array[int] | None = None
     """Where each row begins, in a number each: as many views of bytes would weigh a fifth of the answer."""
 
     def all(self) -> tuple[Job, ...] | None:
@@ -258,14 +261,27 @@ class _WholeJobs:
         return _jobs([rows[place] for place in self._places])
 
     def one(self, index: int) -> Job:
-        place = self._places[index]
-        starts = self._find_starts() if self._starts is None else self._starts
-        row = self._text[starts[place] : starts[place + 1]].rstrip(b", \t\r\n]")
+        row = self._row(index)
         try:
             return _jobs([_ROW.decode(row)])[0]
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            path = f"$.jobs[{place}]"
+            path = f"$.jobs[{self._number(index)}]"
             return _structured(_document(row, path), Job, path)
+
+    def only(self, indices: Sequence[int]) -> _WholeJobs:
+        rows = [self._row(index) for index in indices]
+        text = b"[" + b",".join(rows) + b"]"
+        starts = array("q", itertools.accumulate([len(row) + 1 for row in rows], initial=1))
+        numbers = array("q", [self._number(index) for index in indices])
+        return _WholeJobs(text, range(len(rows)), numbers, starts)
+
+    def _number(self, index: int) -> int:
+        return (self._places if self._numbers is None else self._numbers)[index]
+
+    def _row(self, index: int) -> bytes:
+        starts = self._find_starts() if self._starts is None else self._starts
+        place = self._places[index]
+        return self._text[starts[place] : starts[place + 1]].rstrip(b", \t\r\n]")
 
     def _find_starts(self) -> array[int]:
         text = bytes(_RAW_PAGE.decode(self._text).jobs)

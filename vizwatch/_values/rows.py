@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from array import array
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import attrs
 
-from vizwatch._values.errors import DecodeError
 from vizwatch._values.models import Job
 
 NO_DURATION: Final = -(2**31)
@@ -28,6 +28,10 @@ class WholeJobs(Protocol):
 
     def all(self) -> Sequence[Job] | None:
         """All of them; ``None`` where they are to be asked for one by one."""
+        ...
+
+    def only(self, indices: Sequence[int]) -> Self:
+        """A copy with only these, which keeps nothing of the others."""
         ...
 
 
@@ -75,36 +79,25 @@ class Rows:
 
     def only(self, indices: Sequence[int]) -> Rows:
         """A copy with only these rows, which keeps nothing else of the answer."""
-        kept = Kept([self._job_or_fault(index) for index in indices])
         ids, statuses, durations = (
             array(column.typecode, [column[index] for index in indices])
             for column in (self.ids, self.statuses, self.durations)
         )
-        return attrs.evolve(self, ids=ids, statuses=statuses, durations=durations, whole=kept)
+        whole = self._whole.only(indices)
+        return attrs.evolve(self, ids=ids, statuses=statuses, durations=durations, whole=whole)
 
-    def _job_or_fault(self, index: int) -> Job | tuple[str, str]:
-        try:
-            return self._whole.one(index)
-        except DecodeError as error:
-            # Not the error itself: by its traceback it would keep the whole answer.
-            return error.reason, error.path
+    def changed_since(self, before: Rows) -> Sequence[int]:
+        """The rows whose status is another one, or whose duration began anew, since a page of the same."""
+        if before.statuses == self.statuses and all(map(operator.ge, self.durations, before.durations)):
+            return ()
+        return [row for row in range(len(self)) if self.is_changed(row, before, row)]
 
-
-@attrs.frozen(eq=False)
-class Kept:
-    """Jobs that are decoded, or why they cannot be: a reason and a path."""
-
-    jobs: Sequence[Job | tuple[str, str]]
-
-    def one(self, index: int) -> Job:
-        one = self.jobs[index]
-        if isinstance(one, Job):
-            return one
-        reason, path = one
-        raise DecodeError(reason, path=path)
-
-    def all(self) -> None:
-        return None
+    def is_changed(self, row: int, before: Rows, row_before: int) -> bool:
+        """Whether a job's status is another one, or its duration began anew, since a row of it before."""
+        return (
+            self.statuses[row] != before.statuses[row_before]
+            or self.durations[row] < before.durations[row_before]
+        )
 
 
 @attrs.frozen(eq=False)
