@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from pages import Kept
 
 from vizwatch import AuthenticationError, Job, JobStatus, NotFoundError, ServerError, Transition
-from vizwatch._flows.following import Clock, Follower, Terms
+from vizwatch._flows.following import Clock, Follower, Page, Terms
 from vizwatch._flows.polling import Poller
 from vizwatch._flows.watching import Watch
 from vizwatch._rules.cadence import Cadence, OwnWrites
@@ -578,7 +578,7 @@ async def test_a_refusal_is_forgotten_once_the_listing_shows_the_job() -> None:
         refusal = AuthenticationError("no", http_status=401)
         refusal.not_retried = "got just now"
         follower.failed(refusal, at)
-        follower.sighting = Sighting(rows, at + 20.0, at + 20.0)
+        assert follower.rests_on(Page(Sighting(rows, at + 20.0, at + 20.0), 1), 0)
         assert not follower.is_due(at + 20.0)
 
 

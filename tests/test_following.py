@@ -18,7 +18,7 @@ from virtual import elapse
 
 import vizwatch
 from vizwatch import Client, Job, JobStatus, Settings, Transition
-from vizwatch._flows.following import Follower, Terms
+from vizwatch._flows.following import Follower, Page, Terms
 from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, OwnWrites
 from vizwatch._rules.rhythm import shortest_of
 from vizwatch._rules.transitions import Tracker
@@ -50,11 +50,11 @@ def followed(own_writes: OwnWrites | None = None, interval: float = INTERVAL, se
     return Follower(Tracker("p", 7, TERMINAL, follow_restarts=True), terms)
 
 
-def shown(job: Job, at: float) -> Sighting:
+def shown(job: Job, at: float) -> Page:
     """A page with one job."""
     duration = NO_DURATION if job.duration is None else job.duration
     ids, statuses, durations = (array("q", [value]) for value in (job.job_id, int(job.status), duration))
-    return Sighting(Rows(ids, statuses, durations, 1, 0, Kept([job])), at, at)
+    return Page(Sighting(Rows(ids, statuses, durations, 1, 0, Kept([job])), at, at), 1)
 
 
 def ran(seconds: float, hours: int | None = None) -> Job:
@@ -174,7 +174,7 @@ def test_a_page_that_shows_nothing_new_moves_the_next_look(seed: int) -> None:
     follower.saw(Job(7, JobStatus.INIT), 0.0, 0.0)
     follower.saw(Job(7, JobStatus.WAITING), 1.0, 1.0)
     first = follower.next_look(1.0)
-    follower.sighting = shown(Job(7, JobStatus.WAITING), first - 0.01)
+    assert follower.rests_on(shown(Job(7, JobStatus.WAITING), first - 0.01), 0)
     assert not follower.is_due(first)
     assert first + SHORTEST - 0.02 <= follower.next_look(first) <= first + SHORTEST * (1 + JITTER)
     assert follower.is_hurried
@@ -194,7 +194,7 @@ def test_an_automatic_stop_is_looked_at_by_its_time_though_pages_show_nothing_ne
         now = min(wanted, page)
         if now == page:
             page += 10.0
-            follower.sighting = shown(ran(1000.0 + now, 1), now)
+            assert follower.rests_on(shown(ran(1000.0 + now, 1), now), 0)
         elif follower.is_due(now):
             follower.looks(now)
             follower.saw(ran(1000.0 + now, 1), now, now)
@@ -234,7 +234,7 @@ async def test_a_refusal_that_was_followed_by_an_answer_is_not_the_second(how: s
     if how == "details":
         follower.saw(ran(HOUR + 40), 40.0, 40.0)
     else:
-        follower.sighting, follower.row = shown(ran(HOUR + 40), 40.0), 0
+        assert follower.rests_on(shown(ran(HOUR + 40), 40.0), 0)
     refuse(60.0)
     with pytest.raises(AuthenticationError):
         refuse(100.0)
@@ -248,7 +248,7 @@ async def test_pages_that_show_a_job_as_it_was_are_answers_that_make_failures_fo
     for number in range(1, 8):
         follower.failed(vizwatch.ServerError("down", http_status=500), float(number))
     for at in range(20, 200, 20):
-        follower.sighting, follower.row = shown(ran(HOUR + at), float(at)), 0
+        assert follower.rests_on(shown(ran(HOUR + at), float(at)), 0)
         follower.next_look(float(at))
     follower.failed(vizwatch.ServerError("down", http_status=500), 200.0)
     assert follower.next_look(200.0) <= 200.0 + follower.cadence.backoff_base
@@ -258,7 +258,7 @@ def missed_once(at: float) -> Follower:
     """A running job that the listing showed, and whose details were not found."""
     follower = followed()
     follower.saw(ran(HOUR), 0.0, 0.0)
-    follower.seen_in = 1
+    follower.was_listed(1)
     assert follower.missed(NotFoundError("no such job", http_status=404), at) is None
     assert follower.is_carried
     return follower

@@ -86,14 +86,25 @@ class Terms:
         return Ageing(self.max_age, heard_at, tell)
 
 
+@attrs.define(eq=False)
+class Page:
+    """A page of the listing as it was last shown, for all who follow a job on it and know nothing better."""
+
+    sighting: Sighting
+    sweep: int
+    """The number of the sweep that showed it."""
+    loose: dict[int, None] = attrs.field(factory=dict)
+    """The jobs whose rows have to be shown one by one, on whatever page they are."""
+
+
 @attrs.define(eq=False, weakref_slot=False)
 class Follower:
     """Follows one job through its reads, in seconds of the event loop's clock.
 
     A read that shows what the one before it showed changes nothing but when the job was last read. Most are
-    of this kind, so a poller that has a whole page of them need not hand them in one by one: it asks with
-    :attr:`status` and :attr:`duration` whether the row is quiet, notes it as the last :attr:`sighting`, and
-    that is made up for when something happens, or when the next look would be due.
+    of this kind, so a listing need not be handed in row by row: a follower rests on the page that showed its
+    job as it was, together with all others there, and whatever later sweeps make of that page without
+    changing the job's row is made up for when something happens, or when the next look would be due.
     """
 
     tracker: Tracker
@@ -103,20 +114,19 @@ class Follower:
     clock: Clock | None = attrs.field(default=None, init=False)
     last_look: float = attrs.field(default=math.inf, init=False)
     """When to look for the last time, before a deadline."""
-    status: int = attrs.field(default=_NEVER_QUIET, init=False)
-    """The status with which a row is quiet, unless its duration is less than :attr:`duration`."""
-    duration: int = attrs.field(default=NO_DURATION, init=False)
-    sighting: Sighting | None = attrs.field(default=None, init=False)
-    """The page that last showed the job as it was, if that is not made up for yet."""
-    row: int = attrs.field(default=0, init=False)
-    """The job's row on that page."""
-    seen_in: int = attrs.field(default=0, init=False)
-    """The number of the sweep that last showed the job; 0 where none has."""
     is_hurried: bool = attrs.field(default=True, init=False)
     """Whether the next look is wanted earlier than an interval after the last one."""
     is_listed: bool = attrs.field(default=True, init=False)
     """Whether the job is in the listing, as far as is known: of another workspace, it is not."""
     failed_for_good: bool = attrs.field(default=False, init=False)
+    page: Page | None = attrs.field(default=None, init=False)
+    """What it rests on, if anything."""
+    _row: int = attrs.field(default=0, init=False)
+    """The job's row there."""
+    _seen_in: int = attrs.field(default=0, init=False)
+    _status: int = attrs.field(default=_NEVER_QUIET, init=False)
+    """The status with which a row is as it was, unless its duration is less than the last one."""
+    _duration: int = attrs.field(default=NO_DURATION, init=False)
     _look_at: float = attrs.field(default=-math.inf, init=False)
     _look_ahead_at: float = attrs.field(default=math.inf, init=False)
     """When the job's automatic stop comes near, as far as it is not hurried yet."""
@@ -155,13 +165,13 @@ class Follower:
     @property
     def job(self) -> Job | None:
         """The job as last read, a read that is still doubted left out if there was a better one."""
-        self._make_up()
+        self.rouse()
         return self.tracker.job or self._latest
 
     @property
     def read_at(self) -> float | None:
         """When the last good read was begun."""
-        return self._read_at if self.sighting is None else self.sighting.asked
+        return self._read_at if self.page is None else self.page.sighting.asked
 
     @property
     def heard_at(self) -> float | None:
@@ -172,7 +182,7 @@ class Follower:
     @property
     def is_failing(self) -> bool:
         """Whether the last read failed."""
-        return self.sighting is None and self._failures is not None and self._failures.go_on
+        return self.page is None and self._failures is not None and self._failures.go_on
 
     def is_urgent(self, now: float) -> bool:
         """Whether somebody waits for the first answer, or for what a write of this client's has come to."""
@@ -194,7 +204,7 @@ class Follower:
 
     def next_look(self, now: float) -> float:
         """When to look again."""
-        self._make_up()
+        self.rouse()
         at = min(self._look_at, self._look_ahead_at)
         return at if self._looked_last or not now < self.last_look < at else self.last_look
 
@@ -205,7 +215,7 @@ class Follower:
 
     def is_due(self, now: float) -> bool:
         """Whether it is time for a look."""
-        self._make_up()
+        self.rouse()
         return now >= min(self._look_at, self.look_ahead)
 
     def looks(self, at: float) -> None:
@@ -225,18 +235,57 @@ class Follower:
         """Whether the job's details say that it is no more, which is not believed yet."""
         return self._doubt is not None and self._doubt.is_missed
 
+    @property
+    def seen_in(self) -> int:
+        """The number of the sweep that last showed the job; 0 where none has."""
+        return self._seen_in if self.page is None else max(self._seen_in, self.page.sweep)
+
     def is_absent_since(self, sweep: int) -> bool:
         """Whether that sweep and all after it should have shown the job, and did not."""
         return self.is_listed and self.seen_in < sweep
 
     def was_read_since(self, time: float) -> bool:
         """Whether an answer has shown the job after that."""
-        return (self._answered_at if self.sighting is None else self.sighting.at) > time
+        return (self._answered_at if self.page is None else self.page.sighting.at) > time
 
     @property
     def is_settled(self) -> bool:
         """Whether nothing is expected of the job but what a listing shows."""
-        return self.is_carried and self.status != _NEVER_QUIET
+        return self.is_carried and self._status != _NEVER_QUIET
+
+    def was_listed(self, sweep: int) -> None:
+        """A sweep has shown the job."""
+        self._seen_in, self.is_listed = sweep, True
+
+    def rests_on(self, page: Page, row: int) -> bool:
+        """Whether it rests on a page that shows the job, as it does from now on if that is nothing new."""
+        if self.page is page:
+            return True
+        rows = page.sighting.rows
+        known = self._duration if self.page is None else self.page.sighting.rows.durations[self._row]
+        is_quiet = rows.statuses[row] == self._status and rows.durations[row] >= known
+        if is_quiet and not self.was_read_since(page.sighting.asked):
+            self.page, self._row = page, row
+            return True
+        return False
+
+    def rouse(self) -> None:
+        """It rests no longer: what the page has come to is made up for."""
+        page, self.page = self.page, None
+        if page is None:
+            return
+        page.loose[self.job_id] = None
+        sighting, self._seen_in = page.sighting, max(self._seen_in, page.sweep)
+        self._hopeless_from = math.inf
+        self._read_at, self._answered_at = sighting.asked, sighting.at
+        self._succeeded(sighting.at)
+        self._duration = sighting.rows.durations[self._row]
+        with contextlib.suppress(DecodeError):  # its status is known, and was the same
+            job = self._latest = sighting.rows.job(self._row)
+            clock = self._clock(sighting.at)
+            self.tracker.saw(job, clock.at(sighting.asked), clock.at(sighting.at))
+        if self.tracker.job is not None:
+            self._pause(self.tracker.job, sighting.at)
 
     def resume(self, job: Job, asked: float, counts: tuple[int, int]) -> None:
         """Goes on with a job as it was last read, after so many runs and transitions."""
@@ -245,12 +294,12 @@ class Follower:
 
     def look_now(self) -> None:
         """The next look is wanted at once."""
-        self._make_up()
-        self._look_at, self.is_hurried, self.status = -math.inf, True, _NEVER_QUIET
+        self.rouse()
+        self._look_at, self.is_hurried, self._status = -math.inf, True, _NEVER_QUIET
 
     def hurry(self, now: float) -> None:
         """The next look is wanted soon: this client wrote to the job. Pauses after failures are kept to."""
-        self._make_up()
+        self.rouse()
         if not self.is_failing:
             self._look_at, self.is_hurried = min(self._look_at, now + self.cadence.shortest), True
             self.is_listed = self.is_listed and not self.is_missed  # its details tell more
@@ -272,6 +321,7 @@ class Follower:
 
     def was_unreadable(self, error: DecodeError, now: float) -> None:
         """The job's row in the listing cannot be decoded: its details may be right."""
+        self.rouse()
         self.is_listed = False
         if not self.is_failing:
             self.failed(error, now)
@@ -286,13 +336,13 @@ class Follower:
         """
         self._hopeless_from = math.inf
         self.terms.report.read(job.status)
-        self._make_up()
+        self.rouse()
         if self._tells_nothing(asked):
             self._look_at = max(self._look_at, now + self.cadence.shortest)
             return None
         self._latest, self._answered_at = job, now
         self._succeeded(now)
-        self.status, self.is_hurried = _NEVER_QUIET, True
+        self._status, self.is_hurried = _NEVER_QUIET, True
         if self._is_old(job, now):
             self._look_at = now + self._doubts().pause(self._usual())
             return None
@@ -307,8 +357,8 @@ class Follower:
         if job.status is not JobStatus.UNKNOWN or self._read_at is None:
             self._read_at = asked
         if job.status is not JobStatus.UNKNOWN:
-            self.status = int(job.status)
-        self.duration = NO_DURATION if job.duration is None else job.duration
+            self._status = int(job.status)
+        self._duration = NO_DURATION if job.duration is None else job.duration
         self._pause(job, now)
         return transition
 
@@ -384,8 +434,8 @@ class Follower:
 
     def _is_gone(self, now: float) -> bool:
         """Whether the job is gone, now that it was once more not found; else when to look again."""
-        self._make_up()
-        self.status, doubt = _NEVER_QUIET, self._doubts()
+        self.rouse()
+        self._status, doubt = _NEVER_QUIET, self._doubts()
         if doubt.missed(now):
             return True
         self._look_at = now + doubt.pause(self._usual())
@@ -399,7 +449,7 @@ class Follower:
     def failed(self, error: CallError, now: float) -> None:
         """The read failed; raises the error if no later one will come to anything else."""
         error.job_id = self.job_id
-        self._make_up()
+        self.rouse()
         # Refused to other watches, a token may have been revoked; refused again later, it is hopeless. A read
         # that comes sooner, for somebody else, is refused for the same reason.
         is_refusal = isinstance(error, AuthenticationError)
@@ -415,20 +465,6 @@ class Follower:
         self.is_hurried = True
         pause = self.cadence.after_failures(self._failures.count, self.terms.chance(), error.retry_after)
         self._look_at = now + pause
-
-    def _make_up(self) -> None:
-        sighting, self.sighting = self.sighting, None
-        if sighting is None:
-            return
-        self._hopeless_from = math.inf
-        self._read_at, self._answered_at = sighting.asked, sighting.at
-        self._succeeded(sighting.at)
-        with contextlib.suppress(DecodeError):  # its status is known, and was the same
-            job = self._latest = sighting.rows.job(self.row)
-            clock = self._clock(sighting.at)
-            self.tracker.saw(job, clock.at(sighting.asked), clock.at(sighting.at))
-        if self.tracker.job is not None:
-            self._pause(self.tracker.job, sighting.at)
 
     def _clock(self, now: float) -> Clock:
         if self.clock is None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
+import attrs
+
 from vizwatch._flows.following import Clock, Follower, Terms
+from vizwatch._rules.agenda import NONE
 from vizwatch._values.errors import CallError
 from vizwatch._values.models import Transition
 from vizwatch._values.rows import Sighting
@@ -23,6 +28,70 @@ class Looker(Protocol):
     def ended(self, error: BaseException) -> None:
         """There will be no more."""
         ...
+
+
+@attrs.define(eq=False)
+class Place:
+    """A looker's place among all lookers of a workspace."""
+
+    looker: Looker
+    follower: Follower
+    at: float = math.inf
+    """When it is on the agenda for a look of its own."""
+    entry: int = NONE
+    came_in: int = 0
+    """The number of the sweep under way when it came, which may have passed the job's page."""
+
+    def is_unseen_since(self, sweep: int) -> bool:
+        """Whether that sweep and all after it should have shown the job, and did not."""
+        return self.came_in < sweep and self.follower.is_absent_since(sweep)
+
+
+@attrs.define(eq=False)
+class Places:
+    """The places of all lookers of a workspace, by the jobs that they look at."""
+
+    by_job: dict[int, dict[Looker, Place]] = attrs.field(factory=dict, init=False)
+    terms: Counter[Terms] = attrs.field(factory=Counter, init=False)
+    """On which terms how many follow a job."""
+
+    def __len__(self) -> int:
+        """How many jobs are looked at."""
+        return len(self.by_job)
+
+    def __iter__(self) -> Iterator[Place]:
+        return (place for places in self.by_job.values() for place in places.values())
+
+    def __contains__(self, place: Place) -> bool:
+        return self.by_job.get(place.follower.job_id, {}).get(place.looker) is place
+
+    def of(self, job_id: int) -> Collection[Place]:
+        """Those of one job."""
+        return self.by_job.get(job_id, {}).values()
+
+    def take(self, looker: Looker, came_in: int) -> Place:
+        """The looker's place, from now on if it had none."""
+        follower = looker.follower
+        places = self.by_job.setdefault(follower.job_id, {})
+        place = places.get(looker)
+        if place is None:
+            place = places[looker] = Place(looker, follower)
+            self.terms[follower.terms] += 1
+        place.came_in = came_in or place.came_in
+        return place
+
+    def give_up(self, looker: Looker) -> Place | None:
+        """The place that the looker had, if it had one."""
+        job_id, terms = looker.follower.job_id, looker.follower.terms
+        place = self.by_job.get(job_id, {}).pop(looker, None)
+        if place is None:
+            return None
+        if not self.by_job[job_id]:
+            del self.by_job[job_id]
+        self.terms[terms] -= 1
+        if not self.terms[terms]:
+            del self.terms[terms]
+        return place
 
 
 class Audience(Protocol):

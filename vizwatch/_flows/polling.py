@@ -11,18 +11,16 @@ import asyncio
 import contextvars
 import itertools
 import math
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final
 
-import attrs
-
 from vizwatch._flows.following import Clock, Follower, Terms
-from vizwatch._flows.looking import Audience, Looker
+from vizwatch._flows.looking import Audience, Looker, Place, Places
 from vizwatch._flows.reading import Reads, Turn
+from vizwatch._flows.showing import Showing
 from vizwatch._flows.sweeping import ReadRows, Sweeps, Verdict
 from vizwatch._rules import retrying
-from vizwatch._rules.agenda import NONE, Agenda
+from vizwatch._rules.agenda import Agenda
 from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence
 from vizwatch._rules.listing import Absence, Dialect, Sweep, is_sweep_cheaper
 from vizwatch._values.errors import CallError, DecodeError, NotFoundError
@@ -37,23 +35,6 @@ ReadJob = Callable[[int, Due], Awaitable[tuple[Job, float]]]
 """Reads a job's details, by when they are wanted; gives also when that was sent."""
 
 _LISTED_AGAIN_AFTER: Final = 300.0
-
-
-@attrs.define(eq=False)
-class _Place:
-    """A looker's place in the poller."""
-
-    looker: Looker
-    follower: Follower
-    at: float = math.inf
-    """When it is on the agenda for a look of its own."""
-    entry: int = NONE
-    came_in: int = 0
-    """The number of the sweep under way when it came, which may have passed the job's page."""
-
-    def is_unseen_since(self, sweep: int) -> bool:
-        """Whether that sweep and all after it should have shown the job, and did not."""
-        return self.came_in < sweep and self.follower.is_absent_since(sweep)
 
 
 class Poller:
@@ -89,24 +70,19 @@ class Poller:
         self._sweeps = Sweeps(gate, cadence, chance, read_rows, dialect or Dialect())
         self._reads_alone = read_rows is None
         self._check_loop = check_loop
-        self._places: dict[int, dict[Looker, _Place]] = {}
-        self._terms: Counter[Terms] = Counter()
-        """On which terms how many follow a job."""
+        self._places = Places()
+        self._showing = Showing(self._places)
         self._audiences: list[Audience] = []
         self._shown: list[Audience] = []
         """Whom the sweep under way is shown to."""
-        self._swept: set[int] = set()
-        """The jobs that the sweep under way has shown; of those that nobody follows, some."""
-        self._agenda: Agenda[_Place] = Agenda()
+        self._agenda: Agenda[Place] = Agenda()
         self._alarm = Alarm(self._wake)
         self._reads = Reads(self._looked_at, self._wanted_by)
         self._sweeping: asyncio.Task[None] | None = None
         self._sweep_at = math.inf
         """When those are due that wait for the next sweep."""
-        self._awaiting: list[_Place] = []
+        self._awaiting: list[Place] = []
         """Who was due, and is shown by the sweep under way."""
-        self._answered_at = -math.inf
-        """When details were answered for the last time."""
         self._clock: Clock | None = None
         """That of all who follow, so that they agree on when something was read."""
         self._absence = Absence()
@@ -123,31 +99,22 @@ class Poller:
             self._alarm.context = contextvars.copy_context()  # the watcher's, whoever hurries it
         follower = looker.follower
         follower.clock = follower.clock or self._time()
-        places = self._places.setdefault(follower.job_id, {})
-        if looker not in places:
-            self._terms[follower.terms] += 1
-            places[looker] = _Place(looker, follower)
         sweep = self._sweeps.current
-        if sweep is not None and sweep.page > 1:
-            places[looker].came_in = sweep.number
-        self._settle(places[looker])
+        place = self._places.take(looker, 0 if sweep is None or sweep.page == 1 else sweep.number)
+        self._showing.joins(place)
+        self._settle(place)
         self._hasten(follower.terms)
         self._reads.hasten(follower.job_id, follower.due(_now()))
 
     def leave(self, looker: Looker) -> None:
         """The looker waits no longer."""
-        job_id, terms = looker.follower.job_id, looker.follower.terms
-        places = self._places.get(job_id, {})
-        place = places.pop(looker, None)
+        place = self._places.give_up(looker)
         if place is None:
             return
         self._agenda.take_off(place)
-        self._terms[terms] -= 1
-        if not self._terms[terms]:
-            del self._terms[terms]
-        if not places:
-            del self._places[job_id]
-            self._disputed.discard(job_id)
+        self._showing.leaves(place)
+        if not self._places.of(looker.follower.job_id):
+            self._disputed.discard(looker.follower.job_id)
         if self._is_idle:
             self._rest()
 
@@ -189,6 +156,7 @@ class Poller:
     def _rest(self) -> None:
         self._alarm.clear()
         self._agenda.clear()
+        self._showing.clear()
         self._awaiting.clear()
         self._disputed.clear()
         self._sweeps.rest()
@@ -197,7 +165,7 @@ class Poller:
 
     async def abandon(self, job_ids: Iterable[int]) -> None:
         """Ends the reads under way that nobody is left to want: of these jobs, or all if nobody is left."""
-        tasks = self._reads.drop(None if self._is_idle else set(job_ids) - self._places.keys())
+        tasks = self._reads.drop(None if self._is_idle else set(job_ids) - self._places.by_job.keys())
         if self._is_idle and self._sweeping is not None:
             tasks.append(self._sweeping)
             self._sweeping = None
@@ -208,7 +176,7 @@ class Poller:
 
     def hurry(self, job_id: int, *, is_new: bool = False) -> None:
         """Looks at the job soon, since this client wrote to it, or made it."""
-        for place in self._places.get(job_id, {}).values():
+        for place in self._places.of(job_id):
             place.follower.hurry(_now())
             self._settle(place)
         for audience in list(self._audiences):
@@ -216,7 +184,7 @@ class Poller:
 
     # --- when to look ------------------------------------------------------------------------------------
 
-    def _settle(self, place: _Place) -> None:
+    def _settle(self, place: Place) -> None:
         """Sees to it that the job is looked at when it wants to be."""
         follower = place.follower
         at = follower.next_look(_now())
@@ -276,7 +244,7 @@ class Poller:
         self._look_at(listed | unlisted)
         self._arm_next()
 
-    def _is_too_late_for(self, place: _Place, now: float) -> bool:
+    def _is_too_late_for(self, place: Place, now: float) -> bool:
         """Whether the sweep cannot tell what a write has come to: it began before, or has to wait."""
         is_begun = self._sweeping is not None or now < self._sweeps.rests_until
         return is_begun and place.follower.is_after_write(now)
@@ -299,15 +267,15 @@ class Poller:
         self._reads.begin()
 
     def _turn(self, job_id: int, now: float) -> Turn:
-        followers = [looker.follower for looker in self._places.get(job_id, ())]
-        if followers and all(follower.is_failing for follower in followers):
+        places = self._places.of(job_id)
+        if places and all(place.follower.is_failing for place in places):
             return Turn.LAST
-        is_urgent = any(follower.is_urgent(now) for follower in followers)
+        is_urgent = any(place.follower.is_urgent(now) for place in places)
         return Turn.AT_ONCE if is_urgent else Turn.USUAL
 
     def _wanted_by(self, job_id: int, since: float) -> float | None:
         """By when a job's details are wanted, and have been since a time; ``None`` for no more."""
-        places = self._places.get(job_id, {}).values()
+        places = self._places.of(job_id)
         if any(not place.follower.was_read_since(since) for place in places):
             now = _now()
             return min(place.follower.due(now) for place in places)
@@ -334,12 +302,12 @@ class Poller:
     def _list_again(self) -> None:
         """All jobs are in the listing, as far as is known: what it lacked once it may show by now."""
         self._listed_again_at = math.inf
-        for place in self._everybody():
+        for place in self._places:
             place.follower.is_listed = True
 
-    def _due(self, now: float) -> list[_Place]:
+    def _due(self, now: float) -> list[Place]:
         """Those whose time has come; takes them off the agenda."""
-        due: list[_Place] = []
+        due: list[Place] = []
         for place, at in self._agenda.due(now):
             if not place.follower.is_due(now):
                 self._settle(place)  # it was seen meanwhile
@@ -348,12 +316,14 @@ class Poller:
             due.append(place)
         return due
 
-    def _wanted(self, now: float, due: set[int], carried: Iterable[_Place]) -> int:
+    def _wanted(self, now: float, due: set[int], carried: Iterable[Place]) -> int:
         """How many jobs a sweep would serve that are due, as far as it matters whether there are enough.
 
         Those that are wanted so soon that a sweep now does for them count, too, if any is due.
         """
         found = set(due)
+        if not self._sweeps.may_begin:
+            return len(found)
         for places in (carried, self._agenda.until(now + self._cadence.shortest)):
             for place in places:
                 if len(found) >= self._sweeps.pages:
@@ -363,15 +333,9 @@ class Poller:
                 break
         return len(found)
 
-    def _everybody(self) -> Iterator[_Place]:
-        return (place for places in self._places.values() for place in places.values())
-
-    def _is_here(self, place: _Place) -> bool:
-        return self._places.get(place.follower.job_id, {}).get(place.looker) is place
-
-    def _carried(self) -> Iterator[_Place]:
+    def _carried(self) -> Iterator[Place]:
         """Those who wait for the next sweep."""
-        return (place for place in self._everybody() if place.follower.is_carried)
+        return (place for place in self._places if place.follower.is_carried)
 
     def _arm_next(self) -> None:
         if not self._is_idle:
@@ -382,15 +346,14 @@ class Poller:
     async def _looked_at(self, job_id: int, due: Due) -> None:
         """Reads a job's details for all who follow it."""
         failure = None
-        followers = [looker.follower for looker in self._places.get(job_id, ())]
-        interval = min((one.cadence.interval for one in followers), default=0.0)
+        interval = min((one.follower.cadence.interval for one in self._places.of(job_id)), default=0.0)
         try:
             job, asked = await self._gate.read(lambda: self._read_job(job_id, due), interval, due)
         except CallError as error:
             failure = error
         except BaseException as error:
-            for looker in list(self._places.get(job_id, ())) if self._reads.ends(job_id) else ():
-                looker.ended(error)
+            for place in list(self._places.of(job_id)) if self._reads.ends(job_id) else ():
+                place.looker.ended(error)
             if not isinstance(error, Exception):
                 raise
             return
@@ -398,7 +361,6 @@ class Poller:
         now = _now()
         if failure is None:
             self._sweeps.details_answered()
-            self._answered_at = now
             self._settle_dispute(job_id)
             self._tell(job_id, lambda follower: follower.saw(job, asked, now))
         else:
@@ -414,11 +376,11 @@ class Poller:
         disputed, self._disputed = self._disputed - {job_id}, set()
         self._reads.drop(one for one in disputed if not self._reads.is_under_way(one))
         for one in disputed:
-            for place in self._places.get(one, {}).values():
+            for place in self._places.of(one):
                 self._settle(place)
 
     def _tell(self, job_id: int, tell: Callable[[Follower], Transition | None]) -> None:
-        for place in list(self._places.get(job_id, {}).values()):
+        for place in list(self._places.of(job_id)):
             try:
                 transition = tell(place.follower)
             except CallError as error:
@@ -426,11 +388,11 @@ class Poller:
                 continue
             self._told(place, transition)
 
-    def _told(self, place: _Place, transition: Transition | None) -> None:
+    def _told(self, place: Place, transition: Transition | None) -> None:
         looker = place.looker
         if transition is not None:
             looker.took(transition)
-        if self._is_here(place) and not looker.follower.is_over:
+        if place in self._places and not looker.follower.is_over:
             self._settle(place)
 
     # --- sweeps ------------------------------------------------------------------------------------------
@@ -449,7 +411,7 @@ class Poller:
                         return
                     self._break_off()
                     continue
-                self._take(sweep, sighting)
+                self._take(sighting)
                 if sweep.ended or not self._is_worth_its_rest(sweep):
                     self._over(sweep)
                     return
@@ -473,58 +435,34 @@ class Poller:
         return bool(self._places) or not (self._is_idle or is_left)
 
     def _begun(self) -> Sweep:
-        self._swept.clear()
         self._shown = self._hungry
         for audience in self._shown:
             audience.begins()
         max_age = min((terms.max_age for terms in self._all_terms()), default=math.inf)
-        return self._sweeps.begin(self._cadence, for_all=bool(self._shown), max_age=max_age)
+        sweep = self._sweeps.begin(self._cadence, for_all=bool(self._shown), max_age=max_age)
+        self._showing.begins(sweep.number)
+        return sweep
 
     def _is_worth_its_rest(self, sweep: Sweep) -> bool:
         """Whether at least as many jobs are still to be shown by a sweep as it has pages left."""
         if self._shown or self._absence.is_doubted:
             return True
-        # The newest jobs, mostly followed last, are on the last pages: backwards, a few of them tell.
-        unseen = (
-            job_id
-            for job_id, places in reversed(self._places.items())
-            if any(place.is_unseen_since(sweep.number) for place in places.values())
-        )
-        return sum(1 for _ in itertools.islice(unseen, sweep.left)) == sweep.left
+        unseen: set[int] = set()
+        for place in self._showing.unseen(sweep.number):
+            unseen.add(place.follower.job_id)
+            if len(unseen) == sweep.left:
+                return True
+        return False
 
-    def _take(self, sweep: Sweep, sighting: Sighting) -> None:
+    def _take(self, sighting: Sighting) -> None:
         """Shows a page to all who follow one of its jobs."""
-        rows, self._reads.pages = sighting.rows, self._sweeps.pages
+        self._reads.pages = self._sweeps.pages
         for audience in self._shown:
             audience.shows(sighting)
-        followed = [*itertools.compress(range(len(rows)), map(self._places.__contains__, rows.ids))]
-        if 2 * len(followed) < len(rows):
-            # Whoever follows one of its jobs keeps the page.
-            rows = rows.only(followed)
-            sighting = attrs.evolve(sighting, rows=rows)
-        # What details said after the page was asked for is newer than the page.
-        asked, may_be_older = sighting.asked, sighting.asked < self._answered_at
-        changed: list[tuple[_Place, int]] = []
-        nobody: dict[Looker, _Place] = {}
-        for row, (job_id, status, duration) in enumerate(
-            zip(rows.ids, rows.statuses, rows.durations, strict=True)
-        ):
-            for place in self._places.get(job_id, nobody).values():
-                follower = place.follower
-                follower.seen_in = sweep.number
-                follower.is_listed = True
-                is_quiet = status == follower.status and duration >= follower.duration
-                if is_quiet and not (may_be_older and follower.was_read_since(asked)):
-                    follower.sighting = sighting
-                    follower.row = row
-                    follower.duration = duration
-                else:
-                    changed.append((place, row))
-        self._swept.update(rows.ids)
-        for place, row in changed:
-            self._saw(place, sighting, row)
+        for place, page, row in self._showing.shows(sighting):
+            self._saw(place, page, row)
 
-    def _saw(self, place: _Place, sighting: Sighting, row: int) -> None:
+    def _saw(self, place: Place, sighting: Sighting, row: int) -> None:
         follower = place.follower
         try:
             job = sighting.rows.job(row)
@@ -538,13 +476,9 @@ class Poller:
         """A sweep is over: jobs that it has not shown are read by themselves, the others by the next one."""
         self._sweeps.end()
         now, since, was_doubted = _now(), self._absence.since(sweep.number), self._absence.is_doubted
-        unseen = [
-            place
-            for job_id in itertools.filterfalse(self._swept.__contains__, self._places)
-            for place in self._places[job_id].values()
-            if place.is_unseen_since(since)
-        ]
-        self._swept.clear()
+        if sweep.ended:
+            self._showing.ends()
+        unseen = [*self._showing.unseen(since)]
         is_believed = not sweep.ended or self._is_believed(sweep, unseen, disputes=was_doubted)
         for audience in self._shown:
             audience.ends(sweep.number, now, is_believed=is_believed)
@@ -559,11 +493,11 @@ class Poller:
             else:
                 self._look_at({place.follower.job_id for place in unseen})
             for place in awaiting:
-                if self._is_here(place) and not self._reads.is_under_way(place.follower.job_id):
+                if place in self._places and not self._reads.is_under_way(place.follower.job_id):
                     self._settle(place)
         self._arm_next()
 
-    def _is_believed(self, sweep: Sweep, unseen: Iterable[_Place], *, disputes: bool) -> bool:
+    def _is_believed(self, sweep: Sweep, unseen: Iterable[Place], *, disputes: bool) -> bool:
         """Whether the jobs are absent that a sweep lacks; of those that were once shown, details tell."""
         lacking = {place.follower.job_id for place in unseen if not place.follower.is_missed}
         of_all = {job_id for audience in self._shown for job_id in audience.lacks()}
@@ -572,14 +506,14 @@ class Poller:
         lacking |= of_all
         return self._absence.is_believed(sweep.number, len(lacking), self._sweeps.pages)
 
-    def _were_not_listed(self, unseen: Iterable[_Place], now: float) -> None:
+    def _were_not_listed(self, unseen: Iterable[Place], now: float) -> None:
         for place in unseen:
-            if self._is_here(place):
+            if place in self._places:
                 self._told(place, place.follower.was_not_listed(now))
                 self._listed_again_at = min(self._listed_again_at, now + _LISTED_AGAIN_AFTER)
 
     def _all_terms(self) -> Iterator[Terms]:
-        yield from self._terms
+        yield from self._places.terms
         for audience in self._audiences:
             yield audience.terms
 
@@ -593,8 +527,8 @@ class Poller:
         """When to read the listing again for those who follow a job."""
         if self._absence.is_doubted:
             return now + CONFIRMS_AFTER
-        interval = min((terms.cadence.interval for terms in self._terms), default=math.inf)
-        max_age = min((terms.max_age for terms in self._terms), default=math.inf)
+        interval = min((terms.cadence.interval for terms in self._places.terms), default=math.inf)
+        max_age = min((terms.max_age for terms in self._places.terms), default=math.inf)
         at = now + self._cadence.jittered(interval, self._chance())
         return self._sweeps.next_at(at, now, max_age)
 
@@ -632,7 +566,7 @@ class Poller:
     def _any_job(self) -> Iterable[int]:
         """A job whose details tell whether all is down, or the listing alone; none that was read just now."""
         since = _now() - self._cadence.shortest
-        others = (place.follower for place in self._everybody() if not place.follower.was_read_since(since))
+        others = (place.follower for place in self._places if not place.follower.was_read_since(since))
         return [follower.job_id for follower in itertools.islice(others, 1)]
 
     def _not_all_at_once(self, at: float) -> float:
@@ -653,12 +587,12 @@ class Poller:
         """Gives the sweep up: each job is read by itself, as soon as it is due."""
         self._break_off()
         self._awaiting.clear()
-        for place in self._everybody():
+        for place in self._places:
             self._settle(place)
         self.resume()
 
     def _end_all(self, error: BaseException) -> None:
-        for place in list(self._everybody()):
+        for place in list(self._places):
             place.looker.ended(error)
         for audience in list(self._audiences):
             audience.ended(error)

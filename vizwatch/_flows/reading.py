@@ -31,7 +31,6 @@ class _Read:
     task: asyncio.Task[None]
     due: Due
     turn: Turn
-    has_claim: bool
 
 
 @attrs.define(eq=False)
@@ -86,11 +85,11 @@ class Reads:
         return turn if len(reads) < at_once else None
 
     def _start(self, job_id: int, wanted_by: float, turn: Turn) -> None:
-        claims = sum(read.has_claim for read in self._under_way.values())
-        has_claim = turn is not Turn.LAST and claims < max(_IN_TIME, self.pages)
+        others = sum(read.turn is not Turn.LAST for read in self._under_way.values())
+        has_claim = turn is not Turn.LAST and others < max(_IN_TIME, self.pages)
         due = Due(wanted_by) if has_claim else Due()
         task = asyncio.create_task(self._read(job_id, due))
-        self._under_way[job_id] = _Read(task, due, turn, has_claim)
+        self._under_way[job_id] = _Read(task, due, turn)
 
         def end(task: asyncio.Task[None]) -> None:
             # One that is cancelled before it began has not said that it is over.

@@ -284,7 +284,7 @@ class Survey:
         self.skipped = self._skips
         for member in list(self._members.values()):
             follower = member.follower
-            if follower.sighting is not None and follower.seen_in == sweep:
+            if follower.page is not None and follower.seen_in == sweep:
                 member.is_as_listed = True
                 self._is_settled(member)
         for page, row in lacking:
@@ -375,7 +375,7 @@ class Survey:
             job = Job(job_id, JobStatus(page.rows.statuses[row]))
         member = self._member(job_id)
         member.follower.resume(job, page.asked, self._counts.get(job_id, (1, 1)))
-        member.follower.seen_in = _ANY_SWEEP
+        member.follower.was_listed(_ANY_SWEEP)
         return member
 
     def _saw(self, member: Member, page: Sighting, row: int) -> None:
@@ -386,7 +386,8 @@ class Survey:
             self._follow_unreadable(member, error, page.at)
             return
         transition = member.follower.saw(job, page.asked, page.at)
-        member.is_as_listed, member.follower.seen_in = True, _ANY_SWEEP
+        member.is_as_listed = True
+        member.follower.was_listed(_ANY_SWEEP)
         if transition is not None:
             self._put(self._of_member(member, transition))
         elif not self._is_settled(member):
