@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import attrs
@@ -44,9 +44,9 @@ class Projects:
         return self.projects * -(-self.jobs // _PER_PAGE)
 
 
-async def by_fleet(sweeps: int, **options: object) -> Found:
+async def by_fleet(sweeps: int, **options: Any) -> Found:
     """CPU seconds of the first sweep over all jobs, and of one in steady state, and the most memory held."""
-    projects = Projects(**options)  # type: ignore[arg-type]
+    projects = Projects(**options)
     targets = [vizwatch.Target(projects.endpoint, one, auth=_TOKEN) for one in projects.ids]
     settings = vizwatch.Settings(
         poll_interval=projects.interval, poll_interval_min=min(1.0, projects.interval)
@@ -79,9 +79,9 @@ async def by_fleet(sweeps: int, **options: object) -> Found:
     return {**first, **steady}
 
 
-async def by_hand(sweeps: int, **options: object) -> Found:
+async def by_hand(sweeps: int, **options: Any) -> Found:
     """The same with aiohttp and orjson alone: the statuses of all jobs in dicts, page by page."""
-    projects = Projects(**options)  # type: ignore[arg-type]
+    projects = Projects(**options)
     statuses: dict[str, dict[int, int]] = {project: {} for project in projects.ids}
     connector = aiohttp.TCPConnector(limit=_POOL)
     async with aiohttp.ClientSession(headers={"X-Auth-Token": _TOKEN}, connector=connector) as session:

@@ -56,7 +56,7 @@ def test_a_budget_that_is_none_is_refused(given: Any) -> None:
 
 def test_what_is_no_account_is_refused_and_not_shown() -> None:
     with pytest.raises(vizwatch.ConfigError, match="account must be an Account, not str") as caught:
-        Client("https://h.example", "p", auth="t", account="canary-token")  # type: ignore[arg-type]
+        Client("https://h.example", "p", auth="t", account="canary-token")  # type: ignore[arg-type] # the mistake is the point
     assert "canary" not in str(caught.value)
 
 

@@ -255,7 +255,7 @@ async def test_the_constructor_reads_nothing(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "openstack.config.loader", None)
     assert repr(CloudsAuth("here")) == "CloudsAuth('here')"
     with pytest.raises(vizwatch.ConfigError, match="cloud must be a string"):
-        CloudsAuth(7)  # type: ignore[arg-type]
+        CloudsAuth(7)  # type: ignore[arg-type] # the mistake is the point
     with pytest.raises(vizwatch.ConfigError, match=r"pip install 'vizwatch\[openstack\]'"):
         await CloudsAuth("here").scope()
 

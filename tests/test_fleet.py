@@ -324,8 +324,8 @@ async def test_a_thousand_projects_are_read_over_a_pool_of_connections(cloud: Em
         began = now()
         found = ids(await collected(fleet))
         assert now() - began == pytest.approx(1000 / 40, abs=1)
-        assert len(fleet._pool.session.connector._conns) == 1  # type: ignore[union-attr]
-        (idle,) = fleet._pool.session.connector._conns.values()  # type: ignore[union-attr]
+        assert len(fleet._pool.session.connector._conns) == 1  # type: ignore[union-attr] # it is open
+        (idle,) = fleet._pool.session.connector._conns.values()  # type: ignore[union-attr] # it is open
         assert len(idle) <= 40
         assert all(outcome.complete for outcome in fleet.outcomes.values())
     assert len(cloud.requests) == 1000
@@ -589,10 +589,10 @@ async def test_a_fleet_that_was_never_opened_may_be_closed() -> None:
     [
         ([Target("https://h.example", "p", auth="t")] * 2, "two targets are called 'p': give each a name"),
         ([Target("http://h.example", "p", auth="t", name="one")], "target 'one': endpoint must be https"),
-        ([Target("https://h.example", "p", auth=b"canary")], "target 'p': auth must be"),  # type: ignore[arg-type]
+        ([Target("https://h.example", "p", auth=b"canary")], "target 'p': auth must be"),  # type: ignore[arg-type] # a mistake
         ([Target(None, "p", auth="canary")], "target 'p': endpoint and project_id must be given"),
         ([Target("https://h.example", "p", auth="t", workspace_id="/")], "target 'p': workspace_id must be"),
-        ([Target("https://h.example", "p", auth="t", account=7)], "target 'p': account must be"),  # type: ignore[arg-type]
+        ([Target("https://h.example", "p", auth="t", account=7)], "target 'p': account must be"),  # type: ignore[arg-type] # a mistake
         ([("https://h.example", "p")], "targets must be Targets, and one is of type tuple"),
         (None, r"targets must be several, such as Fleet\(\[Target.*, not one NoneType"),
         (Target("https://h.example", "p", auth="canary"), r"such as Fleet\(\[Target.*, not one Target"),
@@ -634,7 +634,7 @@ def test_targets_are_values() -> None:
     assert len({one, other}) == 1
     assert one != attrs.evolve(other, name="another")
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        one.name = "x"  # type: ignore[misc]
+        one.name = "x"  # type: ignore[misc] # that it cannot be set is the point
 
 
 # --- gathering, whatever comes --------------------------------------------------------------------------

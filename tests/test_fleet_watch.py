@@ -256,7 +256,7 @@ def test_the_options_are_those_of_a_client_but_for_job_ids() -> None:
 async def test_an_unknown_option_is_a_mistake_in_the_call(cloud: Emulator) -> None:
     async with Fleet(targets_of(cloud, 1)) as fleet:
         with pytest.raises(TypeError, match=r"watch_jobs\(\) got an unexpected keyword argument 'job_ids'"):
-            fleet.watch_jobs(job_ids=[1])  # type: ignore[call-arg]
+            fleet.watch_jobs(job_ids=[1])  # type: ignore[call-arg] # the mistake is the point
 
 
 async def test_what_is_no_targets_error_ends_the_watch_with_it(

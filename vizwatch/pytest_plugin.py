@@ -26,7 +26,7 @@ except ImportError:
 else:
 
     @pytest_asyncio.fixture
-    async def vizwatch_emulator() -> AsyncIterator[Emulator]:  # type: ignore[misc]
+    async def vizwatch_emulator() -> AsyncIterator[Emulator]:  # type: ignore[misc] # or the one above
         """A running `vizwatch.emulator.Emulator`, with no jobs yet."""
         from vizwatch.emulator import Emulator  # noqa: PLC0415 - most test runs never need it
 
