@@ -19,7 +19,9 @@ from virtual import elapse
 
 import vizwatch
 from vizwatch import Fleet, Settings, Target, Transition
+from vizwatch._flows.surveying import Survey
 from vizwatch._rules.cadence import Cadence
+from vizwatch._values.exchange import Scope
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime
@@ -184,8 +186,8 @@ def test_the_next_beat_comes_within_the_longest_pause_and_at_its_phase(
 ) -> None:
     cadence, phase = Cadence(interval, interval / 15, jitter, 0.5, 30.0), share * interval
     at = cadence.on_beat(now, phase)
-    assert at - now > (1 - 1e-6) * max(cadence.shortest, jitter * interval)
-    assert at - now <= (1 + 1e-6) * max(cadence.longest, interval + cadence.shortest)
+    least = min(max(cadence.shortest, jitter * interval), interval / 2)
+    assert least - 1e-6 * interval < at - now <= least + (1 + 1e-6) * interval
     beats = (at - phase) / interval
     assert abs(beats - round(beats)) < 1e-6
 
@@ -334,3 +336,39 @@ async def test_a_wrong_argument_is_raised_at_once(cloud: Emulator, wrong: dict[s
     async with Fleet(targets_of(cloud, 1)) as fleet:
         with pytest.raises(vizwatch.ConfigError, match=next(iter(wrong))):
             fleet.watch_jobs(**wrong)
+
+
+async def test_a_watch_that_is_closed_while_a_target_is_opened_begins_nothing(
+    cloud: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Survey] = []
+    begin = Survey.begin
+
+    def noted(survey: Survey) -> None:
+        begun.append(survey)
+        begin(survey)
+
+    monkeypatch.setattr(Survey, "begin", noted)
+
+    class Slow(vizwatch.TokenAuth):
+        async def scope(self) -> Scope:
+            await elapse(5)
+            return Scope(project_id="p0", endpoint=cloud.endpoint)
+
+    async with Fleet([Target(None, None, auth=Slow(cloud.token), name="slow")]) as fleet:
+        watch = fleet.watch_jobs(max_age=30)
+        step = asyncio.create_task(anext(watch, None))
+        await elapse(1)
+        await watch.aclose()
+        assert await step is None
+        await elapse(600)
+    assert not begun
+    assert not cloud.requests
+
+
+async def test_the_shortest_interval_is_kept_to(cloud: Emulator) -> None:
+    async with Fleet(targets_of(cloud, 3)) as fleet, taken(fleet.watch_jobs(interval=1), Found().note):
+        await elapse(5)
+        before = len(cloud.requests)
+        await elapse(100)
+        assert 280 <= len(cloud.requests) - before <= 300

@@ -500,3 +500,13 @@ async def test_a_job_that_is_in_a_hurry_leaves_the_many_that_are_not_to_the_list
     assert 5 <= spent["details"] <= 12
     assert spent["list"] <= 2 * (1 + 30 / (INTERVAL * (1 - JITTER)))
     await ended(watches)
+
+
+def test_who_asks_for_the_job_changes_nothing() -> None:
+    """A follower that is roused has another next look, which nobody would know of."""
+    follower, page = followed(), shown(ran(HOUR + 10), 10.0)
+    follower.saw(ran(HOUR), 0.0, 0.0)
+    assert follower.rests_on(page, 0)
+    job = follower.job
+    assert job is not None
+    assert (job.duration, follower.page) == (1000 * (HOUR + 10), page)

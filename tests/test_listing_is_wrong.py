@@ -14,7 +14,9 @@ from counting import operations
 from taking import taken
 from virtual import elapse
 
-from vizwatch import Client, Fleet, JobStatus, Settings, Target, Transition
+from vizwatch import Client, Fleet, Job, JobStatus, Settings, Target, Transition
+from vizwatch._rules import codec
+from vizwatch._values.exchange import Failure
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime
@@ -216,7 +218,7 @@ async def test_a_job_that_this_client_deletes_is_told_once(cloud: Emulator, here
 async def test_a_job_whose_details_are_refused_is_told_of_by_the_listing(
     cloud: Emulator, here: Client
 ) -> None:
-    """It comes anew once it is shown again, and no id is given twice."""
+    """Nor does a listing that lacks it once begin its story anew, as nothing tells that it was deleted."""
     job_ids = cloud.add_jobs(3, status=8)
     cloud.advance(3600)
     details = {"operation": "details", "job_id": job_ids[0]}
@@ -228,9 +230,9 @@ async def test_a_job_whose_details_are_refused_is_told_of_by_the_listing(
             await elapse(100)
             cloud.fault("body", text=listing(*map(row, job_ids[1:])), match=OF_THE_LISTING, count=1)
             await elapse(100)
-    ids = [one.id.split("/", 1)[1] for one in found if one.job_id == job_ids[0]]
-    assert ids[:2] == ["1/1/1/none-8", "1/2/2/none-8"]
-    assert len(set(ids)) == len(ids) == 5
+    told = [one for one in found if one.job_id == job_ids[0]]
+    assert [(one.previous, one.current) for one in told] == [(None, 8), (8, 10), (10, 8)]
+    assert len({one.id for one in told}) == 3
 
 
 async def test_rows_that_are_no_jobs_are_counted_and_told(
@@ -286,3 +288,77 @@ async def test_a_job_that_the_client_makes_is_seen_at_once(cloud: Emulator, here
     statuses = [one.current for one in found if one.job_id == job.job_id]
     assert (statuses[0], statuses[-1]) == (1, 8)
     assert len({one.id for one in found}) == len(found)
+
+
+# --- one job of many is refused, or fails ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("back", [True, False])
+async def test_a_change_after_refused_details_is_told_by_the_listing(
+    cloud: Emulator, here: Client, back: bool
+) -> None:
+    """Neither is the chain broken, nor does the job stay as it was last told."""
+    job_id, *_ = cloud.add_jobs(3, status=8)
+    cloud.advance(36_000)
+    found: list[Transition] = []
+    async with taken(here.watch_jobs(interval=60), found.append):
+        await elapse(5)
+        cloud.fault(
+            "status", status=403, code="ModelArts.0108", match={"operation": "details"}, after=2, count=1
+        )
+        await here.stop_job(job_id)
+        await elapse(4)
+        if back:
+            cloud.set_status(job_id, 8)
+        await elapse(600)
+    told = [(one.previous, one.current) for one in found if one.job_id == job_id]
+    assert told[-1][1] == (8 if back else 12)
+    assert [current for _, current in told[:-1]] == [previous for previous, _ in told[1:]]
+
+
+async def test_a_job_of_some_that_is_refused_for_good_is_logged(
+    cloud: Emulator, here: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "vizwatch")
+    good, bad = cloud.add_jobs(2, status=8)
+    cloud.fault("status", status=403, code="ModelArts.0108", match=OF_THE_LISTING)
+    cloud.fault("status", status=403, code="ModelArts.0108", match={"operation": "details", "job_id": bad})
+    found = await found_in([here.watch_jobs(job_ids=[good, bad])], 100)
+    assert found == {good: [8]}
+    assert any(f"job {bad}" in record.getMessage() for record in caplog.records)
+
+
+async def test_an_error_of_ours_in_one_job_of_many_ends_their_watch(
+    cloud: Emulator, here: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = cloud.add_jobs(2, status=8)
+    cloud.fault("status", status=403, code="ModelArts.0108", match=OF_THE_LISTING)
+    decode = codec.decode_job
+
+    def broken(body: bytes) -> Job | Failure:
+        job = decode(body)
+        if isinstance(job, Job) and job.job_id == bad:
+            raise RuntimeError("a mistake")
+        return job
+
+    monkeypatch.setattr(codec, "decode_job", broken)
+    with pytest.raises(RuntimeError, match="a mistake"):
+        await found_in([here.watch_jobs(job_ids=[good, bad])], 100)
+
+
+@pytest.mark.parametrize("list_fails", ["status", "latency"])
+@pytest.mark.parametrize("details_fail", [500, 503, None])
+async def test_where_the_listing_fails_one_job_that_fails_too_blinds_no_other(
+    cloud: Emulator, here: Client, list_fails: str, details_fail: int | None
+) -> None:
+    """Whichever it is: its details alone do not tell that all is down."""
+    bad, *good = cloud.add_jobs(10, plan=[[0, 8], [600, 10]])
+    given = {"status": 503} if list_fails == "status" else {"seconds": 1000}
+    cloud.fault(list_fails, match=OF_THE_LISTING, **given)
+    of_bad = {"operation": "details", "job_id": bad}
+    if details_fail is None:
+        cloud.fault("latency", seconds=1000, match=of_bad)
+    else:
+        cloud.fault("status", status=details_fail, match=of_bad)
+    found = await found_in(of_how(here, "each", [bad, *good]), 900)
+    assert found == {job_id: [8, 10] for job_id in good}

@@ -396,3 +396,42 @@ async def test_jobs_whose_details_hang_hold_up_the_others_for_one_timeout_at_mos
                     ages += [watch.age or 0.0 for watch in good]
             assert all(watch.age is not None for watch in good)
             assert max(ages) <= 20
+
+
+@pytest.mark.parametrize("hanging", [20, 30])
+async def test_jobs_that_hang_from_the_beginning_do_not_stand_before_the_others(
+    cloud: Emulator, here: Client, hanging: int
+) -> None:
+    """Of another workspace than the client's, they are read by their details, the hanging ones first."""
+    job_ids = cloud.add_jobs(100, status=8, workspace_id="7")
+    for job_id in job_ids[:hanging]:
+        cloud.fault("latency", seconds=1e6, match={"job_id": job_id})
+    found: set[int] = set()
+    async with AsyncExitStack() as stack:
+        for job_id in job_ids:
+            await stack.enter_async_context(taken(here.watch(job_id), lambda one: found.add(one.job_id)))
+        await elapse(240)
+        assert found == set(job_ids[hanging:])
+
+
+async def test_what_waited_for_the_budget_was_begun_when_it_was_sent() -> None:
+    """Else whoever stood in line while others were answered would tell of no outage."""
+    outage = Outage(0.8, 30.0)
+    gate, line = Gate(outage, 100), asyncio.Lock()
+    sent: list[float] = []
+
+    async def read() -> None:
+        async with line:
+            await elapse(2)
+        sent.append(now())
+        if len(sent) > 1:
+            error = vizwatch.ConnectError("the service is down")
+            error.elapsed = 0.0
+            raise error
+
+    reads = [asyncio.create_task(gate.read(read, INTERVAL)) for _ in range(40)]
+    await elapse(2 * FAILURES_TO_BE_DOWN + 3)
+    assert outage.is_down()
+    for task in reads:
+        task.cancel()
+    await asyncio.gather(*reads, return_exceptions=True)

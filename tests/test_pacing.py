@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from servers import RawServer, http
+from taking import taken
 from virtual import elapse
 
 import vizwatch
-from vizwatch import Client, Retry, Settings
+from vizwatch import Account, Client, ConnectError, Fleet, Retry, Settings, Target
 from vizwatch._rules import codec, wire
 from vizwatch._rules.pacing import Pace
 from vizwatch._rules.retrying import Fate, Quota
@@ -550,3 +551,42 @@ def test_a_hook_that_cannot_be_called_is_refused(given: Any) -> None:
 
 def test_a_pace_that_was_never_asked_is_open() -> None:
     assert math.isinf(Pace()._before)
+
+
+@pytest.mark.fault("H5")
+@pytest.mark.parametrize("ttl", [1, 6, 20, 60])
+async def test_after_many_429s_requests_come_back_within_two_minutes_and_not_all_at_once(
+    cloud: Emulator, ttl: float
+) -> None:
+    targets = [Target(cloud.endpoint, f"p{number}", auth=cloud.token) for number in range(100)]
+    for target in targets:
+        cloud.add_jobs(1, status=11, project_id=target.name)
+    counts: list[int] = []
+    async with Fleet(targets) as fleet, taken(fleet.watch_jobs(), lambda _: None):
+        await elapse(60)
+        steady = 100 / Settings().poll_interval
+        cloud.fault("status", status=429, retry_after=5, ttl=ttl)
+        for _ in range(300):
+            before = len(cloud.requests)
+            await elapse(1)
+            counts.append(len(cloud.requests) - before)
+    assert max(counts) <= 2 * steady + 1
+    assert sum(counts[round(ttl) + 120 :]) >= 0.9 * steady * (300 - round(ttl) - 120)
+
+
+@pytest.mark.fault("H6")
+@pytest.mark.parametrize("others", [0, 3])
+async def test_a_call_fails_at_once_that_a_rest_outlasts_though_watches_wait_before_it(others: int) -> None:
+    account = Account()
+    account.enter_loop()
+    begun = asyncio.get_running_loop().time()
+    account.throttled(begun, 120.0, None)
+    waiting = [asyncio.create_task(account.admit(math.inf, is_patient=True)) for _ in range(others)]
+    await elapse(0.1)
+    with pytest.raises(ConnectError) as caught:
+        await account.admit(begun + 10)
+    assert asyncio.get_running_loop().time() == pytest.approx(begun + 0.1)
+    assert caught.value.retry_after == pytest.approx(119.9)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)

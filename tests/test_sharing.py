@@ -7,14 +7,17 @@ import gc
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
-from counting import operations
+from counting import operations, reads
 from taking import taken
 from virtual import elapse
 
 import vizwatch
 from vizwatch import Client, Transition
+from vizwatch._flows.looking import Place
+from vizwatch._rules.transitions import Tracker
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime
@@ -384,3 +387,76 @@ async def test_unshared_watches_read_details_alone(cloud: Emulator) -> None:
     async with client_of(cloud, shared=False) as client:
         await asyncio.gather(*(seen(client, job_id) for job_id in job_ids))
     assert set(operations(cloud)) == {"details"}
+
+
+async def test_one_impatient_watch_costs_its_own_details_and_no_more_sweeps() -> None:
+    async with Emulator(per_page_limit=100) as cloud, client_of(cloud) as client:
+        job_ids = cloud.add_jobs(1000, status=8)
+        cloud.advance(360_000)
+        intervals = [15.0, *[3600.0] * 999]
+        watches = [
+            asyncio.create_task(seen(client, job_id, interval))
+            for job_id, interval in zip(job_ids, intervals, strict=True)
+        ]
+        await elapse(100)
+        before = reads(cloud)
+        await elapse(3 * 3600)
+        asked = reads(cloud) - before
+        assert asked["list"] <= 10 * 4
+        assert 3 * 200 <= asked["details"] <= 3 * 300
+        for job_id in job_ids:
+            cloud.set_status(job_id, 10)
+        await elapse(2 * 3600)
+        assert all(watch.done() for watch in watches)
+    assert all([one.current for one in watch.result()] == [8, 10] for watch in watches)
+
+
+async def test_the_first_sweep_of_many_pages_costs_in_proportion_to_the_jobs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = 0
+    is_unseen_since = Place.is_unseen_since
+
+    def counted(place: Place, sweep: int) -> bool:
+        nonlocal asked
+        asked += 1
+        return is_unseen_since(place, sweep)
+
+    monkeypatch.setattr(Place, "is_unseen_since", counted)
+    async with Emulator(per_page_limit=100) as cloud, client_of(cloud) as client:
+        job_ids = cloud.add_jobs(1990, status=8)
+        cloud.advance(36_000)
+        watches = [asyncio.create_task(seen(client, job_id)) for job_id in job_ids]
+        await elapse(5)
+        assert reads(cloud)["list"] == 1 + 20, "a page of 1,000 is refused"
+        await end(watches)
+    assert asked <= 2 * len(job_ids)
+
+
+async def test_an_error_of_ours_ends_the_watch_that_it_is_of(
+    cloud: Emulator, here: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saw, calls = Tracker.saw, 0
+
+    def broken(tracker: Tracker, *args: Any) -> Transition | None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise RuntimeError("a mistake")
+        return saw(tracker, *args)
+
+    monkeypatch.setattr(Tracker, "saw", broken)
+    (job_id,) = cloud.add_jobs(1, status=8)
+    with pytest.raises(RuntimeError, match="a mistake"):
+        await asyncio.wait_for(seen(here, job_id), 600)
+
+
+async def test_who_comes_after_all_have_left_is_not_due_since_their_last_sweep(
+    cloud: Emulator, here: Client
+) -> None:
+    job_ids = cloud.add_jobs(2, plan=[[0, 8], [50, 10]])
+    await asyncio.gather(*(seen(here, job_id) for job_id in job_ids))
+    (poller,) = here._pollers.values()
+    sweep = poller._sweeps.begin(poller._usual, for_all=False, max_age=5.0)
+    assert poller._sweeps._due.at == asyncio.get_running_loop().time() + 5.0
+    assert sweep.number > 1

@@ -77,7 +77,8 @@ class Sweeps(RuleBasedStateMachine):
         self.now = self.page_at = 0.0
         self.jobs: dict[int, Job] = {}
         self.places = Places()
-        self.showing = Showing(self.places)
+        self.roused: list[Place] = []
+        self.showing = Showing(self.places, self.roused.append)
         self.lookers: list[Looker] = []
         self.seen: dict[Place, int] = {}
         """Which sweep was the last to show its job to each."""
@@ -178,6 +179,9 @@ class Sweeps(RuleBasedStateMachine):
         rested = {place: place.follower.page is not None for place in self.places}
         told = self.showing.shows(page_of(jobs, asked, self.now))
         places = [place for place, *_ in told]
+        for place, was_resting in rested.items():
+            if was_resting and place.follower.page is None:
+                assert place in places or place in self.roused, "it gets its next look"
         assert len(places) == len(set(places))
         for job in jobs:
             for place in self.places.of(job.job_id):

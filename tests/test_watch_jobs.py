@@ -464,3 +464,21 @@ async def test_it_tells_how_old_the_oldest_is_that_it_knows(cloud: Emulator, her
         assert watch.stale
         await elapse(200)
         assert not watch.stale
+
+
+async def test_a_step_that_is_cancelled_as_it_passes_over_what_is_not_wanted_leaves_nobody(
+    cloud: Emulator, here: Client
+) -> None:
+    cloud.add_jobs(3, status=8)
+    cloud.advance(3600)
+    watch = here.watch_jobs(status=10)
+    assert watch.survey is not None
+    step = asyncio.ensure_future(anext(watch))
+    for has_found in (True, False):
+        while watch.survey.has_found is not has_found:  # noqa: ASYNC110 - the very moment is the point
+            await asyncio.sleep(0)
+    step.cancel()
+    await asyncio.wait([step])
+    before = len(cloud.requests)
+    await elapse(600)
+    assert len(cloud.requests) == before

@@ -685,8 +685,10 @@ class Client:
         await to_its_end(self._close())
 
     async def _close(self) -> None:
-        await asyncio.gather(*(watch.aclose() for watch in list(self._watches)))
-        await self._project.aclose()
+        try:
+            await asyncio.gather(*(watch.aclose() for watch in list(self._watches)))
+        finally:
+            await self._project.aclose()
 
     def __repr__(self) -> str:
         # A traceback may show it half made.

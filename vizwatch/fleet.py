@@ -451,8 +451,9 @@ class Fleet:
                 failures += 1
                 await asyncio.sleep(backoff(failures, CHANCE.random(), base, longest, error.retry_after))
             else:
-                outlook.error, outlook.survey = None, watch.survey
-                watch.move(arrivals, phase)
+                if not arrivals.closed:
+                    outlook.error, outlook.survey = None, watch.survey
+                    watch.move(arrivals, phase)
                 return
 
     def _check_open(self) -> None:

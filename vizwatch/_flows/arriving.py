@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -84,9 +84,13 @@ class Arrivals:
             for survey in self.surveys:
                 survey.go_on()
         self.came.clear()
+        await self.within_step(self.came.wait())
+
+    async def within_step(self, work: Awaitable[object]) -> None:
+        """Waits for something within a step, which may be cancelled."""
         self._waiting += 1
         try:
-            await self.came.wait()
+            await work
         except asyncio.CancelledError:
             self.is_left = self._waiting == 1
             raise
@@ -194,7 +198,8 @@ class JobsWatch:
                 return transition
             if survey.has_ended and not survey.has_found:
                 arrivals.end(survey)
-            await asyncio.sleep(0)  # a page of what is not wanted, or of what is taken without waiting
+            # A page of what is not wanted, or of what is taken without waiting.
+            await arrivals.within_step(asyncio.sleep(0))
         raise StopAsyncIteration
 
     async def aclose(self) -> None:

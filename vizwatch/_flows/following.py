@@ -165,7 +165,9 @@ class Follower:
     @property
     def job(self) -> Job | None:
         """The job as last read, a read that is still doubted left out if there was a better one."""
-        self.rouse()
+        if self.page is not None:
+            with contextlib.suppress(DecodeError):
+                return self.page.sighting.rows.job(self._row)
         return self.tracker.job or self._latest
 
     @property
@@ -318,6 +320,12 @@ class Follower:
             self.is_listed = False
             self.look_now()
         return None
+
+    def relies_on_listing(self) -> None:
+        """Its details are refused for good, and the listing is all there is."""
+        self.rouse()
+        self.failed_for_good = self.is_hurried = False
+        self.is_listed, self._look_at = True, math.inf
 
     def was_unreadable(self, error: DecodeError, now: float) -> None:
         """The job's row in the listing cannot be decoded: its details may be right."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import itertools
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final
@@ -71,7 +70,7 @@ class Poller:
         self._reads_alone = read_rows is None
         self._check_loop = check_loop
         self._places = Places()
-        self._showing = Showing(self._places)
+        self._showing = Showing(self._places, self._settle)
         self._audiences: list[Audience] = []
         self._shown: list[Audience] = []
         """Whom the sweep under way is shown to."""
@@ -81,6 +80,8 @@ class Poller:
         self._sweeping: asyncio.Task[None] | None = None
         self._sweep_at = math.inf
         """When those are due that wait for the next sweep."""
+        self._swept_at = -math.inf
+        """When the last sweep was over."""
         self._awaiting: list[Place] = []
         """Who was due, and is shown by the sweep under way."""
         self._clock: Clock | None = None
@@ -162,6 +163,7 @@ class Poller:
         self._sweeps.rest()
         self._absence = Absence()
         self._sweep_at = self._listed_again_at = math.inf
+        self._swept_at = -math.inf
 
     async def abandon(self, job_ids: Iterable[int]) -> None:
         """Ends the reads under way that nobody is left to want: of these jobs, or all if nobody is left."""
@@ -229,16 +231,18 @@ class Poller:
         is_wanted = is_due and (
             self._sweeps.current is not None or self._absence.is_doubted or self._is_called(now)
         )
-        if is_wanted or self._is_cheaper(self._wanted(now, listed, self._carried() if waits else ())):
+        if is_wanted or self._is_cheaper(self._wanted(now, listed, self._carried(now) if waits else ())):
             listed = {place.follower.job_id for place in due if self._is_too_late_for(place, now)}
             self._awaiting += (place for place in due if place.follower.job_id not in listed)
             self._sweep(now)
-        else:
-            for place in [*self._carried()] if waits else ():
+        elif waits:
+            for place in [*self._carried(now)]:
                 if place.follower.is_due(now):
                     listed.add(place.follower.job_id)
                 else:
                     self._settle(place)
+            later = (at for at in map(self._next_sweep_on, self._places.terms) if at > now)
+            self._call_sweep(min(later, default=math.inf))
         if self._sweeping is None:
             self.resume()
         self._look_at(listed | unlisted)
@@ -267,11 +271,12 @@ class Poller:
         self._reads.begin()
 
     def _turn(self, job_id: int, now: float) -> Turn:
-        places = self._places.of(job_id)
-        if places and all(place.follower.is_failing for place in places):
+        followers = [place.follower for place in self._places.of(job_id)]
+        if any(follower.is_failing for follower in followers):
             return Turn.LAST
-        is_urgent = any(place.follower.is_urgent(now) for place in places)
-        return Turn.AT_ONCE if is_urgent else Turn.USUAL
+        if all(follower.heard_at is None for follower in followers):
+            return Turn.FIRST
+        return Turn.AT_ONCE if any(follower.is_urgent(now) for follower in followers) else Turn.USUAL
 
     def _wanted_by(self, job_id: int, since: float) -> float | None:
         """By when a job's details are wanted, and have been since a time; ``None`` for no more."""
@@ -333,9 +338,12 @@ class Poller:
                 break
         return len(found)
 
-    def _carried(self) -> Iterator[Place]:
-        """Those who wait for the next sweep."""
-        return (place for place in self._places if place.follower.is_carried)
+    def _carried(self, now: float) -> Iterator[Place]:
+        """Those who wait for the next sweep, and want it by now."""
+        terms = {one for one in self._places.terms if self._next_sweep_on(one) <= now}
+        return (
+            place for place in self._places if place.follower.terms in terms and place.follower.is_carried
+        )
 
     def _arm_next(self) -> None:
         if not self._is_idle:
@@ -346,9 +354,13 @@ class Poller:
     async def _looked_at(self, job_id: int, due: Due) -> None:
         """Reads a job's details for all who follow it."""
         failure = None
-        interval = min((one.follower.cadence.interval for one in self._places.of(job_id)), default=0.0)
+        followers = [place.follower for place in self._places.of(job_id)]
+        interval = min((one.cadence.interval for one in followers), default=0.0)
+        is_failing = any(one.is_failing for one in followers)
         try:
-            job, asked = await self._gate.read(lambda: self._read_job(job_id, due), interval, due)
+            job, asked = await self._gate.read(
+                lambda: self._read_job(job_id, due), interval, due, is_failing=is_failing
+            )
         except CallError as error:
             failure = error
         except BaseException as error:
@@ -383,7 +395,7 @@ class Poller:
         for place in list(self._places.of(job_id)):
             try:
                 transition = tell(place.follower)
-            except CallError as error:
+            except Exception as error:  # noqa: BLE001 - it is the follower's, who gets it
                 place.looker.ended(error)
                 continue
             self._told(place, transition)
@@ -484,7 +496,7 @@ class Poller:
             audience.ends(sweep.number, now, is_believed=is_believed)
             audience.next_at = self._next_reading(audience, now)
         self._shown = []
-        self._sweep_at = self._next_sweep(now)
+        self._sweep_at, self._swept_at = self._next_sweep(now), now
         self.resume()
         if is_believed:
             awaiting, self._awaiting = self._awaiting, []
@@ -522,6 +534,12 @@ class Poller:
         """Of whoever wants to know soonest."""
         cadences = (terms.cadence for terms in self._all_terms())
         return min(cadences, key=lambda cadence: cadence.interval, default=self._usual)
+
+    def _next_sweep_on(self, terms: Terms) -> float:
+        """When those on these terms want the next sweep, at the earliest."""
+        cadence = terms.cadence
+        at = self._swept_at + cadence.jittered(cadence.interval, 0.0)
+        return self._sweeps.next_at(at, self._swept_at, terms.max_age)
 
     def _next_sweep(self, now: float) -> float:
         """When to read the listing again for those who follow a job."""
@@ -564,10 +582,14 @@ class Poller:
         self._by_details()
 
     def _any_job(self) -> Iterable[int]:
-        """A job whose details tell whether all is down, or the listing alone; none that was read just now."""
+        """A job whose details tell whether all is down, or the listing alone; none that was read just now.
+
+        Whichever comes by chance: the details of one may fail as well.
+        """
         since = _now() - self._cadence.shortest
-        others = (place.follower for place in self._places if not place.follower.was_read_since(since))
-        return [follower.job_id for follower in itertools.islice(others, 1)]
+        others = [place.follower for place in self._places if not place.follower.was_read_since(since)]
+        others = [follower for follower in others if not follower.is_failing] or others
+        return [others[int(self._chance() * len(others))].job_id] if others else []
 
     def _not_all_at_once(self, at: float) -> float:
         """When to try again, though there are many projects that fail: else they all come back together."""

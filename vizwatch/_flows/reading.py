@@ -21,9 +21,16 @@ class Turn(enum.IntEnum):
 
     AT_ONCE = 0
     """Somebody waits for it."""
-    USUAL = 1
-    LAST = 2
-    """It failed the last time, and may hang."""
+    FIRST = 1
+    """So does somebody for this, which was never answered."""
+    USUAL = 2
+    LAST = 3
+    """It failed the last time."""
+
+    @property
+    def may_hang(self) -> bool:
+        """Whether nothing tells that it will be answered."""
+        return self in {Turn.FIRST, Turn.LAST}
 
 
 @attrs.frozen(eq=False)
@@ -38,9 +45,9 @@ class Reads:
     """The reads of details for one workspace, by their turns, and in the order in which they are wanted.
 
     No more are under way than a sweep has pages, or 16: where a listing fails, or lacks many jobs, all may be
-    wanted at once. Of these places, those that failed the last time leave a quarter to the others. What is
-    beyond the cost of a sweep has no claim on the account's budget, nor has what failed, and comes after all
-    that does. What waits may turn out to be wanted no more.
+    wanted at once. Of these places, a quarter is for what was answered the last time. As many as a sweep
+    would cost have a claim on the account's budget, unless they failed; the others go after all that have.
+    What waits may turn out to be wanted no more.
 
     Args:
         read: Reads one job's details, and tells all who follow it.
@@ -56,6 +63,7 @@ class Reads:
         factory=lambda: {turn: {} for turn in Turn}, init=False
     )
     """What waits, and since when."""
+    _from_the_end: bool = attrs.field(default=True, init=False)
 
     def is_under_way(self, job_id: int) -> bool:
         """Whether a job's details are being read."""
@@ -72,17 +80,22 @@ class Reads:
         """Begins as many reads as may be under way."""
         while (turn := self._next_turn()) is not None:
             waiting = self._waiting[turn]
-            job_id = next(iter(waiting))
+            # Jobs that hang may have come together, before all others: so by turns from both ends.
+            self._from_the_end = turn is Turn.FIRST and not self._from_the_end
+            job_id = next(reversed(waiting) if self._from_the_end else iter(waiting))
             wanted_by = self._wanted_by(job_id, waiting.pop(job_id))
             if wanted_by is not None:
                 self._start(job_id, wanted_by, turn)
 
     def _next_turn(self) -> Turn | None:
         at_once, reads = max(_AT_ONCE, self.pages), self._under_way.values()
-        turn = next((turn for turn, waiting in self._waiting.items() if waiting), None)
-        if turn is Turn.LAST and sum(read.turn is Turn.LAST for read in reads) >= at_once - at_once // 4:
+        if len(reads) >= at_once:
             return None
-        return turn if len(reads) < at_once else None
+        may_hang = sum(read.turn.may_hang for read in reads) < at_once - at_once // 4
+        turns = (
+            turn for turn, waiting in self._waiting.items() if waiting and (may_hang or not turn.may_hang)
+        )
+        return next(turns, None)
 
     def _start(self, job_id: int, wanted_by: float, turn: Turn) -> None:
         others = sum(read.turn is not Turn.LAST for read in self._under_way.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, compress
 
 import attrs
@@ -21,6 +21,8 @@ class Showing:
     """
 
     _places: Places
+    _roused: Callable[[Place], None]
+    """Sees to it that a follower gets its next look that rests no longer."""
     _pages: list[Page] = attrs.field(factory=list, init=False)
     """Those of the sweep under way, as many as :attr:`_taken`, then those of the sweep before it."""
     _taken: int = attrs.field(default=0, init=False)
@@ -70,12 +72,13 @@ class Showing:
     def _shown(self, page: Page, row: int) -> list[tuple[Place, Sighting, int]]:
         """Shows a row to all who follow its job; those whom it may tell something."""
         job_id, told = page.sighting.rows.ids[row], []
+        self._loose.pop(job_id, None)
         for place in self._places.of(job_id):
             place.follower.was_listed(page.sweep)
             if not place.follower.rests_on(page, row):
                 told.append((place, page.sighting, row))
-        if not told:
-            self._loose.pop(job_id, None)
+        if told:
+            self._loose[job_id] = None  # behind those that the sweep has not shown
         return told
 
     def _rouse(self, page: Page, job_ids: Iterable[int]) -> None:
@@ -83,6 +86,7 @@ class Showing:
             for place in self._places.of(job_id):
                 if place.follower.page is page:
                     place.follower.rouse()
+                    self._roused(place)
 
     def ends(self) -> None:
         """The sweep has come to the end of the listing."""
@@ -91,11 +95,10 @@ class Showing:
         del self._pages[self._taken :]
 
     def unseen(self, sweep: int) -> Iterator[Place]:
-        """Those that this sweep and all after it should have shown, and did not, the last pages' first."""
-        # The newest jobs, mostly followed last, are on the last pages.
+        """Those that this sweep and all after it should have shown, and did not."""
         pages = (reversed(page.sighting.rows.ids) for page in reversed(self._pages[self._taken :]))
         asked: set[int] = set()
-        for job_id in chain(reversed(self._loose), *pages):
+        for job_id in chain(self._loose, *pages):
             if job_id not in asked:
                 asked.add(job_id)
                 yield from (place for place in self._places.of(job_id) if place.is_unseen_since(sweep))

@@ -17,7 +17,7 @@ from vizwatch._flows.polling import Poller
 from vizwatch._rules.census import Census
 from vizwatch._rules.choice import Choice
 from vizwatch._rules.transitions import found
-from vizwatch._values.errors import AuthenticationError, DecodeError
+from vizwatch._values.errors import AuthenticationError, CallError, DecodeError, NotFoundError
 from vizwatch._values.models import Job, Transition
 from vizwatch._values.rows import Sighting
 from vizwatch._values.statuses import JobStatus
@@ -346,16 +346,22 @@ class Survey:
         self._put(self._of_member(member, transition))
 
     def lost(self, member: Member, error: BaseException) -> None:
-        """A job cannot be followed: that of one job ends nothing else."""
+        """A job's details will not be read: if for a reason of its own, that ends nothing else."""
+        if not isinstance(error, CallError) or isinstance(error, AuthenticationError):
+            self.ended(error)
+            return
+        self.error = error
+        if self._choice.job_ids is None and not isinstance(error, NotFoundError):
+            self.terms.report.failed(error)
+            member.follower.relies_on_listing()
+            self._follow(member)
+            return
         self._poller.leave(member)
         self._members.pop(member.follower.job_id, None)
-        is_of_all = not isinstance(error, Exception) or isinstance(error, AuthenticationError)
-        if self._choice.job_ids is None and member.follower.tracker.job is not None:
-            self._counts[member.follower.job_id] = member.follower.tracker.counts
-        if is_of_all or (self._choice.job_ids is not None and not self._members):
-            self.ended(error)
-        else:
-            self.error = error
+        if self._choice.job_ids is not None:
+            self.terms.report.lost(error)
+            if not self._members:
+                self.ended(error)
 
     def _member(self, job_id: int) -> Member:
         follower = self._new_follower(job_id)

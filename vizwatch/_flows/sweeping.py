@@ -114,7 +114,9 @@ class Sweeps:
         """Its next page. Raises :class:`CallError`, and the page is still the next one."""
         read_rows = cast("ReadRows", self._read_rows)  # none is begun where there is no listing
         read = functools.partial(read_rows, sweep.page, sweep.per_page, self._due)
-        rows, asked = await self._gate.read(read, self._cadence.interval, self._due)
+        rows, asked = await self._gate.read(
+            read, self._cadence.interval, self._due, is_failing=self.failures > 0
+        )
         now = _now()
         self._asked = min(self._asked, asked)
         sweep.take(len(rows) + rows.skipped, rows.job_total_count)
@@ -131,8 +133,9 @@ class Sweeps:
         self._due.hasten(wanted_by)
 
     def end(self) -> None:
-        """The one under way is over."""
-        self.current, self._last_asked = None, self._asked
+        """The one under way is over, unless nobody wanted it any more."""
+        if self.current is not None:
+            self.current, self._last_asked = None, self._asked
 
     def rest(self) -> None:
         """Nobody wants any more. Whoever comes does not take over what others waited for."""

@@ -40,9 +40,9 @@ class Cadence:
         """The next time that is `phase` seconds after a multiple of the interval, and not too soon.
 
         Many that read at an interval each, and have other phases, stay spread, whatever keeps them for a
-        while. The pause is no longer than one with jitter, and no shorter than what makes it so.
+        while. The pause is no longer than one with jitter, if that is not too short for the shortest one.
         """
-        least = max(self.shortest, self.longest - self.interval)
+        least = min(max(self.shortest, self.longest - self.interval), self.interval / 2)
         return phase + self.interval * (math.floor((now + least - phase) / self.interval) + 1)
 
     def after_failures(self, failures: int, chance: float, retry_after: float | None = None) -> float:

@@ -23,8 +23,9 @@ class Pace:
 
     Until the service says 429 it is what the user set, or not bounded at all. Then nothing is sent for as
     long as the service asks (ten minutes at most), or for five seconds if it does not say; after that, half
-    as many requests as were sent before, growing by one percent a second. Requests that were under way
-    together are one refusal, however many of them are refused.
+    as many requests as were sent before, growing by one percent of those a second, until nobody has waited
+    at twice that rate. Requests that were under way together are one refusal, however many of them are
+    refused; another one within ten seconds of the rest halves what it begins with, and not how fast it grows.
     """
 
     budget: float | None = None
@@ -33,6 +34,8 @@ class Pace:
     _fell_at: float = attrs.field(default=-math.inf, init=False)
     _before: float = attrs.field(default=math.inf, init=False)
     """The rate that was too high."""
+    _start: float = attrs.field(default=math.inf, init=False)
+    """The rate at the end of the last rest."""
     _due: float = attrs.field(default=-math.inf, init=False)
     """When the next request is due, if they are evenly spread."""
     _sent: deque[float] = attrs.field(factory=lambda: deque(maxlen=1024), init=False)
@@ -41,11 +44,16 @@ class Pace:
         """Requests a second; ``None`` for no bound."""
         if math.isinf(self._before):
             return self.budget
-        grown = self._before * (0.5 + _GROWTH * max(now - max(self._rests_until, self._fell_at), 0.0))
-        if grown >= min(2 * self._before, self.budget or math.inf):
+        grown = max(self._start + _GROWTH * self._before * self._since_rest(now), _LOWEST)
+        # Without a bound, all that wait would go at once.
+        has_recovered = grown >= 2 * self._before and now > self._due + 1.0 / grown
+        if has_recovered or grown >= (self.budget or math.inf):
             self._before = math.inf
             return self.budget
-        return max(grown, _LOWEST)
+        return grown
+
+    def _since_rest(self, now: float) -> float:
+        return max(now - max(self._rests_until, self._fell_at), 0.0)
 
     @property
     def is_open(self) -> bool:
@@ -83,12 +91,18 @@ class Pace:
             retry_after: How long the service asks to wait.
             allowed: How many requests a second the service says that it allows.
         """
+        rate, since_rest = self.rate(now), self._since_rest(now)
         if retry_after is not None:
             self._rests_until = max(self._rests_until, now + min(retry_after, _LONGEST_REST))
         if sent_at <= self._fell_at:
             return
-        too_high = min(self._measured(now), self.rate(now) or math.inf, allowed or math.inf)
-        self._before, self._fell_at = too_high, now
+        if math.isinf(self._before) or since_rest >= _MEASURED_OVER:
+            self._before = min(self._measured(now), rate or math.inf, allowed or math.inf)
+            self._start = self._before / 2
+        else:
+            self._before = min(self._before, allowed or math.inf)
+            self._start = min(self._start, self._before) / 2
+        self._fell_at = now
         if retry_after is None:
             self._rests_until = max(self._rests_until, now + _REST)
         self._due = max(self._rests_until, now)

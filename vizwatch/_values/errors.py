@@ -69,7 +69,7 @@ class CallError(VizwatchError):
         self.attempts = 1
         """How many times the request was tried."""
         self.elapsed: float | None = None
-        """How long the whole call took, in seconds."""
+        """How long the whole call took, in seconds; a watch's read, once the budget allowed it."""
         self.not_retried: str | None = None
         """Why it was not tried again although it could have been: a bound that was reached."""
         self.job_id: int | None = None

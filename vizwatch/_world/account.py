@@ -70,6 +70,7 @@ class Account:
         if pace.is_open and self._line.is_free:
             pace.sent(loop.time())
             return
+        self._check_rest(deadline)  # nor is it worth standing in the line for
         try:
             async with (
                 asyncio.timeout_at(None if math.isinf(deadline) else deadline),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -24,9 +23,10 @@ class Gate:
     """One for all watches of a client.
 
     Ten thousand watches that each try on their own keep a service down that just comes up, and then all come
-    at once. Behind the gate one of them probes, whoever waits longest; and when the service answers, the
-    others come back one a second, or over their interval where that is shorter. No more go through at once
-    than there are connections: whoever waits for one would not know that the service went down meanwhile.
+    at once. Behind the gate one of them probes: by chance one that did not fail the last time, since what
+    fails may not be the service, or else whoever waits longest. When the service answers, the others come
+    back one a second, or over their interval where that is shorter. No more go through at once than there
+    are connections: whoever waits for one would not know that the service went down meanwhile.
 
     Args:
         outage: What is known of it.
@@ -35,24 +35,33 @@ class Gate:
 
     def __init__(self, outage: Outage, at_once: int) -> None:
         self._outage = outage
-        self._line = asyncio.Lock()
+        self._line = Line()
         self._places = Line(at_once)
         self._held = 0
         """How many reads an outage holds."""
 
-    async def read(self, read: Callable[[], Awaitable[T]], interval: float, due: Due | None = None) -> T:
+    async def read(
+        self,
+        read: Callable[[], Awaitable[T]],
+        interval: float,
+        due: Due | None = None,
+        *,
+        is_failing: bool = False,
+    ) -> T:
         """What `read` gives or raises, once it may be sent.
 
         Args:
             read: Reads once.
             interval: Over how many seconds the watches of this kind spread after an outage at most.
             due: By when it is wanted: who is due first goes first.
+            is_failing: Whether this failed the last time.
         """
         while True:
             if self._outage.is_down():
                 self._held += 1
                 try:
-                    async with self._line:
+                    by_chance = None if is_failing else Due(CHANCE.random())
+                    async with self._line.turn(is_patient=is_failing, due=by_chance):
                         # Whoever held the line before may have found that it is over.
                         if self._outage.is_down():
                             await anyio.sleep_until(self._outage.probe_at)
@@ -72,10 +81,12 @@ class Gate:
         try:
             value = await read()
         except CallError as error:
+            now = anyio.current_time()
             if retrying.is_outage(error):
-                self._outage.failed(begun, anyio.current_time(), CHANCE.random(), is_probe=is_probe)
+                begun = begun if error.elapsed is None else now - error.elapsed
+                self._outage.failed(begun, now, CHANCE.random(), is_probe=is_probe)
             else:
-                self._outage.answered(anyio.current_time())
+                self._outage.answered(now)
             raise
         self._outage.answered(anyio.current_time())
         return value

@@ -23,8 +23,8 @@ class Report:
     """One for all watches of an account: what happens to thousands of them is still one line a minute."""
 
     def __init__(self) -> None:
-        self._failed = 0
-        self._told_at = -math.inf
+        self._failed = self._lost = 0
+        self._told_at = self._lost_at = -math.inf
         self._codes: set[int] = set()
         self._stale_at = -math.inf
         self._skipped_at = -math.inf
@@ -70,3 +70,11 @@ class Report:
         if now - self._told_at >= _EVERY:
             _LOG.warning("%d reads of watches failed, the last with: %s", self._failed, error)
             self._failed, self._told_at = 0, now
+
+    def lost(self, error: CallError) -> None:
+        """One of several jobs that are watched together is not watched any longer."""
+        self._lost += 1
+        now = anyio.current_time()
+        if now - self._lost_at >= _EVERY:
+            _LOG.warning("%d jobs are watched no longer, the last since: %s", self._lost, error)
+            self._lost, self._lost_at = 0, now

@@ -308,7 +308,8 @@ class Session:
             await self._account.admit(call.deadline)
             return
         await self._account.admit(math.inf, is_patient=True, due=call.due)
-        call.deadline = self._loop.time() + self.settings.call_timeout
+        call.started = self._loop.time()
+        call.deadline = call.started + self.settings.call_timeout
 
     async def _in_time(self, call: _Call, work: Coroutine[Any, Any, T]) -> T:
         try:
