@@ -557,14 +557,15 @@ def test_sweeps_come_no_sooner_than_the_shortest_interval() -> None:
 
 
 def test_who_is_left_to_details_is_read_at_its_own_pace() -> None:
-    """Three pages serve three jobs, until one ends: the two others were just seen, and wait from then on."""
+    """Three pages serve three jobs when the two slow ones want it, and the quick one whenever that is near."""
     world = World(lives=(life((0, 8)), life((0, 8)), life((0, 8), (100, 10))), per_page=1)
     slow = [attrs.evolve(plan, interval=40.0) for plan in plans(5.0, 5.0)]
     _, requests = told(world, [*slow, Plan(2, 5.0, 10.0, follow_restarts=False)], shared=True)
     swept = [at for at, operation in requests if operation == "list"]
-    assert swept == [float(at) for at in range(5, 115, 10) for _ in range(3)]
+    assert swept == [float(at) for at in (5, 45, 85) for _ in range(3)]
     details = [at for at, operation in requests if operation == "details"]
-    assert details == [float(at) for at in range(145, 300, 40) for _ in range(2)]
+    quick = [float(at) for at in range(15, 115, 10) if at not in swept]
+    assert details == [*quick, *(float(at) for at in range(125, 300, 40) for _ in range(2))]
 
 
 async def test_a_refusal_is_forgotten_once_the_listing_shows_the_job() -> None:

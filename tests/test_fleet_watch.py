@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import itertools
+import weakref
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import Any
@@ -372,3 +373,17 @@ async def test_the_shortest_interval_is_kept_to(cloud: Emulator) -> None:
         before = len(cloud.requests)
         await elapse(100)
         assert 280 <= len(cloud.requests) - before <= 300
+
+
+async def test_what_was_watched_is_not_kept_for_the_outcomes(cloud: Emulator) -> None:
+    async with Fleet(targets_of(cloud, 2)) as fleet:
+        watch = fleet.watch_jobs()
+        async for _ in watch:
+            break
+        kept = weakref.ref(watch._arrivals.surveys[0])
+        await watch.aclose()
+        del watch
+        await elapse(1)
+        gc.collect()
+        assert kept() is None
+        assert fleet.outcomes.keys() == {"p0", "p1"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import weakref
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -482,3 +483,19 @@ async def test_a_step_that_is_cancelled_as_it_passes_over_what_is_not_wanted_lea
     before = len(cloud.requests)
     await elapse(600)
     assert len(cloud.requests) == before
+
+
+async def test_what_was_watched_is_forgotten_with_the_watch(cloud: Emulator, here: Client) -> None:
+    """Also what a slow consumer has not taken of it."""
+    cloud.add_jobs(30, status=8)
+    cloud.advance(3600)
+    watch = here.watch_jobs()
+    async for _ in watch:
+        break
+    assert watch.survey is not None
+    kept = weakref.ref(watch.survey)
+    del watch
+    gc.collect()
+    await elapse(1)
+    gc.collect()
+    assert kept() is None

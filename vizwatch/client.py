@@ -365,7 +365,9 @@ class Client:
 
         Raises:
             ConfigError: An argument is wrong.
-            VizwatchError: While iterated: no later read of the listing will come to anything.
+            VizwatchError: While iterated: no later read of the listing will come to anything; or of the last
+                of the `job_ids`: of several, one whose details are refused for good is watched no longer,
+                which a line of the log says.
         """
         # As in list_jobs.
         from vizwatch._flows.arriving import JobsWatch  # noqa: PLC0415

@@ -118,7 +118,7 @@ class Outcome:
     complete: bool = False
     """Whether all of its jobs that were asked for were given: the listing ran to its end, without an error, a
     row skipped, or a `limit` that was reached, and began with the first page. Of a watch, whether all of its
-    jobs are known, no row is none, and they are as fresh as they can be at its interval."""
+    jobs are known, each row is a job, and they are as fresh as they can be at its interval."""
     error: VizwatchError | None = None
     """What ended it before; of a watch, also what its reads fail with just now."""
     jobs: int = 0
@@ -217,7 +217,6 @@ class _View:
     """How a watch of all targets is getting on; once that is closed, how it was then."""
 
     outlooks: dict[str, _Outlook]
-    arrivals: Arrivals
     _loop: asyncio.AbstractEventLoop
     failure: BaseException | None = attrs.field(default=None, init=False)
     """What ends it, since it is no target's."""
@@ -231,23 +230,24 @@ class _View:
         return {name: outlook.outcome(now) for name, outlook in self.outlooks.items()}
 
     def close(self) -> None:
-        """Keeps them as they are."""
+        """Keeps them as they are, and nothing of what was watched."""
         self._last = self.outcomes()
+        self.outlooks = {}
 
-    def begun(self, task: asyncio.Task[None]) -> None:
+    def begun(self, arrivals: Arrivals, task: asyncio.Task[None]) -> None:
         """The watch of a target was begun, or failed with what no target's outcome can say."""
         if not task.cancelled() and task.exception() is not None:
             self.failure = task.exception()
             self.close()
-            self.arrivals.closed = True
-            self.arrivals.came.set()
+            arrivals.closed = True
+            arrivals.came.set()
 
 
 class _Watch(JobsWatch):
     """The watch of all targets."""
 
-    def __init__(self, view: _View, begin: Callable[[], None]) -> None:
-        super().__init__(view.arrivals, begin)
+    def __init__(self, view: _View, arrivals: Arrivals, begin: Callable[[], None]) -> None:
+        super().__init__(arrivals, begin)
         self._view = view
         weakref.finalize(self, view.close).atexit = False
 
@@ -411,21 +411,21 @@ class Fleet:
         arrivals = Arrivals(raises=False)
         arrivals.expected = len(self._members)
         outlooks = {name: _Outlook(member.target) for name, member in self._members.items()}
-        view = _View(outlooks, arrivals, asyncio.get_running_loop())
+        view = _View(outlooks, asyncio.get_running_loop())
         self._latest = view.outcomes
-        watch = _Watch(view, functools.partial(self._begin, view, every, options))
+        watch = _Watch(view, arrivals, functools.partial(self._begin, view, arrivals, every, options))
         self._watches.add(watch)
         return watch
 
-    def _begin(self, view: _View, interval: float, options: WatchOptions) -> None:
+    def _begin(self, view: _View, arrivals: Arrivals, interval: float, options: WatchOptions) -> None:
         """Begins the watches of all targets, spread over the interval."""
         spread = min(interval, _BEGINS_WITHIN * len(self._members))
         for number, (name, outlook) in enumerate(view.outlooks.items()):
             share = number / len(self._members)
             begun = self._begun(
-                self._members[name], outlook, view.arrivals, share * spread, share * interval, options
+                self._members[name], outlook, arrivals, share * spread, share * interval, options
             )
-            self._start(begun).add_done_callback(view.begun)
+            self._start(begun).add_done_callback(functools.partial(view.begun, arrivals))
 
     async def _begun(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -37,6 +38,10 @@ class Finder(Protocol):
 
     def begin(self) -> None:
         """Reads from now on."""
+        ...
+
+    def leave(self) -> None:
+        """Reads no more."""
         ...
 
     def go_on(self) -> None:
@@ -97,6 +102,13 @@ class Arrivals:
         finally:
             self._waiting -= 1
 
+    def forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Whoever iterated is gone; from any thread, at any time."""
+        self.closed = True
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            for survey in self.surveys:
+                loop.call_soon_threadsafe(survey.leave)
+
     def end(self, survey: Finder) -> None:
         """A survey has ended, and all that it found is taken; may raise its error."""
         if survey.error is not None and (self.raises or not isinstance(survey.error, VizwatchError)):
@@ -134,7 +146,7 @@ class JobsWatch:
         """The only one, where there is only one."""
         self._arrivals = arrivals
         self._begin: Callable[[], None] | None = begin
-        weakref.finalize(self, setattr, arrivals, "closed", True).atexit = False
+        weakref.finalize(self, arrivals.forget, asyncio.get_running_loop()).atexit = False
 
     @property
     def age(self) -> float | None:

@@ -177,7 +177,7 @@ class Follower:
 
     @property
     def heard_at(self) -> float | None:
-        """The same, or when it was said last that there is no such job, whether that is believed or not."""
+        """When the last good read was begun, or the last one that found no such job, believed or not."""
         missed_at = None if self._doubt is None else self._doubt.missed_at
         return self.read_at if missed_at is None else missed_at
 

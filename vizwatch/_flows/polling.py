@@ -75,7 +75,7 @@ class Poller:
         self._shown: list[Audience] = []
         """Whom the sweep under way is shown to."""
         self._agenda: Agenda[Place] = Agenda()
-        self._alarm = Alarm(self._wake)
+        self._alarm = Alarm(self._woken)
         self._reads = Reads(self._looked_at, self._wanted_by)
         self._sweeping: asyncio.Task[None] | None = None
         self._sweep_at = math.inf
@@ -85,7 +85,7 @@ class Poller:
         self._awaiting: list[Place] = []
         """Who was due, and is shown by the sweep under way."""
         self._clock: Clock | None = None
-        """That of all who follow, so that they agree on when something was read."""
+        """That of all who come while somebody is there, so that they agree on when something was read."""
         self._absence = Absence()
         self._disputed: set[int] = set()
         """The jobs that two sweeps lacked, and many, until their details are read."""
@@ -214,6 +214,12 @@ class Poller:
         self._sweep_at = min(self._sweep_at, max(at, self._sweeps.rests_until))
         self._alarm.set(self._sweep_at)
 
+    def _woken(self, at: float) -> None:
+        try:
+            self._wake(at)
+        except Exception as error:  # noqa: BLE001 - a timer has nobody else to tell
+            self._end_all(error)
+
     def _wake(self, at: float) -> None:
         """Begins the reads that are due."""
         now = max(_now(), at)
@@ -241,8 +247,10 @@ class Poller:
                     listed.add(place.follower.job_id)
                 else:
                     self._settle(place)
-            later = (at for at in map(self._next_sweep_on, self._places.terms) if at > now)
-            self._call_sweep(min(later, default=math.inf))
+            later = [one for one in self._places.terms if self._next_sweep_on(one) > now]
+            self._call_sweep(
+                min((self._next_sweep_on(one, self._chance()) for one in later), default=math.inf)
+            )
         if self._sweeping is None:
             self.resume()
         self._look_at(listed | unlisted)
@@ -535,10 +543,10 @@ class Poller:
         cadences = (terms.cadence for terms in self._all_terms())
         return min(cadences, key=lambda cadence: cadence.interval, default=self._usual)
 
-    def _next_sweep_on(self, terms: Terms) -> float:
-        """When those on these terms want the next sweep, at the earliest."""
+    def _next_sweep_on(self, terms: Terms, chance: float = 0.0) -> float:
+        """When those on these terms want the next sweep; at the earliest, unless chance says otherwise."""
         cadence = terms.cadence
-        at = self._swept_at + cadence.jittered(cadence.interval, 0.0)
+        at = self._swept_at + cadence.jittered(cadence.interval, chance)
         return self._sweeps.next_at(at, self._swept_at, terms.max_age)
 
     def _next_sweep(self, now: float) -> float:

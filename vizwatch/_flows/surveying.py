@@ -148,7 +148,7 @@ class Survey:
         return min(filter(None, known), default=asyncio.get_running_loop().time())
 
     def age(self, now: float) -> float | None:
-        """Seconds since then; ``None`` before all is known."""
+        """Seconds since the oldest of what is known was read; ``None`` before all was."""
         heard_at = self.heard_at
         return None if heard_at is None else now - heard_at
 

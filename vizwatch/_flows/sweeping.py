@@ -83,9 +83,9 @@ class Sweeps:
     rests_until: float = attrs.field(default=-math.inf, init=False)
     """When to ask for a page again that could not be read."""
     _alone: int = attrs.field(default=0, init=False)
-    """How many have, each after details were read that did not fail."""
+    """How many pages in succession could not be read though details could, before each of them."""
     _details_answer: bool = attrs.field(default=False, init=False)
-    """Whether some were since the last failure."""
+    """Whether details were read since the last failure."""
 
     @property
     def may_begin(self) -> bool:

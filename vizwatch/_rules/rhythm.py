@@ -131,7 +131,7 @@ def known_age(since_seen: float, interval: float, *, has_changed: bool) -> float
 
 
 def hurries_in(job: Job, interval: float) -> float:
-    """In how many seconds to look again however fresh what is known is, in seconds; infinite for never.
+    """In how many seconds to look again, however fresh what is known is; infinite for never.
 
     A job that is left alone by :func:`pause` may be shown by reads meant for others, none of which is a
     reason to think about it anew. So the last interval before its automatic stop must come by itself.
