@@ -557,7 +557,7 @@ def test_sweeps_come_no_sooner_than_the_shortest_interval() -> None:
 
 
 def test_who_is_left_to_details_is_read_at_its_own_pace() -> None:
-    """Three pages serve three jobs when the two slow ones want it, and the quick one whenever that is near."""
+    """Three pages serve three jobs when the two slow ones want it, and the quick one when that is near."""
     world = World(lives=(life((0, 8)), life((0, 8)), life((0, 8), (100, 10))), per_page=1)
     slow = [attrs.evolve(plan, interval=40.0) for plan in plans(5.0, 5.0)]
     _, requests = told(world, [*slow, Plan(2, 5.0, 10.0, follow_restarts=False)], shared=True)

@@ -9,6 +9,7 @@ from array import array
 from contextvars import ContextVar
 from itertools import pairwise
 
+import attrs
 import pytest
 from counting import reads
 from hypothesis import given
@@ -510,3 +511,16 @@ def test_who_asks_for_the_job_changes_nothing() -> None:
     job = follower.job
     assert job is not None
     assert (job.duration, follower.page) == (1000 * (HOUR + 10), page)
+
+
+def test_a_read_that_is_too_early_to_confirm_a_step_back_refutes_it_all_the_same() -> None:
+    follower = followed()
+    follower.saw(ran(HOUR), 0.0, 0.0)
+    waiting = attrs.evolve(ran(HOUR + 20), status=JobStatus.WAITING)
+    for at in (20.0, 21.0):
+        assert follower.saw(waiting, at, at) is None, "another one confirms nothing as soon as that"
+    assert follower.saw(ran(HOUR + 22), 22.0, 30.0) is None
+    assert follower.saw(waiting, 40.0, 40.0) is None, "so this is the first one again"
+    confirmed = follower.saw(waiting, 46.0, 46.0)
+    assert confirmed is not None
+    assert confirmed.current is JobStatus.WAITING

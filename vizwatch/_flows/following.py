@@ -345,7 +345,7 @@ class Follower:
         self._hopeless_from = math.inf
         self.terms.report.read(job.status)
         self.rouse()
-        if self._tells_nothing(asked):
+        if self._tells_nothing(job, asked, now):
             self._look_at = max(self._look_at, now + self.cadence.shortest)
             return None
         self._latest, self._answered_at = job, now
@@ -370,16 +370,17 @@ class Follower:
         self._pause(job, now)
         return transition
 
-    def _tells_nothing(self, asked: float) -> bool:
+    def _tells_nothing(self, job: Job, asked: float, now: float) -> bool:
         """Whether a read may be older than the last one, or is too early to confirm a step back.
 
         Where watches share their reads, a sweep and a read of details may overlap, and which of them is older
         nobody can tell. And a read for somebody else may come an instant after the one that showed the step
-        back, from the same replica.
+        back, from the same replica: that refutes it as well as any, and confirms nothing.
         """
         confirms_at = self._answered_at + _EARLY_ENOUGH * self._confirms_after
         is_too_early = self.tracker.holds and not self._looked_last and asked < confirms_at
-        return is_too_early or asked < self._answered_at
+        is_step_back = is_too_early and self.tracker.is_step_back(job, self._clock(now).at(asked))
+        return is_step_back or asked < self._answered_at
 
     @property
     def _confirms_after(self) -> float:

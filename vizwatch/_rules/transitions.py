@@ -147,10 +147,15 @@ class Tracker:
             return False
         return job.duration <= (asked - last_read).total_seconds() * 1000 + _ROUNDING
 
+    def is_step_back(self, job: Job, asked: dt.datetime) -> bool:
+        """Whether a read is one that another has to confirm, before or after it."""
+        is_back = self.job is not None and _goes_back(self.job.status, job.status)
+        return is_back or self._ran_anew(job, asked)
+
     def _is_held(self, job: Job, asked: dt.datetime) -> bool:
         if self.job is None or self._last_read is None:
             return False
-        if not _goes_back(self.job.status, job.status) and not self._ran_anew(job, asked):
+        if not self.is_step_back(job, asked):
             self._step_back = None
             return False
         if self._step_back is None:
