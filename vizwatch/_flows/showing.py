@@ -40,6 +40,8 @@ class Showing:
         place.follower.rouse()
         if not self._places.of(place.follower.job_id):
             self._loose.pop(place.follower.job_id, None)
+        if not self._places:
+            self.clear()
 
     def begins(self, sweep: int) -> None:
         """A sweep begins."""
@@ -47,6 +49,8 @@ class Showing:
 
     def shows(self, sighting: Sighting) -> list[tuple[Place, Sighting, int]]:
         """The next page of the sweep: who is to be shown which of its rows, for they may tell something."""
+        if not self._places:
+            return []
         rows, by_job = sighting.rows, self._places.by_job
         followed = [*compress(range(len(rows)), map(by_job.__contains__, rows.ids))]
         if 2 * len(followed) < len(rows):
