@@ -40,7 +40,7 @@ class Cadence:
         """The next time that is `phase` seconds after a multiple of the interval, and not too soon.
 
         Many that read at an interval each, and have other phases, stay spread, whatever keeps them for a
-        while. The pause is no longer than one with jitter, if that is not too short for the shortest one.
+        while. No pause is longer than the longest with jitter, unless the shortest is longer than that adds.
         """
         least = min(max(self.shortest, self.longest - self.interval), self.interval / 2)
         return phase + self.interval * (math.floor((now + least - phase) / self.interval) + 1)
