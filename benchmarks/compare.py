@@ -93,7 +93,7 @@ class Comparison:
 
 def _connected(endpoint: str) -> Any:
     import openstack  # noqa: PLC0415 - half a second, and not needed to list the benchmarks
-    from otcextensions import sdk  # noqa: PLC0415
+    from otcextensions import sdk  # noqa: PLC0415 - as above
 
     auth = {"endpoint": f"{endpoint}/v1/{PROJECT}", "token": TOKEN}
     connection: Any = openstack.connect(

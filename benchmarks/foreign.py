@@ -82,7 +82,7 @@ def _pages(listing: Listing) -> int:
 
 def _connected(listing: Listing) -> Any:
     import openstack  # noqa: PLC0415 - half a second, and not needed to list the benchmarks
-    from otcextensions import sdk  # noqa: PLC0415
+    from otcextensions import sdk  # noqa: PLC0415 - as above
 
     auth = {"endpoint": f"{listing.endpoint}/v1/{listing.project_id}", "token": "the-token-of-a-benchmark"}
     connection: Any = openstack.connect(

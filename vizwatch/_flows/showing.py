@@ -111,3 +111,4 @@ class Showing:
         """Nobody follows anything."""
         self._pages.clear()
         self._loose.clear()
+        self._taken = 0

@@ -19,12 +19,29 @@ _MOST_CODES: Final = 100
 _EPISODE: Final = 600.0
 
 
+class _Tally:
+    """Counts what happens to thousands of watches, and says so in a line a minute at most, with the last."""
+
+    def __init__(self, line: str) -> None:
+        self._line = line
+        self._count = 0
+        self._told_at = -math.inf
+
+    def add(self, error: CallError) -> None:
+        """It happened once more."""
+        self._count += 1
+        now = anyio.current_time()
+        if now - self._told_at >= _EVERY:
+            _LOG.warning(self._line, self._count, error)
+            self._count, self._told_at = 0, now
+
+
 class Report:
     """One for all watches of an account: what happens to thousands of them is still one line a minute."""
 
     def __init__(self) -> None:
-        self._failed = self._lost = 0
-        self._told_at = self._lost_at = -math.inf
+        self._failed = _Tally("%d reads of watches failed, the last with: %s")
+        self._lost = _Tally("%d jobs are watched no longer, the last since: %s")
         self._codes: set[int] = set()
         self._stale_at = -math.inf
         self._skipped_at = -math.inf
@@ -65,16 +82,8 @@ class Report:
 
     def failed(self, error: CallError) -> None:
         """A watch could not read its job, and will try again."""
-        self._failed += 1
-        now = anyio.current_time()
-        if now - self._told_at >= _EVERY:
-            _LOG.warning("%d reads of watches failed, the last with: %s", self._failed, error)
-            self._failed, self._told_at = 0, now
+        self._failed.add(error)
 
     def lost(self, error: CallError) -> None:
         """One of several jobs that are watched together is not watched any longer."""
-        self._lost += 1
-        now = anyio.current_time()
-        if now - self._lost_at >= _EVERY:
-            _LOG.warning("%d jobs are watched no longer, the last since: %s", self._lost, error)
-            self._lost, self._lost_at = 0, now
+        self._lost.add(error)
