@@ -92,10 +92,10 @@ def test_the_regions_of_both_clouds_are_those_of_the_documents() -> None:
 
 
 def test_two_addresses_are_not_as_the_others() -> None:
-    odd = regions.region("region", "ap-southeast-1")
+    odd = regions.region("ap-southeast-1")
     assert odd.endpoint == "https://modelarts.ap-southeast-1.myhuaweicloud.cn"
     assert odd.iam_endpoint == "https://iam.ap-southeast-1.myhuaweicloud.com"
-    otc = regions.region("region", "eu-de")
+    otc = regions.region("eu-de")
     assert (otc.endpoint, otc.iam_endpoint) == (ENDPOINT, "https://iam.eu-de.otc.t-systems.com")
 
 
@@ -113,7 +113,7 @@ def test_two_addresses_are_not_as_the_others() -> None:
 )
 def test_an_unknown_region_is_told_with_the_known_ones_the_closest_first(name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
-        regions.region("VIZWATCH_REGION", name)
+        regions.region(name, "VIZWATCH_REGION")
     assert CANARY not in str(caught.value)
     assert str(caught.value).count("cn-north-4") == 1 or len(name) > 32
 

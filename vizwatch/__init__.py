@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from vizwatch._values.exchange import Outgoing, Retry, Scope, Stale
     from vizwatch._values.models import Job, JobPage, Schedule, Transition
+    from vizwatch._values.regions import Region, region
     from vizwatch._values.settings import Settings
     from vizwatch._values.statuses import JobStatus
     from vizwatch._values.text import printable
@@ -89,6 +90,7 @@ __all__ = [
     "PermissionDeniedError",
     "ProtocolError",
     "RateLimitError",
+    "Region",
     "RenewableAuth",
     "RequestTimeoutError",
     "Retry",
@@ -114,6 +116,7 @@ __all__ = [
     "doctor",
     "emulator",
     "printable",
+    "region",
 ]
 
 # Imported when first named: the pytest plugin is loaded in every run of a user's environment, and a command's
@@ -150,6 +153,7 @@ _HOMES: Final = {
     ),
     "vizwatch._values.exchange": ("Outgoing", "Retry", "Scope", "Stale"),
     "vizwatch._values.models": ("Job", "JobPage", "Schedule", "Transition"),
+    "vizwatch._values.regions": ("Region", "region"),
     "vizwatch._values.settings": ("Settings",),
     "vizwatch._values.statuses": ("JobStatus",),
     "vizwatch._values.text": ("printable",),

@@ -123,6 +123,8 @@ class Outcome:
     """What ended it before; of a watch, also what its reads fail with just now."""
     jobs: int = 0
     """How many jobs of it were given; of a watch, how many there are."""
+    age: float | None = attrs.field(default=None, eq=False)
+    """Of a watch, seconds since the oldest of what is known was read; ``None`` before all was read once."""
 
 
 class ListOptions(TypedDict, total=False):
@@ -209,7 +211,7 @@ class _Outlook:
         if isinstance(survey.error, VizwatchError):
             error = survey.error
         is_fresh = error is None and not (survey.skipped or survey.has_ended or survey.is_stale(now))
-        return Outcome(self.target, complete=is_fresh, error=error, jobs=survey.size)
+        return Outcome(self.target, complete=is_fresh, error=error, jobs=survey.size, age=survey.age(now))
 
 
 @attrs.define(eq=False)

@@ -317,7 +317,7 @@ def _where(places: Sequence[_Place], home: int | None, address: Address) -> _Whe
         return None if says_itself else _where_iam_is(places, home)
     place = places[number]
     named = place.take_any("region")
-    region = regions.region(named.source, named.value) if named else None
+    region = regions.region(named.value, named.source) if named else None
     endpoint = place.take_any("endpoint")
     if endpoint is None and named and region:
         return _of_region(region, named.source, number)

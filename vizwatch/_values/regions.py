@@ -56,13 +56,13 @@ _ALL: Final = (
 REGIONS: Final[Mapping[str, Region]] = {one.name: one for one in sorted(_ALL, key=lambda one: one.name)}
 
 
-def region(parameter: str, name: str) -> Region:
-    """The region of that name.
+def region(name: str, parameter: str = "region") -> Region:
+    """The region of that name, with its addresses.
 
     Raises:
         ConfigError: There is none; names the parameter, and the regions with the most similar ones first.
 
-    >>> region("VIZWATCH_REGION", "eu-de").endpoint
+    >>> region("eu-de").endpoint
     'https://modelarts.eu-de.otc.t-systems.com'
     """
     if name in REGIONS:

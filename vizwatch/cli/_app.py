@@ -251,6 +251,25 @@ async def doctor(
     return await diagnose(connection, record, Output(as_json=as_json))
 
 
+@app.command(name="run")
+async def run_service(
+    file: Annotated[Path, Parameter(help="The configuration, a TOML file.")],
+    *,
+    check: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Only read the file and all that it names, and say what would be done.",
+        ),
+    ] = False,
+) -> int:
+    """Watch many projects, and deliver each transition to sinks, until SIGTERM."""
+    from vizwatch.cli import _run  # noqa: PLC0415 - which other commands start without
+
+    return await _run.run_service(file, only_check=check)
+
+
 @app.command
 async def emulator(
     *,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import enum
 import io
 import json
 import os
@@ -18,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vizwatch import Job, JobStatus, Transition, printable
+from vizwatch.service.payload import job_fields, json_line, transition_fields
 
 _PIPED_WIDTH: Final = 240
 _WIDE: Final = 76
@@ -59,7 +58,7 @@ class Output:
     def object(self, value: Mapping[str, Any]) -> None:
         """Prints one JSON object in one line; in ASCII, so that control characters are escaped."""
         file = self.console.file
-        file.write(json.dumps(value, ensure_ascii=True, separators=(", ", ": ")) + "\n")
+        file.write(json_line(value) + "\n")
         file.flush()
 
     def text(self, renderable: RenderableType) -> None:
@@ -95,38 +94,6 @@ class Output:
         else:
             # Too long a line is left to the terminal to wrap: what would be cut is the new status.
             self.console.print(transition_line(transition), soft_wrap=True)
-
-
-def job_fields(job: Job) -> dict[str, Any]:
-    """The job as JSON: its own fields, and `status_name` and `created_at` beside them."""
-    fields = attrs.asdict(job, recurse=False, value_serializer=_plain)
-    fields["schedule"] = [attrs.asdict(schedule) for schedule in job.schedule]
-    return {**fields, "status_name": job.status.name, "created_at": _iso(job.created_at)}
-
-
-def transition_fields(transition: Transition) -> dict[str, Any]:
-    """The transition as JSON: its own fields, and `previous_name` and `current_name` beside them."""
-    fields = attrs.asdict(transition, recurse=False, value_serializer=_plain)
-    return {
-        **fields,
-        "previous_name": _name(transition.previous),
-        "current_name": _name(transition.current),
-        "job": job_fields(transition.job),
-    }
-
-
-def _plain(_: object, __: object, value: Any) -> Any:
-    if isinstance(value, dt.datetime):
-        return value.isoformat()
-    return int(value) if isinstance(value, enum.IntEnum) else value
-
-
-def _iso(moment: dt.datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
-
-
-def _name(status: JobStatus | None) -> str | None:
-    return None if status is None else status.name
 
 
 def table(*columns: str, flexible: tuple[str, ...] = ()) -> Table:

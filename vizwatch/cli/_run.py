@@ -1,0 +1,92 @@
+"""``vizwatch run``: the watcher as a service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from vizwatch import ConfigError, Target
+from vizwatch.cli._errors import ExitCode, report
+from vizwatch.service.files import FaultyConfigurationError, load
+from vizwatch.service.options import (
+    Configuration,
+    Destination,
+    Filter,
+    PythonCall,
+    RedisStream,
+    SinkOptions,
+    Stdout,
+    Webhook,
+)
+from vizwatch.service.serving import serve
+
+_LOG_FORMAT: Final = "vizwatch: %(levelname)s: %(message)s"
+
+
+async def run_service(file: Path, *, only_check: bool) -> ExitCode:
+    """Serves until a signal comes, which is how it is meant to end; or says what it would do."""
+    try:
+        configuration = await load(file)
+    except FaultyConfigurationError as error:
+        for fault in error.faults:
+            report(ConfigError(fault))
+        return ExitCode.USAGE
+    if only_check:
+        sys.stdout.writelines(f"{line}\n" for line in _described(configuration))
+        return ExitCode.DONE
+    logging.basicConfig(stream=sys.stderr, format=_LOG_FORMAT, force=True)
+    logging.getLogger("vizwatch").setLevel(logging.INFO)
+    with contextlib.suppress(asyncio.CancelledError):
+        await serve(configuration)
+    return ExitCode.DONE
+
+
+def _described(configuration: Configuration) -> list[str]:
+    host, port = configuration.listen
+    return [
+        *(_target(target) for target in configuration.targets),
+        *(_sink(sink) for sink in configuration.sinks),
+        f"state: {configuration.state}",
+        f"health: http://{f'[{host}]' if ':' in host else host}:{port}",
+    ]
+
+
+def _target(target: Target) -> str:
+    workspace = "" if target.workspace_id is None else f", workspace {target.workspace_id}"
+    where = f"project {target.project_id} at {target.endpoint}{workspace}"
+    return f"target {target.name}: {where}, with {type(target.auth).__name__.strip('_')}"
+
+
+def _sink(sink: SinkOptions) -> str:
+    return f"sink {sink.name}: {_passing(sink.filter)} to {_place(sink.destination)}, backlog {sink.backlog}"
+
+
+def _passing(passing: Filter) -> str:
+    what = "ends" if passing.terminal_only else "transitions"
+    if passing.statuses is not None:
+        names = ("deleted" if one is None else one.name for one in passing.statuses)
+        what += f" to {', '.join(sorted(names))}"
+    return what if passing.targets is None else f"{what} of {', '.join(sorted(passing.targets))}"
+
+
+def _place(destination: Destination) -> str:
+    match destination:
+        case Stdout():
+            return "stdout"
+        case Webhook():
+            return _origin(destination.url)
+        case RedisStream():
+            return f"stream {destination.stream} of {_origin(destination.url)}"
+        case PythonCall():
+            return destination.name
+
+
+def _origin(url: str) -> str:
+    """What of an address is no secret."""
+    found = urlsplit(url)
+    return f"{found.scheme}://{found.netloc.rpartition('@')[2]}"

@@ -1,0 +1,160 @@
+"""The backlog: what was seen and not delivered yet, for each sink, in a file that outlives the process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from vizwatch.service.payload import json_line, merged
+
+_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE waiting (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    sink TEXT NOT NULL,
+    id TEXT NOT NULL,
+    project_id TEXT NOT NULL,
+    job_id INTEGER NOT NULL,
+    payload TEXT NOT NULL,
+    UNIQUE (sink, id)
+);
+CREATE INDEX of_job ON waiting (sink, project_id, job_id, seq);
+CREATE INDEX in_order ON waiting (sink, seq);
+"""
+_LOCKED_FOR: Final = 1.0
+"""How many seconds to wait for another process's lock, before it is an error."""
+
+
+@attrs.frozen
+class Entry:
+    """A transition that waits for a sink."""
+
+    seq: int
+    """Its place in the order."""
+    id: str
+    """The transition's."""
+    payload: str
+    """The transition as JSON, in one line of ASCII."""
+
+
+class Backlog:
+    """The transitions that wait for each sink, each once, in order.
+
+    Beyond a sink's bound, those of one job that wait become one: from the status before the first to the
+    status after the last, in the place of the first, under the last one's id. So it holds as many as the
+    bound, and one more for each job at most, and never loses what became of a job. The one in hand stays.
+
+    All of this blocks, and raises `sqlite3.Error` where the file cannot be read or written; then nothing has
+    changed.
+
+    Args:
+        file: The SQLite database; it is made if it is missing.
+        bounds: How many may wait, by each sink's name.
+    """
+
+    def __init__(self, file: Path, bounds: Mapping[str, int]) -> None:
+        self._bounds = bounds
+        self._in_hand: dict[str, int] = {}
+        self._sizes: Counter[str] = Counter()
+        self.merged: Counter[str] = Counter()
+        """How many transitions became one with another, by sink, since the start."""
+        self._db = sqlite3.connect(file, timeout=_LOCKED_FOR, isolation_level=None, check_same_thread=False)
+        try:
+            self._open()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _open(self) -> None:
+        # Each transaction is on the disk before the watch counts its transition as delivered.
+        for pragma in ("journal_mode = WAL", "synchronous = FULL"):
+            self._db.execute(f"PRAGMA {pragma}")
+        with self._transaction():
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                for statement in _SCHEMA.split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {_VERSION}")
+            elif version != _VERSION:
+                raise sqlite3.DatabaseError(f"it is of version {version}, and this program knows {_VERSION}")
+        self._sizes.update(dict(self._db.execute("SELECT sink, count(*) FROM waiting GROUP BY sink")))
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # a full disk may have ended it already
+                self._db.execute("ROLLBACK")
+            raise
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """How many wait for each sink; for those, too, that are not configured any more."""
+        return {**dict.fromkeys(self._bounds, 0), **self._sizes}
+
+    def put(self, sinks: list[str], transition: Mapping[str, Any]) -> None:
+        """Keeps a transition, as JSON, for these sinks, in one transaction; one that waits is no news."""
+        sizes, counts = self._sizes.copy(), self.merged.copy()
+        with self._transaction():
+            for sink in sinks:
+                self._put(sink, transition, sizes, counts)
+        self._sizes, self.merged = sizes, counts
+
+    def _put(
+        self, sink: str, transition: Mapping[str, Any], sizes: Counter[str], counts: Counter[str]
+    ) -> None:
+        key = (sink, transition["project_id"], transition["job_id"])
+        if self._db.execute(
+            "SELECT 1 FROM waiting WHERE sink = ? AND id = ?", (sink, transition["id"])
+        ).fetchone():
+            return
+        rows = []
+        if sizes[sink] >= self._bounds[sink]:
+            rows = self._db.execute(
+                "SELECT seq, payload FROM waiting"
+                " WHERE sink = ? AND project_id = ? AND job_id = ? AND seq > ? ORDER BY seq",
+                (*key, self._in_hand.get(sink, 0)),
+            ).fetchall()
+        seq = rows[0][0] if rows else None
+        one, *others = [*(json.loads(payload) for _, payload in rows), transition]
+        for other in others:
+            one = merged(one, other)
+        self._db.executemany("DELETE FROM waiting WHERE seq = ?", [(number,) for number, _ in rows])
+        self._db.execute(
+            "INSERT INTO waiting (seq, sink, project_id, job_id, id, payload) VALUES (?, ?, ?, ?, ?, ?)",
+            (seq, *key, one["id"], json_line(one)),
+        )
+        sizes[sink] += 1 - len(rows)
+        counts[sink] += len(rows)
+
+    def first(self, sink: str) -> Entry | None:
+        """The oldest one that waits for a sink, which is in hand from now on; ``None`` if none waits."""
+        row = self._db.execute(
+            "SELECT seq, id, payload FROM waiting WHERE sink = ? ORDER BY seq LIMIT 1", (sink,)
+        ).fetchone()
+        if row is None:
+            return None
+        entry = Entry(*row)
+        self._in_hand[sink] = entry.seq
+        return entry
+
+    def remove(self, sink: str, entry: Entry) -> None:
+        """It is delivered."""
+        with self._transaction():
+            self._db.execute("DELETE FROM waiting WHERE sink = ? AND seq = ?", (sink, entry.seq))
+        self._sizes[sink] -= 1
+        self._in_hand.pop(sink, None)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()

@@ -1,0 +1,325 @@
+"""A configuration, from the tables of a TOML file: values, or all that is wrong with them at once."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+import attrs
+
+from vizwatch import ConfigError, Fleet, JobStatus, Region, Settings, Target, WatchOptions, region
+from vizwatch.service.credentials import Sources, auth, signing_key
+from vizwatch.service.options import (
+    Configuration,
+    Destination,
+    Filter,
+    PythonCall,
+    RedisStream,
+    SinkOptions,
+    Stdout,
+    Webhook,
+)
+from vizwatch.service.tables import (
+    Fault,
+    Faults,
+    KeyPath,
+    Table,
+    choice,
+    seconds,
+    several,
+    shown,
+    switch,
+    text,
+    whole,
+)
+
+_NAME: Final = text("1 to 64 of the characters 0-9 A-Z a-z _ . -", r"[0-9A-Za-z_.-]{1,64}")
+_TEXT: Final = text("a string of 1 to 1024 characters")
+_LISTEN: Final = ("127.0.0.1", 9464)
+_BACKLOG: Final = 10_000
+_TIMEOUTS: Final = {"stdout": 30.0, "webhook": 15.0, "redis": 10.0, "python": 30.0}
+"""By a sink's type."""
+_SETTINGS: Final = tuple(field.name for field in attrs.fields(Settings) if not field.name.startswith("on_"))
+"""All numbers and switches: what is called is no matter of a file's."""
+
+
+def configured(
+    document: Mapping[str, Any], lines: Mapping[KeyPath, int], sources: Sources
+) -> Configuration | tuple[Fault, ...]:
+    """What a file says, or what is wrong with it, in the order of the file.
+
+    It is given back and not raised: this frame holds what must not show, should it be a secret.
+
+    Args:
+        document: The parsed file.
+        lines: Where each key stands.
+        sources: Where secrets and functions come from.
+    """
+    faults = Faults(lines)
+    file = Table(document, (), faults)
+    state = file.table("state")
+    path = state.need("path", _TEXT)
+    state.close()
+    settings = _settings(file.table("settings"))
+    watch = _watch(file.table("watch"))
+    http = file.table("http")
+    listen = http.take("listen", _address)
+    http.close()
+    targets = [_target(one, sources, settings) for one in file.tables("targets")]
+    names = _names(document.get("targets"))
+    sinks = [_sink(one, sources, names) for one in file.tables("sinks")]
+    file.close()
+    _check_unique(faults, "targets", "name", targets)
+    # Transitions say their project, and not their workspace.
+    _check_unique(faults, "targets", "project_id", targets)
+    _check_unique(faults, "sinks", "name", sinks)
+    if faults.found:
+        return faults.sorted()
+    return Configuration(
+        state=Path(path or ""),
+        settings=settings,
+        watch=watch,
+        listen=listen or _LISTEN,
+        targets=tuple(filter(None, targets)),
+        sinks=tuple(filter(None, sinks)),
+    )
+
+
+def _names(targets: object) -> frozenset[str]:
+    """What the targets are called, those with faults included."""
+    tables = [one for one in targets if isinstance(one, dict)] if isinstance(targets, list) else []
+    names = (one.get("name", one.get("project_id")) for one in tables)
+    return frozenset(name for name in names if isinstance(name, str))
+
+
+def _check_unique(faults: Faults, what: str, key: str, made: Sequence[Target | SinkOptions | None]) -> None:
+    values = [getattr(one, key, None) for one in made]
+    counts = Counter(values)
+    for number, value in enumerate(values):
+        if value is not None and counts[value] > 1:
+            faults.note((what, number, key), f"is that of another one, too: {shown(value)}")
+
+
+def _settings(table: Table) -> Settings:
+    """The settings; the default ones where they are wrong."""
+    given: dict[str, Any] = {}
+    for name in _SETTINGS:
+        value = table.take(name, _setting(name))
+        if value is not None:
+            given[name] = value
+    table.close()
+    try:
+        return Settings(**given)
+    except ConfigError as error:
+        table.note(f"are wrong: {error}")
+        return Settings()
+
+
+def _setting(name: str) -> Callable[[object], Any]:
+    def check(value: object) -> Any:
+        # Alone it may contradict another one's default, but not its own range.
+        try:
+            return getattr(Settings(**{name: value}), name)  # type: ignore[arg-type]
+        except ConfigError as error:
+            problem = str(error).removeprefix(f"Settings.{name} ")
+        if problem.startswith("must be "):
+            raise ConfigError(problem)
+        return value
+
+    return check
+
+
+def _watch(table: Table) -> WatchOptions:
+    options = WatchOptions(
+        status=table.take("status", several(_status)),
+        search_content=table.take("search_content", text("a string of 1 to 100 characters", ".{1,100}")),
+        interval=table.take("interval", seconds(0.001, 86_400)),
+        max_age=table.take("max_age", seconds(0.001, 86_400)),
+    )
+    table.close()
+    return options
+
+
+def _status(value: object) -> JobStatus:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9:
+        return JobStatus(value)
+    name = value.upper().replace("-", "_") if isinstance(value, str) else ""
+    if name not in JobStatus.__members__:
+        raise ValueError("a status's name or number, such as running or 8")
+    return JobStatus[name]
+
+
+def _status_or_deleted(value: object) -> JobStatus | None:
+    return None if value == "deleted" else _status(value)
+
+
+def _region(value: object) -> Region:
+    if not isinstance(value, str):
+        raise ValueError("a region's name, such as eu-de")  # noqa: TRY004 - as all checks
+    try:
+        return region(value)
+    except ConfigError as error:
+        problem = str(error).removeprefix("region ")
+    raise ConfigError(problem)
+
+
+def _target(table: Table, sources: Sources, settings: Settings) -> Target | None:
+    project_id = table.need("project_id", text("a project's id", r".{1,64}"))
+    name = table.take("name", _NAME)
+    where = table.take("region", _region)
+    endpoint = table.take("endpoint", text("an address such as https://modelarts.eu-de.otc.t-systems.com"))
+    if table.has("region") == table.has("endpoint"):
+        table.note("must have one of endpoint and region")
+    workspace_id = table.take("workspace_id", text("a workspace's id", r".{1,64}"))
+    credentials = None
+    if table.has("auth"):
+        credentials = auth(table.table("auth"), sources, settings, where, project_id)
+    else:
+        table.need("auth", _TEXT)
+    table.close()
+    if where is not None:
+        endpoint = where.endpoint
+    if project_id is None or endpoint is None or credentials is None:
+        return None
+    try:
+        target = Target(
+            endpoint, project_id, auth=credentials, workspace_id=workspace_id, name=name or project_id
+        )
+        Fleet([target], settings=settings)
+    except ConfigError as error:
+        table.note(f"is wrong: {error}")
+        return None
+    return target
+
+
+def _sink(table: Table, sources: Sources, targets: frozenset[str]) -> SinkOptions | None:
+    name = table.need("name", _NAME)
+    kind = table.need("type", choice(*_DESTINATIONS))
+    passing = Filter(
+        targets=table.take("targets", several(_one_of(targets))),
+        statuses=table.take("status", several(_status_or_deleted)),
+        terminal_only=table.take("terminal_only", switch) or False,
+    )
+    backlog = table.take("backlog", whole(1, 1_000_000))
+    timeout = table.take("timeout", seconds(0.1, 300))
+    if kind is None:
+        return None  # what else stands there depends on it
+    destination = _DESTINATIONS[kind](table, sources)
+    table.close()
+    if name is None or destination is None:
+        return None
+    return SinkOptions(
+        name=name,
+        destination=destination,
+        filter=passing,
+        backlog=backlog or _BACKLOG,
+        timeout=timeout or _TIMEOUTS[kind],
+    )
+
+
+def _one_of(targets: frozenset[str]) -> Callable[[object], str]:
+    def check(value: object) -> str:
+        if not isinstance(value, str) or value not in targets:
+            raise ValueError(f"the name of a target ({', '.join(sorted(targets)) or 'none is right'})")
+        return value
+
+    return check
+
+
+def _stdout(_table: Table, _sources: Sources) -> Destination:
+    return Stdout()
+
+
+def _webhook(table: Table, sources: Sources) -> Destination | None:
+    key = signing_key(table, sources)
+    url = _url(table, sources, "https, or http for loopback", _is_for_webhooks)
+    return None if url is None or key is None else Webhook(url, key)
+
+
+def _redis(table: Table, sources: Sources) -> Destination | None:
+    stream = table.need("stream", _TEXT)
+    max_length = table.take("max_length", whole(1, 10**12))
+    url = _url(table, sources, "redis or rediss", lambda url: url.scheme in {"redis", "rediss"})
+    try:
+        sources.check_installed("redis", "redis")
+    except ConfigError as error:
+        table.note(str(error), "type")
+    return None if url is None or stream is None else RedisStream(url, stream, max_length)
+
+
+def _python(table: Table, sources: Sources) -> Destination | None:
+    name = table.need("call", _TEXT)
+    function = table.take("call", sources.function)
+    return None if name is None or function is None else PythonCall(name, function)
+
+
+_DESTINATIONS: Final[Mapping[str, Callable[[Table, Sources], Destination | None]]] = {
+    "stdout": _stdout,
+    "webhook": _webhook,
+    "redis": _redis,
+    "python": _python,
+}
+
+
+def _url(
+    table: Table, sources: Sources, schemes: str, is_allowed: Callable[[SplitResult], bool]
+) -> str | None:
+    """The address in `url`, or in what `url_env` or `url_file` names, where it may hold a secret."""
+
+    def check(value: object) -> str:
+        found = _split(value)
+        if found is None or not is_allowed(found):
+            raise ConfigError(f"must be an address with a host, by {schemes}")
+        return str(value)
+
+    def check_open(value: object) -> str:
+        found = _split(value)
+        if found is not None and ("@" in found.netloc or found.query):
+            raise ConfigError("must have no user, password or query, which may be secrets: give url_env")
+        return check(value)
+
+    if table.has("url"):
+        return table.take("url", check_open, shows=False)
+    if table.has("url_env"):
+        return table.take("url_env", lambda name: check(sources.variable(name)), shows=False)
+    if table.has("url_file"):
+        return table.take("url_file", lambda path: check(sources.content(path)), shows=False)
+    table.note("or url_env must be given", "url")
+    return None
+
+
+def _split(value: object) -> SplitResult | None:
+    if not isinstance(value, str) or not (value.isascii() and value.isprintable()) or " " in value:
+        return None
+    try:
+        url = urlsplit(value)
+        port = url.port
+    except ValueError:
+        return None
+    return url if url.hostname and port != 0 and len(value) <= 2_048 else None
+
+
+def _is_for_webhooks(url: SplitResult) -> bool:
+    return url.scheme == "https" or (url.scheme == "http" and _is_loopback(url.hostname or ""))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _address(value: object) -> tuple[str, int]:
+    try:
+        url = urlsplit(f"//{value}" if isinstance(value, str) else "")
+        host, port = url.hostname, url.port
+    except ValueError:
+        host, port = None, None
+    if host is None or port is None or url.path or "@" in url.netloc:
+        raise ValueError("a host and a port, such as 127.0.0.1:9464")
+    return host, port

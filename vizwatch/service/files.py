@@ -1,0 +1,203 @@
+"""A configuration file, and what it names: read, and made ready for use, without a request."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from vizwatch import Auth, ConfigError, Fleet, Outgoing, TokenAuth, printable
+from vizwatch.service.configuration import configured
+from vizwatch.service.options import Configuration
+from vizwatch.service.tables import Fault, line_numbers
+
+_MAX_FILE: Final = 2**20
+_MAX_SECRET: Final = 2**17
+_GROUP: Final = "vizwatch.sinks"
+_CALL: Final = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)")
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LINE: Final = re.compile(r"at line ([0-9]+)")
+
+
+class FaultyConfigurationError(ConfigError):
+    """A configuration file with faults, each of them a line of the text."""
+
+    def __init__(self, faults: tuple[str, ...]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+async def load(file: Path) -> Configuration:
+    """What the file says; nothing is asked of any server.
+
+    Raises:
+        FaultyConfigurationError: Says all that is wrong, each with file and line.
+    """
+    found = _configuration(file)
+    if not isinstance(found, tuple):
+        fault = _state_fault(found.state) or await _watch_fault(found)
+        found = found if fault is None else (fault,)
+    if isinstance(found, tuple):
+        raise FaultyConfigurationError(tuple(_said(file, fault) for fault in found))
+    return found
+
+
+def _said(file: Path, fault: Fault) -> str:
+    place = printable(str(file)) + (f":{fault.line}" if fault.line is not None else "")
+    return f"{place}: {fault.text}"
+
+
+def _configuration(file: Path) -> Configuration | tuple[Fault, ...]:
+    """In a frame of its own: what it holds may have a secret in the wrong place."""
+    try:
+        text = _read(file, _MAX_FILE)
+    except ConfigError as error:
+        return (Fault(str(error)),)
+    try:
+        document = tomllib.loads(text)
+    except RecursionError:
+        return (Fault("it is nested too deeply"),)
+    except ValueError as error:
+        line = _LINE.search(str(error))
+        return (Fault(f"it is no TOML: {printable(str(error))}", line and int(line[1])),)
+    return configured(document, line_numbers(text), Surroundings())
+
+
+def _state_fault(state: Path) -> Fault | None:
+    nearest = next(one for one in (state, *state.absolute().parents) if one.exists())
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return None
+    return Fault(f"state.path must be a folder that can be written: {printable(str(nearest))} is none")
+
+
+async def _watch_fault(found: Configuration) -> Fault | None:
+    """What only a watch knows to be wrong; it is begun by its first step, and so it is not."""
+    try:
+        async with Fleet(found.targets, settings=found.settings) as fleet:
+            await fleet.watch_jobs(**found.watch).aclose()
+    except ConfigError as error:
+        return Fault(f"watch is wrong: {error}")
+    return None
+
+
+def _read(file: Path, limit: int) -> str:
+    """The text of a file. Raises :class:`ConfigError`, without any of it."""
+    try:
+        if not file.is_file():  # a pipe would be waited for
+            raise ConfigError("it cannot be read: it does not exist, or is no file")
+        with file.open("rb") as opened:
+            content = opened.read(limit + 1)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = getattr(error, "strerror", None) or "it is no path"
+        problem = f"it cannot be read: {reason}"
+    else:
+        if len(content) > limit:
+            raise ConfigError(f"it is larger than {limit >> 10} KiB")
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            problem = f"it is not UTF-8, from byte {error.start} on"
+    del file
+    raise ConfigError(problem)
+
+
+class Surroundings:
+    """This process's environment, files and modules."""
+
+    def variable(self, name: object, /) -> str:
+        """The value of an environment variable."""
+        if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
+            raise ConfigError("must be the name of an environment variable")
+        if not os.environ.get(name, "").strip():
+            raise ConfigError("names an environment variable that is not set, or empty")
+        return os.environ[name]
+
+    def content(self, path: object, /) -> str:
+        """A file's content, without the white space around it."""
+        if not isinstance(path, str) or not path:
+            raise ConfigError("must be the path of a file")
+        try:
+            content = _read(Path(path), _MAX_SECRET).strip()
+        except ConfigError as error:
+            problem = f"names a file: {error}"
+        else:
+            if content:
+                return content
+            problem = "names a file that is empty"
+        raise ConfigError(problem)
+
+    def token_of(self, path: object, /) -> Auth:
+        """Credentials of a file that holds a token, and later perhaps another one."""
+        return _TokenFile(path, self)
+
+    def function(self, name: object, /) -> Callable[[dict[str, Any]], object]:
+        """What is called by ``package.module:function``, or by the name of an entry point."""
+        if not isinstance(name, str):
+            raise ConfigError("must be package.module:function, or the name of an entry point")
+        try:
+            found = _found(name)
+        except ConfigError:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is the user's code
+            text = printable(f"{type(error).__name__}: {error}")
+            raise ConfigError(f"cannot be imported: {text}") from None
+        if not callable(found):
+            raise ConfigError("must name a function")
+        function: Callable[[dict[str, Any]], object] = found
+        return function
+
+    def check_installed(self, module: str, extra: str, /) -> None:
+        """Whether a module of an extra can be imported."""
+        if importlib.util.find_spec(module) is None:
+            raise ConfigError(f"needs {module}: pip install 'vizwatch[{extra}]'")
+
+
+def _found(name: str) -> Any:
+    parts = _CALL.fullmatch(name)
+    if parts is not None:
+        found: Any = importlib.import_module(parts[1])
+        for attribute in parts[2].split("."):
+            found = getattr(found, attribute)
+        return found
+    known = importlib.metadata.entry_points(group=_GROUP)
+    if name not in known.names:
+        names = ", ".join(sorted(known.names)) or "none is installed"
+        raise ConfigError(
+            f"must be package.module:function, or the name of an entry point of {_GROUP}: {names}"
+        )
+    return known[name].load()
+
+
+class _TokenFile:
+    """A token in a file that others renew, such as a mounted secret."""
+
+    def __init__(self, path: object, files: Surroundings) -> None:
+        self._path, self._files = path, files
+        self._token = self._read()
+
+    def _read(self) -> TokenAuth:
+        return TokenAuth(self._files.content(self._path))
+
+    async def headers(self, request: Outgoing, /) -> Mapping[str, str]:
+        """Those of the token as last read."""
+        return await self._token.headers(request)
+
+    async def renew(self, refused: Mapping[str, str], /) -> bool:
+        """Reads the file anew; tells whether it has another token than the refused one."""
+        token = await asyncio.to_thread(self._read)
+        if token.identity in refused.values():
+            return False
+        self._token = token
+        return True
+
+    def __repr__(self) -> str:
+        return "_TokenFile('***')"

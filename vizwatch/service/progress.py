@@ -1,0 +1,79 @@
+"""How the service is getting on: what was counted, and what is wrong just now."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+import attrs
+
+from vizwatch import Retry, Transition, printable
+
+LOG = logging.getLogger("vizwatch.service")
+
+
+def backoff(failures: int, base: float, longest: float) -> float:
+    """How long to wait after so many failures in a row: doubling, and shorter by chance."""
+    return random.uniform(0.5, 1.0) * min(longest, base * 2.0 ** min(failures - 1, 30))
+
+
+@attrs.define
+class Trouble:
+    """What fails just now: said in the log when it begins and when it is over, and by health meanwhile."""
+
+    what: str
+    """What it is that fails."""
+    text: str | None = attrs.field(default=None, init=False)
+    """What it fails with, in one line; ``None`` while all is well."""
+    since: float = attrs.field(default=0.0, init=False)
+    """Since when, by the event loop's time."""
+    failures: int = attrs.field(default=0, init=False)
+    """How often in a row."""
+
+    def failed(self, text: str, cause: BaseException | None = None) -> None:
+        """It failed, once more; the log has the cause with its traceback, if there is one."""
+        text = printable(" ".join(text.split()))
+        if self.text is None:
+            self.since = asyncio.get_running_loop().time()
+            LOG.warning("%s fails, and is tried again: %s", self.what, text, exc_info=cause)
+        self.text = text
+        self.failures += 1
+
+    def over(self) -> None:
+        """It works."""
+        if self.text is not None:
+            LOG.warning("%s works again, after %d failures", self.what, self.failures)
+        self.text, self.failures = None, 0
+
+
+@attrs.define(eq=False)
+class Progress:
+    """Of one service."""
+
+    sinks: dict[str, Trouble]
+    """The trouble with each sink, by its name."""
+    backlog: Trouble = attrs.field(factory=lambda: Trouble("the backlog"), init=False)
+    transitions: Counter[tuple[str, str]] = attrs.field(factory=Counter, init=False)
+    """By target, and by the name of the status that they lead to."""
+    retries: Counter[str] = attrs.field(factory=Counter, init=False)
+    """By operation."""
+    deliveries: Counter[tuple[str, str]] = attrs.field(factory=Counter, init=False)
+    """By sink, and by what came of it: `delivered`, `failed` or `refused`."""
+
+    @classmethod
+    def of(cls, sinks: Sequence[str]) -> Progress:
+        """Before anything has happened."""
+        return cls({name: Trouble(f"sink {name}") for name in sinks})
+
+    def retried(self, retry: Retry) -> None:
+        """For `Settings.on_retry`."""
+        self.retries[retry.operation] += 1
+
+    def saw(self, target: str, transition: Transition) -> None:
+        """A transition came; statuses that no document names count as one, since they are the server's."""
+        status = transition.current
+        known = "DELETED" if status is None else status.name if status.is_known else "OTHER"
+        self.transitions[target, known] += 1

@@ -1,0 +1,125 @@
+"""The service: one watch of all targets, a backlog for each sink, and couriers that deliver it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from vizwatch import Fleet, Outcome, VizwatchError
+from vizwatch.service.backlog import Backlog
+from vizwatch.service.courier import Courier
+from vizwatch.service.options import Configuration, PythonCall, RedisStream, SinkOptions, Stdout, Webhook
+from vizwatch.service.outbox import Outbox
+from vizwatch.service.payload import transition_fields
+from vizwatch.service.progress import LOG, Progress
+from vizwatch.service.sinks import PythonSink, Sink, StdoutSink
+from vizwatch.service.webhook import WebhookSink
+
+_IN_HAND: Final = 3.0
+"""How many seconds deliveries in hand have once the service is to end."""
+_CLOSING: Final = 1.0
+"""How many more all else has."""
+
+
+async def serve(configuration: Configuration) -> None:
+    """Watches and delivers until it is cancelled; then brings to its end what is in hand, within 5 seconds.
+
+    Raises:
+        ConfigError: The backlog cannot be opened, or another service uses it.
+        OSError: The address for health and metrics cannot be listened at.
+        VizwatchError: No target can be watched any more; the error is that of one of them.
+    """
+    configuration.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    names = [sink.name for sink in configuration.sinks]
+    progress = Progress.of(names)
+    bounds = {sink.name: sink.backlog for sink in configuration.sinks}
+    make = functools.partial(Backlog, configuration.state / "backlog.sqlite", bounds)
+    settings = attrs.evolve(configuration.settings, on_retry=progress.retried)
+    async with Outbox(make, names, progress.backlog) as outbox:
+        _warn_of_orphans(outbox.sizes, names)
+        fleet = Fleet(configuration.targets, settings=settings)
+        await _Service(configuration, fleet, outbox, progress).run()
+
+
+def _warn_of_orphans(sizes: Mapping[str, int], names: list[str]) -> None:
+    for name, size in sizes.items():
+        if size and name not in names:
+            LOG.warning("%d transitions wait for sink %s, which is not configured: they are kept", size, name)
+
+
+def _made(options: SinkOptions) -> Sink:
+    match options.destination:
+        case Stdout():
+            return StdoutSink(options.timeout)
+        case PythonCall() as call:
+            return PythonSink(call, options.timeout)
+        case Webhook() as webhook:
+            return WebhookSink(webhook, options.timeout)
+        case RedisStream() as stream:
+            from vizwatch.service.streams import RedisSink  # noqa: PLC0415 - an extra
+
+            return RedisSink(stream, options.timeout)
+
+
+@attrs.define(eq=False)
+class _Service:
+    configuration: Configuration
+    fleet: Fleet
+    outbox: Outbox
+    progress: Progress
+
+    async def run(self) -> None:
+        """Until it is cancelled, or something ends that must not."""
+        sinks = {options.name: _made(options) for options in self.configuration.sinks}
+        couriers = [
+            asyncio.create_task(Courier(name, sink, self.outbox, self.progress).run(), name=f"sink {name}")
+            for name, sink in sinks.items()
+        ]
+        watching = asyncio.create_task(self._watch(), name="watch")
+        try:
+            await asyncio.wait([watching, *couriers], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await self._stop(watching, couriers)
+            async with asyncio.timeout(_CLOSING):
+                await asyncio.gather(*(sink.aclose() for sink in sinks.values()), return_exceptions=True)
+        for task in (watching, *couriers):
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    async def _stop(self, watching: asyncio.Task[None], couriers: list[asyncio.Task[None]]) -> None:
+        """Nothing new is taken; what is in hand is brought to its end, if that does not take too long."""
+        watching.cancel()
+        self.outbox.stop()
+        await asyncio.wait([watching, *couriers], timeout=_IN_HAND)
+        late = [task for task in couriers if not task.done()]
+        if late:
+            LOG.warning("deliveries in hand are broken off, and will be repeated: %d", len(late))
+        for task in late:
+            task.cancel()
+        await asyncio.wait([watching, *couriers])
+
+    async def _watch(self) -> None:
+        """Keeps each transition, before it asks for the next one. Raises what ends the watch."""
+        targets = {target.project_id: target.name for target in self.configuration.targets}
+        async with self.fleet as fleet, fleet.watch_jobs(**self.configuration.watch) as watch:
+            async for transition in watch:
+                target = targets[transition.project_id]
+                self.progress.saw(target, transition)
+                takers = [
+                    sink.name for sink in self.configuration.sinks if sink.filter.takes(transition, target)
+                ]
+                if takers:
+                    await self.outbox.put(takers, transition_fields(transition))
+            raise _over(fleet.outcomes)
+
+
+def _over(outcomes: Mapping[str, Outcome]) -> BaseException:
+    """Why a watch that does not end by itself has ended."""
+    errors = {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
+    for name, error in errors.items():
+        LOG.error("target %s cannot be watched any more: %s", name, error)
+    return next(iter(errors.values()), VizwatchError("no target can be watched any more"))

@@ -1,0 +1,48 @@
+"""Redis Streams: each transition is an entry of a stream, with its `id` and, as JSON, the `transition`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from vizwatch.service.backlog import Entry
+from vizwatch.service.options import RedisStream
+from vizwatch.service.sinks import DeliveryError
+
+
+class RedisSink:
+    """Adds each transition to the stream."""
+
+    def __init__(self, stream: RedisStream, within: float) -> None:
+        self._stream, self._within = stream, within
+        self._redis = redis.asyncio.Redis.from_url(
+            stream.url,
+            single_connection_client=True,
+            socket_connect_timeout=within,
+            socket_timeout=within,
+            retry=Retry(NoBackoff(), 0),  # the courier's matter
+        )
+
+    async def deliver(self, entry: Entry, /) -> None:
+        """Adds it; the stream is cut to about its longest length."""
+        try:
+            async with asyncio.timeout(self._within):
+                await self._redis.xadd(
+                    self._stream.stream,
+                    {"id": entry.id, "transition": entry.payload},
+                    maxlen=self._stream.max_length,
+                )
+        except redis.ResponseError as error:
+            # Its first word is a code; the rest may repeat what was sent, the password included.
+            raise DeliveryError(f"refused: {str(error).partition(' ')[0]}", is_refusal=True) from None
+        except TimeoutError:
+            raise DeliveryError("no answer in time") from None
+        except (redis.RedisError, OSError, ValueError) as error:
+            raise DeliveryError(f"no answer: {type(error).__name__}") from None
+
+    async def aclose(self) -> None:
+        """Closes the connection."""
+        await self._redis.aclose()
