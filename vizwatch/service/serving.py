@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 import attrs
 
-from vizwatch import Fleet, Outcome, VizwatchError
+from vizwatch import ConfigError, Fleet, Outcome, VizwatchError
 from vizwatch.service.backlog import Backlog
 from vizwatch.service.courier import Courier
+from vizwatch.service.health import Health
+from vizwatch.service.metrics import Snapshot
 from vizwatch.service.options import Configuration, PythonCall, RedisStream, SinkOptions, Stdout, Webhook
 from vizwatch.service.outbox import Outbox
 from vizwatch.service.payload import transition_fields
@@ -21,8 +26,6 @@ from vizwatch.service.webhook import WebhookSink
 
 _IN_HAND: Final = 3.0
 """How many seconds deliveries in hand have once the service is to end."""
-_CLOSING: Final = 1.0
-"""How many more all else has."""
 
 
 async def serve(configuration: Configuration) -> None:
@@ -33,16 +36,31 @@ async def serve(configuration: Configuration) -> None:
         OSError: The address for health and metrics cannot be listened at.
         VizwatchError: No target can be watched any more; the error is that of one of them.
     """
-    configuration.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = [sink.name for sink in configuration.sinks]
     progress = Progress.of(names)
     bounds = {sink.name: sink.backlog for sink in configuration.sinks}
     make = functools.partial(Backlog, configuration.state / "backlog.sqlite", bounds)
     settings = attrs.evolve(configuration.settings, on_retry=progress.retried)
-    async with Outbox(make, names, progress.backlog) as outbox:
-        _warn_of_orphans(outbox.sizes, names)
-        fleet = Fleet(configuration.targets, settings=settings)
-        await _Service(configuration, fleet, outbox, progress).run()
+    with _alone(configuration.state):
+        async with Outbox(make, names, progress.backlog) as outbox:
+            _warn_of_orphans(outbox.sizes, names)
+            fleet = Fleet(configuration.targets, settings=settings)
+            await _Service(configuration, fleet, outbox, progress).run()
+
+
+@contextlib.contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Makes the folder, and keeps others from using it: two services would both deliver one backlog."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (state / "lock").open("wb") as lock:
+        if sys.platform != "win32":
+            import fcntl  # noqa: PLC0415 - of POSIX alone
+
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ConfigError(f"state.path is in use by another service: {state}") from None
+        yield
 
 
 def _warn_of_orphans(sizes: Mapping[str, int], names: list[str]) -> None:
@@ -80,15 +98,25 @@ class _Service:
             for name, sink in sinks.items()
         ]
         watching = asyncio.create_task(self._watch(), name="watch")
+        look = functools.partial(self._snapshot, watching)
         try:
-            await asyncio.wait([watching, *couriers], return_when=asyncio.FIRST_COMPLETED)
+            async with Health(self.configuration.listen, look):
+                await asyncio.wait([watching, *couriers], return_when=asyncio.FIRST_COMPLETED)
         finally:
             await self._stop(watching, couriers)
-            async with asyncio.timeout(_CLOSING):
-                await asyncio.gather(*(sink.aclose() for sink in sinks.values()), return_exceptions=True)
+            await asyncio.gather(*(sink.aclose() for sink in sinks.values()), return_exceptions=True)
         for task in (watching, *couriers):
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
+
+    def _snapshot(self, watching: asyncio.Task[None]) -> Snapshot:
+        return Snapshot(
+            outcomes=self.fleet.outcomes,
+            sizes=self.outbox.sizes,
+            merged=self.outbox.merged,
+            progress=self.progress,
+            is_watching=not watching.done(),
+        )
 
     async def _stop(self, watching: asyncio.Task[None], couriers: list[asyncio.Task[None]]) -> None:
         """Nothing new is taken; what is in hand is brought to its end, if that does not take too long."""

@@ -1,0 +1,372 @@
+"""The service's configuration: all that is wrong is said at once, with its line, and no secret is shown."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from canaries import shown
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import vizwatch
+from vizwatch import JobStatus
+from vizwatch._values.exchange import Outgoing
+from vizwatch.service.files import FaultyConfigurationError, load
+from vizwatch.service.options import Configuration, PythonCall, RedisStream, Stdout, Webhook
+from vizwatch.service.tables import line_numbers
+
+HOOK = "whsec_" + base64.b64encode(b"canary-secret-of-32-bytes-exactly").decode()
+WHOLE = """\
+[state]
+path = "{tmp}/state"
+
+[settings]
+poll_interval = 30
+requests_per_second = 0.5
+
+[watch]
+status = ["running", "check-failed", 12]
+max_age = 60
+
+[http]
+listen = "[::1]:0"
+
+[[targets]]
+name = "research"
+region = "eu-de"
+project_id = "p1"
+workspace_id = "w"
+auth = {{ token_env = "TOKEN" }}
+
+[[targets]]
+endpoint = "https://modelarts.example.com"
+project_id = "p2"
+[targets.auth]
+access_key_env = "AK"
+secret_key_file = "{tmp}/sk"
+
+[[targets]]
+name = "production"
+region = "eu-de"
+project_id = "p3"
+[targets.auth]
+username = "me"
+password_env = "PASSWORD"
+domain_name = "account"
+
+[[targets]]
+name = "clouds"
+region = "eu-de"
+project_id = "p4"
+auth = {{ cloud = "otc" }}
+
+[[sinks]]
+name = "out"
+type = "stdout"
+
+[[sinks]]
+name = "hook"
+type = "webhook"
+url = "https://example.com/hook"
+secret_env = "HOOK"
+targets = "p2"
+status = ["failed", "deleted"]
+terminal_only = true
+backlog = 5
+
+[[sinks]]
+name = "stream"
+type = "redis"
+url_env = "REDIS"
+stream = "jobs"
+max_length = 1000
+
+[[sinks]]
+name = "call"
+type = "python"
+call = "json:dumps"
+timeout = 5
+"""
+
+Check = Callable[[str], Any]
+
+
+@pytest.fixture
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
+    """Loads a configuration, with what it names around it."""
+    for name, value in {
+        "TOKEN": "canary-token",
+        "AK": "canary-ak",
+        "PASSWORD": "canary-password",
+        "HOOK": HOOK,
+        "REDIS": "rediss://user:canary@example.com/0",
+        "EMPTY": " ",
+        "BLANKS": "canary token",
+    }.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "sk").write_text("canary-sk\n")
+    file = tmp_path / "vizwatch.toml"
+
+    async def loaded(text: str) -> Configuration | list[str]:
+        file.write_text(text.replace("{tmp}", str(tmp_path)).replace("{{", "{").replace("}}", "}"))
+        try:
+            return await load(file)
+        except FaultyConfigurationError as error:
+            assert "canary" not in shown(error)
+            return [fault.removeprefix(str(file)) for fault in error.faults]
+
+    return loaded
+
+
+async def test_a_whole_configuration_is_read_and_shows_no_secret(check: Check, tmp_path: Path) -> None:
+    found = await check(WHOLE)
+    assert isinstance(found, Configuration), found
+    assert "canary" not in repr(found)
+    assert found.state == tmp_path / "state"
+    assert not found.state.exists(), "nothing is written before the service runs"
+    assert found.settings == vizwatch.Settings(poll_interval=30, requests_per_second=0.5)
+    assert found.watch["status"] == {8, 21, 12}
+    assert (found.watch["max_age"], found.listen) == (60, ("::1", 0))
+    assert [target.name for target in found.targets] == ["research", "p2", "production", "clouds"]
+    assert found.targets[0].endpoint == "https://modelarts.eu-de.otc.t-systems.com"
+    assert [type(target.auth) for target in found.targets] == [
+        vizwatch.TokenAuth,
+        vizwatch.AkSkAuth,
+        vizwatch.PasswordAuth,
+        vizwatch.CloudsAuth,
+    ]
+    out, hook, stream, call = found.sinks
+    assert (out.destination, out.backlog) == (Stdout(), 10_000)
+    assert isinstance(hook.destination, Webhook)
+    assert hook.filter.statuses == {JobStatus.FAILED, None}
+    assert (hook.filter.targets, hook.filter.terminal_only, hook.backlog) == ({"p2"}, True, 5)
+    assert isinstance(stream.destination, RedisStream)
+    assert (stream.destination.stream, stream.destination.max_length) == ("jobs", 1000)
+    assert isinstance(call.destination, PythonCall)
+    assert call.timeout == 5
+
+
+WRONG = [
+    ("poll_interval = 30", "poll_interval = 0", 5, "settings.poll_interval must be a number of seconds from"),
+    ("poll_interval = 30", "poll_interval = 0.5", 4, "settings are wrong: Settings.poll_interval_min (1)"),
+    (
+        "poll_interval = 30",
+        "poll_intervall = 3",
+        5,
+        "settings.poll_intervall is unknown: did you mean",
+    ),
+    ("poll_interval = 30", "on_retry = 3", 5, "settings.on_retry is unknown: known are poll_interval, "),
+    ("[watch]", "[wacht]", 8, "wacht is unknown: did you mean watch?"),
+    ('"running"', '"runing"', 9, "watch.status must be a status's name or number, such as running or 8, or "),
+    ('["running", "check-failed", 12]', "[]", 9, "watch.status must be one value at least"),
+    (
+        "max_age = 60",
+        "max_age = true",
+        10,
+        "watch.max_age must be a number of seconds from 0.001 to 86400",
+    ),
+    ("max_age = 60", "interval = 0.01", None, "watch is wrong: interval must be"),
+    ('"[::1]:0"', '"9464"', 13, "http.listen must be a host and a port, such as 127.0.0.1:9464, not '9464'"),
+    ('"[::1]:0"', '"a:b"', 13, "http.listen must be a host and a port"),
+    ('path = "{tmp}/state"', "", 1, "state.path is missing"),
+    ('path = "{tmp}/state"', "path = 3", 2, "state.path must be a string of 1 to 1024 characters, not 3"),
+    ('path = "{tmp}/state"', 'path = "{tmp}/sk/x"', None, "state.path must be a folder that can be written"),
+    ('name = "research"', 'name = "p2"', 16, "targets[0].name is that of another one, too: 'p2'"),
+    ('project_id = "p3"', 'project_id = "p4"', 32, "targets[2].project_id is that of another one, too"),
+    ('region = "eu-de"\nproject_id = "p1"', 'region = "eu"\nproject_id = "p1"', 17, "targets[0].region must"),
+    ('project_id = "p1"', 'project_id = "a/b"', 15, "targets[0] is wrong: target 'research': project_id"),
+    (
+        '"https://modelarts.example',
+        '"http://modelarts.example',
+        22,
+        "targets[1] is wrong: target 'p2': end",
+    ),
+    ('workspace_id = "w"', 'endpoint = "https://a"', 15, "targets[0] must have one of endpoint and region"),
+    ('auth = {{ token_env = "TOKEN" }}', "", 15, "targets[0].auth is missing"),
+    ('token_env = "TOKEN"', 'token = "canary"', 20, "targets[0].auth.token must not stand in this file"),
+    ('token_env = "TOKEN"', 'token_env = "NONE"', 20, "targets[0].auth.token_env names an environment var"),
+    ('token_env = "TOKEN"', 'token_env = "EMPTY"', 20, "targets[0].auth.token_env names an environment va"),
+    ('token_env = "TOKEN"', 'token_env = "a canary"', 20, "targets[0].auth.token_env must be the name of"),
+    ('token_env = "TOKEN"', 'token_env = "BLANKS"', 20, "targets[0].auth is wrong: token must be"),
+    ('token_env = "TOKEN"', 'token_file = "{tmp}/no"', 20, "targets[0].auth.token_file names a file: it can"),
+    (
+        'token_env = "TOKEN"',
+        'token_env = "TOKEN", cloud = "x"',
+        20,
+        "targets[0].auth must have exactly one",
+    ),
+    ('token_env = "TOKEN"', 'token_env = "TOKEN", user = "x"', 20, "targets[0].auth.user is unknown"),
+    ('secret_key_file = "{tmp}/sk"', "", 25, "targets[1].auth.secret_key_env or secret_key_file must be"),
+    ('domain_name = "account"', "", 33, "targets[2].auth.domain_name is missing"),
+    ('type = "stdout"', 'type = "stdin"', 46, "sinks[0].type must be one of stdout, webhook, redis, python"),
+    ('name = "out"', 'name = "hook"', 45, "sinks[0].name is that of another one, too: 'hook'"),
+    (
+        "https://example.com/hook",
+        "http://example.com/hook",
+        51,
+        "sinks[1].url must be an address with a",
+    ),
+    (
+        "https://example.com/hook",
+        "https://a:canary@b/",
+        51,
+        "sinks[1].url must have no user",
+    ),
+    ("https://example.com/hook", "https://b/?key=canary", 51, "sinks[1].url must have no user"),
+    ('url = "https://example.com/hook"\n', "", 48, "sinks[1].url or url_env must be given"),
+    ('secret_env = "HOOK"', 'secret = "canary"', 52, "sinks[1].secret must not stand in this file"),
+    ('secret_env = "HOOK"', 'secret_env = "TOKEN"', 52, "sinks[1].secret_env must name a secret such as"),
+    ('targets = "p2"', 'targets = "p5"', 53, "sinks[1].targets must be the name of a target (clouds, p2, pr"),
+    ("terminal_only = true", "terminal_only = 1", 55, "sinks[1].terminal_only must be true or false, not 1"),
+    ("backlog = 5", "backlog = 0", 56, "sinks[1].backlog must be a whole number from 1 to 1000000, not 0"),
+    ('"jobs"', "3", 62, "sinks[2].stream must be"),
+    ('url_env = "REDIS"', 'url_env = "TOKEN"', 61, "sinks[2].url_env must be an address with a host, by re"),
+    ("json:dumps", "json:nothing", 68, "sinks[3].call cannot be imported: AttributeError: module 'json'"),
+    ("json:dumps", "nothing_here:f", 68, "sinks[3].call cannot be imported: ModuleNotFoundError: No module"),
+    ("json:dumps", "json:__name__", 68, "sinks[3].call must name a function"),
+    (
+        "json:dumps",
+        "nobodys",
+        68,
+        "sinks[3].call must be package.module:function, or the name of an entry",
+    ),
+    (
+        "timeout = 5",
+        "timeout = inf",
+        69,
+        "sinks[3].timeout must be a number of seconds from 0.1 to 300",
+    ),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "line", "said"), WRONG, ids=[one[1][:30] for one in WRONG])
+async def test_a_fault_is_said_with_its_line_and_what_is_allowed(
+    right: str, wrong: str, line: int | None, said: str, check: Check
+) -> None:
+    assert right in WHOLE
+    faults = await check(WHOLE.replace(right, wrong, 1))
+    place = "" if line is None else f":{line}"
+    assert any(fault.startswith(f"{place}: {said}") for fault in faults), faults
+    assert len(faults) == (2 if "is that of another" in said else 1), "only one thing is wrong, or its twin"
+
+
+async def test_all_faults_are_said_at_once_in_the_order_of_the_file(check: Check) -> None:
+    text = WHOLE
+    for right, wrong in (("= 30", "= 0"), ("TOKEN", "NONE"), ("stdout", "stdin"), ("json:", "nojson:")):
+        text = text.replace(right, wrong, 1)
+    faults = await check(text)
+    assert [fault.split(":")[1] for fault in faults] == ["5", "20", "46", "68"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a = 1\nb == 2\n", ":2: it is no TOML: "),
+        (b"a = \xff", ": it is not UTF-8, from byte 4 on"),
+        (b"a = 1" + b" " * 2**20, ": it is larger than 1024 KiB"),
+        (b"a = " + b"[" * 100_000, ": it is nested too deeply"),
+        (b"a = " + b"9" * 5_000, ": it is no TOML: "),
+        (None, ": it cannot be read: it does not exist, or is no file"),
+    ],
+)
+async def test_what_is_no_configuration_at_all_is_one_fault(
+    content: bytes | None, said: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "c.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(FaultyConfigurationError) as caught:
+        await load(file)
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"{file}{said}")
+
+
+async def test_without_an_extra_its_sink_says_what_to_install(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    faults = await check(WHOLE)
+    assert [fault.partition(" needs ")[2] for fault in faults] == [
+        "openstack: pip install 'vizwatch[openstack]'",
+        "redis: pip install 'vizwatch[redis]'",
+    ]
+
+
+async def test_an_entry_point_names_a_function_too(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.metadata
+
+    point = importlib.metadata.EntryPoint("mine", "json:dumps", "vizwatch.sinks")
+    monkeypatch.setattr(
+        "importlib.metadata.entry_points", lambda group: importlib.metadata.EntryPoints([point])
+    )
+    found = await check(WHOLE.replace("json:dumps", "mine"))
+    assert found.sinks[-1].destination == PythonCall("mine", __import__("json").dumps)
+
+
+async def test_a_token_in_a_file_is_read_again_once_it_is_refused(check: Check, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("canary-one\n")
+    found = await check(WHOLE.replace('token_env = "TOKEN"', 'token_file = "{tmp}/token"'))
+    auth: Any = found.targets[0].auth
+    refused = await auth.headers(Outgoing("GET", "https://example.com"))
+    assert not await auth.renew(refused), "the file has no other one"
+    (tmp_path / "token").write_text("canary-two\n")
+    assert await auth.renew(refused)
+    assert await auth.headers(Outgoing("GET", "https://example.com")) == {"X-Auth-Token": "canary-two"}
+    assert "canary" not in repr(auth)
+
+
+def test_a_key_is_found_by_its_line_whatever_way_it_is_written() -> None:
+    lines = line_numbers('a.b = 1\n# c = 2\n[x."y"]\n"z" = 3\n[[s]]\n[[s]]\nt = 1\n[s.u]\nv = 2\n[[s.w]]\n')
+    assert lines == {
+        ("a", "b"): 1,
+        ("x", "y"): 3,
+        ("x", "y", "z"): 4,
+        ("s", 0): 5,
+        ("s", 1): 6,
+        ("s", 1, "t"): 7,
+        ("s", 1, "u"): 8,
+        ("s", 1, "u", "v"): 9,
+        ("s", 1, "w", 0): 10,
+    }
+
+
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=40)
+@given(
+    st.dictionaries(
+        st.sampled_from(["state", "settings", "watch", "http", "targets", "sinks", "x"]),
+        json_like
+        | st.lists(
+            st.dictionaries(
+                st.sampled_from(["name", "type", "auth", "url", "targets", "status", "region", "project_id"]),
+                json_like | st.sampled_from(["webhook", "python", "redis", "stdout"]),
+            ),
+            max_size=2,
+        ),
+    )
+)
+def test_no_document_does_anything_but_have_faults(document: dict[str, Any]) -> None:
+    from vizwatch.service.configuration import configured
+    from vizwatch.service.files import Surroundings
+
+    faults = configured(document, {}, Surroundings())
+    assert isinstance(faults, tuple)
+    assert faults
+    assert all(attrs.asdict(fault)["text"].isprintable() for fault in faults)
+
+
+def test_the_regions_addresses_are_public() -> None:
+    assert vizwatch.region("eu-de").iam_endpoint == "https://iam.eu-de.otc.t-systems.com"
+    assert sys.modules["vizwatch._values.regions"].region is vizwatch.region
