@@ -144,8 +144,8 @@ async def test_a_whole_configuration_is_read_and_shows_no_secret(check: Check, t
     out, hook, stream, call = found.sinks
     assert (out.destination, out.backlog) == (Stdout(), 10_000)
     assert isinstance(hook.destination, Webhook)
-    assert hook.filter.statuses == {JobStatus.FAILED, None}
-    assert (hook.filter.targets, hook.filter.terminal_only, hook.backlog) == ({"p2"}, True, 5)
+    assert hook.filter.statuses == frozenset({JobStatus.FAILED, None})
+    assert (hook.filter.targets, hook.filter.terminal_only, hook.backlog) == (frozenset({"p2"}), True, 5)
     assert isinstance(stream.destination, RedisStream)
     assert (stream.destination.stream, stream.destination.max_length) == ("jobs", 1000)
     assert isinstance(call.destination, PythonCall)

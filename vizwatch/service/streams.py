@@ -41,6 +41,10 @@ class RedisSink:
         except TimeoutError:
             raise DeliveryError("no answer in time") from None
         except (redis.RedisError, OSError, ValueError) as error:
+            # redis-py may say of a refused password that there is no connection.
+            below = error.__cause__ or error.__context__ or error
+            if isinstance(below, redis.AuthenticationError):
+                raise DeliveryError("refused: the user or password", is_refusal=True) from None
             raise DeliveryError(f"no answer: {type(error).__name__}") from None
 
     async def aclose(self) -> None:

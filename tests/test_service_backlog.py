@@ -1,0 +1,186 @@
+"""The backlog: in order, each once, bounded, never without what became of a job, and whole after a crash."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from vizwatch.service.backlog import Backlog, Entry
+from vizwatch.service.payload import merged
+
+BOUNDS: Final = {"slow": 3, "wide": 100}
+JOBS: Final = 3
+sinks = st.sampled_from(sorted(BOUNDS))
+
+
+def transition(job_id: int, number: int, previous: int | None, current: int) -> dict[str, Any]:
+    return {
+        "id": f"p/{job_id}/{number}",
+        "project_id": "p",
+        "job_id": job_id,
+        "previous": previous,
+        "previous_name": str(previous),
+        "current": current,
+        "not_before": str(number - 1),
+        "not_after": str(number),
+        "gap": number % 5 == 0,
+        "skipped": 0,
+    }
+
+
+class Machine(RuleBasedStateMachine):
+    """Beside the file, a model: a list for each sink."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.waiting: dict[str, list[dict[str, Any]]] = {name: [] for name in BOUNDS}
+        self.in_hand: dict[str, Entry] = {}
+        self.count = 0
+        self.statuses: dict[int, int] = {}
+        self.put: Counter[tuple[str, int]] = Counter()
+        self.delivered: Counter[tuple[str, int]] = Counter()
+        self.ends: dict[tuple[str, int], int] = {}
+        self.backlog = self.opened()
+
+    def opened(self) -> Backlog:
+        return Backlog(Path(self.folder.name, "backlog.sqlite"), BOUNDS)
+
+    @rule(job_id=st.integers(1, JOBS), status=st.integers(1, 22), takers=st.sets(sinks, min_size=1))
+    def see(self, job_id: int, status: int, takers: set[str]) -> None:
+        """A job changes; what changed comes a second time, as after a crash."""
+        self.count += 1
+        seen = transition(job_id, self.count, self.statuses.get(job_id), status)
+        self.statuses[job_id] = status
+        for _ in range(2):
+            self.backlog.put(sorted(takers), seen)
+        for name in takers:
+            self.put[name, job_id] += 1
+            self.ends[name, job_id] = status
+            self.model(name, seen)
+
+    def model(self, name: str, seen: dict[str, Any]) -> None:
+        rows = self.waiting[name]
+        held = self.in_hand.get(name)
+        mine = [
+            one for one in rows if one["job_id"] == seen["job_id"] and not (held and one["id"] == held.id)
+        ]
+        if len(rows) < BOUNDS[name] or not mine:
+            rows.append(seen)
+            return
+        place, one = rows.index(mine[0]), mine[0]
+        for other in (*mine[1:], seen):
+            one = merged(one, other)
+        rows[place] = one
+        for other in mine[1:]:
+            rows.remove(other)
+
+    @rule(name=sinks)
+    def take(self, name: str) -> None:
+        entry = self.backlog.first(name)
+        expected = self.waiting[name][0] if self.waiting[name] else None
+        assert (entry and json.loads(entry.payload)) == expected
+        if entry is not None:
+            assert entry.id == json.loads(entry.payload)["id"]
+            self.in_hand[name] = entry
+
+    @precondition(lambda self: self.in_hand)
+    @rule(data=st.data())
+    def deliver(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.in_hand)))
+        self.backlog.remove(name, self.in_hand.pop(name))
+        gone = self.waiting[name].pop(0)
+        self.delivered[name, gone["job_id"]] += 1 + gone["skipped"]
+
+    @rule()
+    def crash(self) -> None:
+        self.backlog.close()
+        self.in_hand.clear()
+        self.backlog = self.opened()
+
+    @invariant()
+    def holds_what_it_must(self) -> None:
+        assert self.backlog.sizes == {name: len(rows) for name, rows in self.waiting.items()}
+        for name, rows in self.waiting.items():
+            assert len(rows) <= BOUNDS[name] + JOBS + 1
+            for job_id in range(1, JOBS + 1):
+                mine = [row for row in rows if row["job_id"] == job_id]
+                waiting = sum(1 + row["skipped"] for row in mine)
+                assert self.delivered[name, job_id] + waiting == self.put[name, job_id], "none is lost"
+                if mine:
+                    assert mine[-1]["current"] == self.ends[name, job_id]
+
+    def teardown(self) -> None:
+        self.backlog.close()
+        self.folder.cleanup()
+
+
+TestBacklog = Machine.TestCase
+TestBacklog.settings = settings(max_examples=40, stateful_step_count=30)
+
+
+def test_what_became_one_goes_from_the_first_status_to_the_last_and_counts_what_it_left_out() -> None:
+    one, two, three = (transition(7, number, number - 1, number) for number in (4, 5, 6))
+    made = merged(merged(one, two), three)
+    assert made == {
+        **three,
+        "previous": 3,
+        "previous_name": "3",
+        "not_before": "3",
+        "gap": True,
+        "skipped": 2,
+    }
+
+
+def test_two_jobs_of_one_id_in_two_projects_are_two(tmp_path: Path) -> None:
+    backlog = Backlog(tmp_path / "backlog.sqlite", {"sink": 1})
+    for project_id in ("p", "q"):
+        seen = {**transition(7, 1, None, 8), "project_id": project_id, "id": f"{project_id}/7/1"}
+        backlog.put(["sink"], seen)
+    assert backlog.sizes == {"sink": 2}
+    backlog.close()
+
+
+def test_nothing_has_changed_after_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "backlog.sqlite"
+    backlog = Backlog(file, {"one": 10, "two": 10})
+    backlog.put(["one"], transition(7, 1, None, 8))
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute(
+        "CREATE TRIGGER full BEFORE INSERT ON waiting WHEN new.sink = 'two' BEGIN"
+        " SELECT RAISE(ABORT, 'disk full'); END"
+    )
+    with pytest.raises(sqlite3.Error, match="disk full"):
+        backlog.put(["one", "two"], transition(7, 2, 8, 12))
+    assert backlog.sizes == {"one": 1, "two": 0}
+    other.execute("DROP TRIGGER full")
+    other.close()
+    backlog.put(["one", "two"], transition(7, 2, 8, 12))
+    assert backlog.sizes == {"one": 2, "two": 1}
+    backlog.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"no database, but a text that is long enough to be told from one", None]
+)
+def test_a_file_of_others_is_not_touched(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "backlog.sqlite"
+    if content is not None:
+        file.write_bytes(content)
+    else:
+        other = sqlite3.connect(file)
+        other.execute("PRAGMA user_version = 9")
+        other.close()
+    before = file.read_bytes()
+    with pytest.raises(sqlite3.DatabaseError, match=r"not a database|of version 9"):
+        Backlog(file, {})
+    assert content is None or file.read_bytes() == before

@@ -1,0 +1,437 @@
+"""Sinks: each delivers what it is given, or says why not, without a secret, and nothing is held up."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import datetime as dt
+import email.utils
+import functools
+import hashlib
+import hmac
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from aiohttp import web
+from canaries import shown
+from receivers import Receiver
+from servers import RawServer
+from virtual import elapse
+
+from vizwatch.service.backlog import Backlog, Entry
+from vizwatch.service.courier import Courier
+from vizwatch.service.options import PythonCall, RedisStream, Webhook
+from vizwatch.service.outbox import Outbox
+from vizwatch.service.progress import Progress
+from vizwatch.service.sinks import DeliveryError, PythonSink, StdoutSink
+from vizwatch.service.webhook import WebhookSink, signature
+
+ENTRY: Final = Entry(1, "p/197/1/1/none-8", '{"id": "p/197/1/1/none-8", "current": 8}')
+KEY: Final = hmac.new(b"canary-secret-of-32-bytes-exactly", digestmod=hashlib.sha256)
+
+
+@contextlib.asynccontextmanager
+async def webhook(url: str, within: float = 5) -> AsyncIterator[WebhookSink]:
+    sink = WebhookSink(Webhook(url, KEY), within)
+    async with contextlib.aclosing(sink):
+        yield sink
+
+
+async def failure(sink: Any, entry: Entry = ENTRY) -> DeliveryError:
+    with pytest.raises(DeliveryError) as caught:
+        await sink.deliver(entry)
+    assert "canary" not in shown(caught.value)
+    return caught.value
+
+
+# Webhook
+
+
+def test_the_signature_is_that_of_the_schemes_own_example() -> None:
+    secret = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    key = hmac.new(secret, digestmod=hashlib.sha256)
+    signed = signature(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}')
+    assert signed["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    assert signature(key, "a", 1, b"") == signature(key, "a", 1, b""), "the key is as it was"
+
+
+async def test_a_webhook_posts_the_json_object_signed() -> None:
+    async with Receiver() as receiver, webhook(receiver.url) as sink:
+        await sink.deliver(ENTRY)
+        await sink.deliver(ENTRY)
+    post, again = receiver.posts
+    assert post.body == ENTRY.payload.encode() == again.body
+    assert post.headers["content-type"] == "application/json"
+    assert post.id == ENTRY.id
+    expected = signature(KEY, ENTRY.id, int(post.headers["webhook-timestamp"]), post.body)
+    assert expected.items() <= post.headers.items()
+
+
+IN_A_MINUTE: Final = email.utils.format_datetime(
+    dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1), usegmt=True
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "is_refusal", "retry_after"),
+    [
+        (503, {}, False, None),
+        (500, {"Retry-After": "7"}, False, 7),
+        (429, {"Retry-After": "99999999999"}, False, None),
+        (408, {"Retry-After": "soon"}, False, None),
+        (410, {}, True, None),
+        (404, {}, True, None),
+        (304, {}, True, None),
+    ],
+)
+async def test_whatever_is_no_2xx_is_not_delivered(
+    status: int, headers: dict[str, str], is_refusal: bool, retry_after: float | None
+) -> None:
+    answer = web.Response(status=status, headers=headers)
+    async with Receiver([answer]) as receiver, webhook(receiver.url) as sink:
+        error = await failure(sink)
+        await sink.deliver(ENTRY)
+    assert str(error) == f"HTTP {status}"
+    assert (error.is_refusal, error.retry_after) == (is_refusal, retry_after)
+
+
+async def test_retry_after_may_be_a_date() -> None:
+    answer = web.Response(status=429, headers={"Retry-After": IN_A_MINUTE})
+    async with Receiver([answer]) as receiver, webhook(receiver.url) as sink:
+        assert 0 < ((await failure(sink)).retry_after or 0) <= 60
+
+
+async def test_no_redirect_is_followed() -> None:
+    async with Receiver() as elsewhere:
+        redirect = web.Response(status=307, headers={"Location": elsewhere.url})
+        async with Receiver([redirect]) as receiver, webhook(receiver.url) as sink:
+            error = await failure(sink)
+        assert (str(error), error.is_refusal) == ("HTTP 307", True)
+        assert elsewhere.posts == []
+
+
+async def test_a_receiver_that_hangs_or_is_not_there_is_told_without_its_address() -> None:
+    async with Receiver([None]) as receiver, webhook(f"{receiver.url}?canary", within=0.05) as sink:
+        assert str(await failure(sink)) == "no answer in time"
+    async with webhook("http://127.0.0.1:1/canary") as sink:
+        assert str(await failure(sink)) == "no answer: ClientConnectorError"
+
+
+async def test_of_an_answer_only_the_beginning_is_read() -> None:
+    async def endless(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\nContent-Encoding: gzip\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while True:
+                writer.write(b"x" * 65_536)
+                await writer.drain()
+
+    async with RawServer(endless) as server, webhook(server.endpoint) as sink:
+        await sink.deliver(ENTRY)
+
+
+async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    async with Receiver() as receiver, webhook(receiver.url) as sink:
+        await sink.deliver(ENTRY)
+
+
+# A function
+
+
+def python(function: Callable[[dict[str, Any]], object], within: float = 5) -> PythonSink:
+    return PythonSink(PythonCall("a:b", function), within)
+
+
+async def test_a_function_is_called_in_a_thread_and_a_coroutine_function_in_the_loop() -> None:
+    threads: list[threading.Thread] = []
+
+    def plain(transition: dict[str, Any]) -> None:
+        assert transition["current"] == 8
+        threads.append(threading.current_thread())
+
+    async def coroutine(transition: dict[str, Any]) -> None:
+        plain(transition)
+
+    for function in (plain, coroutine, functools.partial(lambda transition: coroutine(transition))):
+        await python(function).deliver(ENTRY)
+    in_thread, *in_loop = threads
+    assert in_thread is not threading.current_thread()
+    assert in_loop == [threading.current_thread()] * 2
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError, StopIteration, SystemExit, KeyboardInterrupt, asyncio.CancelledError]
+)
+@pytest.mark.parametrize("is_coroutine", [False, True])
+async def test_whatever_a_function_raises_is_a_failed_delivery(
+    error: type[BaseException], is_coroutine: bool
+) -> None:
+    def plain(_: dict[str, Any]) -> None:
+        raise error("canary")
+
+    async def coroutine(transition: dict[str, Any]) -> None:
+        plain(transition)
+
+    with pytest.raises(DeliveryError, match=r"it failed with|it was cancelled") as caught:
+        await python(coroutine if is_coroutine else plain).deliver(ENTRY)
+    assert "canary" not in str(caught.value)
+
+
+async def test_a_function_that_hangs_is_not_called_again_before_it_has_ended() -> None:
+    calls: list[threading.Event] = []
+    began = threading.Semaphore(0)
+
+    def hangs(_: dict[str, Any]) -> None:
+        calls.append(threading.Event())
+        began.release()
+        calls[-1].wait(10)
+
+    sink = python(hangs, within=0.05)
+    assert str(await failure(sink)) == "nothing within 0.05 s"
+    assert str(await failure(sink)) == "the call before is still running"
+    assert len(calls) == 1
+    calls[0].set()
+    assert str(await failure(sink)) == "nothing within 0.05 s"
+    assert len(calls) == 2
+    calls[1].set()
+
+
+async def test_a_coroutine_that_takes_too_long_is_cancelled() -> None:
+    ended: list[BaseException] = []
+
+    async def hangs(_: dict[str, Any]) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            ended.append(error)
+            raise
+
+    sink = python(hangs, within=0.05)
+    assert str(await failure(sink)) == "nothing within 0.05 s"
+    await asyncio.sleep(0)
+    assert len(ended) == 1
+
+
+# Stdout
+
+
+async def test_stdout_gets_a_line_each(capfd: pytest.CaptureFixture[str]) -> None:
+    sink = StdoutSink(5)
+    await sink.deliver(ENTRY)
+    await sink.deliver(ENTRY)
+    assert capfd.readouterr().out == f"{ENTRY.payload}\n" * 2
+
+
+async def test_a_line_that_was_torn_is_ended_before_it_is_written_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with (tmp_path / "out").open("w") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        write, written = os.write, iter([3, None])
+
+        def full_at_once(descriptor: int, data: Any) -> int:
+            size = next(written, len(data))
+            if size is None:
+                raise OSError(28, "No space left on device")
+            return write(descriptor, data[:size])
+
+        monkeypatch.setattr("os.write", full_at_once)
+        sink = StdoutSink(5)
+        assert str(await failure(sink)) == "No space left on device"
+        await sink.deliver(ENTRY)
+    assert (tmp_path / "out").read_text() == f'{{"i\n{ENTRY.payload}\n'
+
+
+# Redis
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Redis server of its own, behind a socket of the file system."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    pytest.importorskip("redis")
+    folder = tmp_path_factory.mktemp("redis")
+    with subprocess.Popen(
+        [program, "--port", "0", "--unixsocket", str(folder / "s"), "--save", "", "--requirepass", "canary"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "ready to accept connections" in line.lower():
+                break
+        yield f"unix://:canary@{folder / 's'}"
+        process.terminate()
+
+
+async def test_redis_gets_an_entry_each_and_keeps_about_as_many_as_it_is_told(redis_server: str) -> None:
+    import redis.asyncio
+
+    from vizwatch.service.streams import RedisSink
+
+    async with contextlib.aclosing(RedisSink(RedisStream(redis_server, "jobs", 1), 5)) as sink:
+        for _ in range(300):
+            await sink.deliver(ENTRY)
+    async with redis.asyncio.Redis.from_url(redis_server) as reader:
+        kept: Any = await reader.xrevrange("jobs")
+        assert 1 <= len(kept) < 300
+        assert kept[0][1] == {b"id": ENTRY.id.encode(), b"transition": ENTRY.payload.encode()}
+
+
+async def test_redis_that_refuses_or_is_gone_is_told_without_the_password(
+    redis_server: str, tmp_path: Path
+) -> None:
+    import redis.asyncio
+
+    from vizwatch.service.streams import RedisSink
+
+    async with redis.asyncio.Redis.from_url(redis_server) as writer:
+        await writer.set("text", "x")
+    cases = {
+        (redis_server, "text"): ("refused: WRONGTYPE", True),
+        (redis_server.replace("canary", "canary2"), "jobs"): ("refused: the user or password", True),
+        (f"unix://:canary@{tmp_path}/none", "jobs"): ("no answer: ConnectionError", False),
+    }
+    for (url, stream), (said, is_refusal) in cases.items():
+        async with contextlib.aclosing(RedisSink(RedisStream(url, stream, None), 5)) as sink:
+            error = await failure(sink)
+        assert str(error).startswith(said), str(error)
+        assert error.is_refusal is is_refusal
+
+
+# The courier
+
+
+class Scripted:
+    """A sink that fails as told, and notes when it was asked."""
+
+    def __init__(self, *errors: DeliveryError) -> None:
+        self.errors = list(errors)
+        self.times: list[float] = []
+        self.ids: list[str] = []
+
+    async def deliver(self, entry: Entry) -> None:
+        self.times.append(asyncio.get_running_loop().time())
+        if self.errors:
+            raise self.errors.pop(0)
+        self.ids.append(entry.id)
+
+    async def aclose(self) -> None: ...
+
+
+@pytest.fixture
+async def outbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Outbox]:
+    """Without its thread, for which virtual time would not wait."""
+
+    async def inline(_: Outbox, work: Callable[[], Any]) -> Any:
+        return work()
+
+    monkeypatch.setattr(Outbox, "_in_thread", inline)
+    progress = Progress.of(["sink"])
+    async with Outbox(
+        lambda: Backlog(tmp_path / "b.sqlite", {"sink": 10}), ["sink"], progress.backlog
+    ) as opened:
+        yield opened
+
+
+@contextlib.asynccontextmanager
+async def courier(sink: Scripted, outbox: Outbox) -> AsyncIterator[Progress]:
+    progress = Progress.of(["sink"])
+    task = asyncio.create_task(Courier("sink", sink, outbox, progress).run())
+    try:
+        yield progress
+    finally:
+        outbox.stop()
+        await task
+
+
+def seen(number: int) -> dict[str, Any]:
+    return {"id": f"p/1/{number}", "project_id": "p", "job_id": 1}
+
+
+@pytest.mark.looptime
+async def test_what_fails_is_tried_again_with_growing_pauses_and_in_order(outbox: Outbox) -> None:
+    sink = Scripted(*[DeliveryError("HTTP 503")] * 10)
+    async with courier(sink, outbox) as progress:
+        for number in (1, 2):
+            await outbox.put(["sink"], seen(number))
+        await elapse(100)
+        trouble = progress.sinks["sink"]
+        assert (trouble.text, sink.ids) == ("HTTP 503", [])
+        await elapse(600)
+    assert sink.ids == ["p/1/1", "p/1/2"]
+    assert trouble.text is None
+    pauses = [after - before for before, after in zip(sink.times, sink.times[1:], strict=False)][:10]
+    assert all(0.5 * 2**n <= pause <= 2**n for n, pause in enumerate(pauses[:6]))
+    assert all(30 <= pause <= 60 for pause in pauses[6:])
+    assert progress.deliveries == {("sink", "failed"): 10, ("sink", "delivered"): 2}
+    assert outbox.sizes == {"sink": 0}
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    ("error", "least", "most"),
+    [
+        (DeliveryError("busy", retry_after=40), 40, 40),
+        (DeliveryError("busy", retry_after=90_000), 300, 300),
+        (DeliveryError("gone", is_refusal=True), 15, 30),
+    ],
+)
+async def test_a_sink_is_left_alone_as_long_as_it_asks_for_and_longer_after_a_refusal(
+    error: DeliveryError, least: float, most: float, outbox: Outbox
+) -> None:
+    sink = Scripted(error)
+    async with courier(sink, outbox):
+        await outbox.put(["sink"], seen(1))
+        await elapse(1_000)
+    first, second = sink.times
+    assert least <= second - first <= most + 0.001
+
+
+@pytest.mark.looptime
+async def test_a_pause_ends_with_the_service_and_what_waits_is_kept(outbox: Outbox) -> None:
+    sink = Scripted(*[DeliveryError("down", retry_after=300)] * 9)
+    async with courier(sink, outbox):
+        await outbox.put(["sink"], seen(1))
+        await elapse(1)
+        before = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() == before
+    assert outbox.sizes == {"sink": 1}
+
+
+@pytest.mark.looptime
+async def test_a_database_that_is_locked_holds_up_and_loses_nothing(
+    outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import sqlite3
+
+    monkeypatch.setattr(outbox, "_backlog", Backlog(tmp_path / "b.sqlite", {"sink": 10}))
+    outbox._backlog._db.execute("PRAGMA busy_timeout = 0")
+    other = sqlite3.connect(tmp_path / "b.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    trouble = outbox._trouble
+    putting = asyncio.create_task(outbox.put(["sink"], seen(1)))
+    await elapse(60)
+    assert not putting.done()
+    assert trouble.text == "database is locked"
+    other.execute("COMMIT")
+    other.close()
+    await putting
+    assert not trouble.failures
+    assert outbox.sizes == {"sink": 1}
+    assert [record.message.partition(",")[0] for record in caplog.records] == [
+        "the backlog fails",
+        "the backlog works again",
+    ]
+    assert json.loads((await outbox.take("sink") or ENTRY).payload) == seen(1)
