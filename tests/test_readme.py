@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 import vizwatch
+from vizwatch.cli._errors import ExitCode
+from vizwatch.cli._run import run_service
 from vizwatch.emulator import Emulator
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -49,3 +52,28 @@ async def test_an_example_runs(
     await scope["main"]()
     printed = capsys.readouterr().out
     assert ["open https://", "ended: ", "of 3 jobs are running", "3 jobs are running"][number] in printed
+
+
+async def test_the_configuration_of_a_service_is_accepted_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHER_PASSWORD", "canary")
+    monkeypatch.setenv("ALERTS_SECRET", "whsec_" + "x" * 32)
+    (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    file = tmp_path / "vizwatch.toml"
+    file.write_text(text.replace("/var/lib/vizwatch", str(tmp_path)))
+    assert await run_service(file, only_check=True) == 0
+
+
+def test_the_units_of_a_service_fit_its_configuration() -> None:
+    yaml = pytest.importorskip("yaml")
+    (unit,) = re.findall(r"```ini\n(.*?)```", README, re.DOTALL)
+    parsed = configparser.ConfigParser()
+    parsed.read_string(unit)
+    assert parsed["Service"]["ExecStart"].split()[1:] == ["run", "/etc/vizwatch.toml"]
+    assert parsed["Service"]["RestartPreventExitStatus"] == str(int(ExitCode.USAGE))
+    (manifest,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (container,) = yaml.safe_load(manifest)["spec"]["template"]["spec"]["containers"]
+    assert container["args"][1] == "run"
+    (port,) = {container[probe]["httpGet"]["port"] for probe in ("livenessProbe", "readinessProbe")}
+    assert f":{port}" in README.split("```toml")[1]

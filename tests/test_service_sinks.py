@@ -7,7 +7,6 @@ import base64
 import contextlib
 import datetime as dt
 import email.utils
-import functools
 import hashlib
 import hmac
 import json
@@ -160,7 +159,10 @@ async def test_a_function_is_called_in_a_thread_and_a_coroutine_function_in_the_
     async def coroutine(transition: dict[str, Any]) -> None:
         plain(transition)
 
-    for function in (plain, coroutine, functools.partial(lambda transition: coroutine(transition))):
+    def gives_one(transition: dict[str, Any]) -> object:
+        return coroutine(transition)
+
+    for function in (plain, coroutine, gives_one):
         await python(function).deliver(ENTRY)
     in_thread, *in_loop = threads
     assert in_thread is not threading.current_thread()

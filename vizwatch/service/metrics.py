@@ -77,7 +77,7 @@ def exposition(snapshot: Snapshot) -> tuple[bytes, str]:
     return prometheus_client.generate_latest(registry), prometheus_client.CONTENT_TYPE_LATEST
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class _Collector:
     """What prometheus_client asks for metrics."""
 

@@ -1,0 +1,528 @@
+"""The watcher as a service: what is seen reaches every sink, whatever happens to it, to them, or the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import hmac
+import json
+import logging
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import attrs
+import pytest
+from aiohttp import web
+from receivers import Post, Receiver
+from test_cli import child_environment
+
+import vizwatch
+from vizwatch import ConfigError, Settings, Target, WatchOptions
+from vizwatch.emulator import Emulator
+from vizwatch.service.options import (
+    Configuration,
+    Destination,
+    Filter,
+    PythonCall,
+    SinkOptions,
+    Webhook,
+)
+from vizwatch.service.serving import serve
+
+QUICK: Final = Settings(
+    poll_interval=0.1, poll_interval_min=0.01, watch_backoff_base=0.05, watch_backoff_max=0.1
+)
+SECRET: Final = "whsec_Y2FuYXJ5LXNlY3JldC1vZi0zMi1ieXRlcy1leGFjdGx5"
+WITHIN: Final = 10.0
+"""Longer than anything here takes, in seconds."""
+
+
+@attrs.define
+class Got:
+    """A sink's own record of what it was given, by a function."""
+
+    transitions: list[dict[str, Any]] = attrs.field(factory=list)
+    came: asyncio.Event = attrs.field(factory=asyncio.Event)
+
+    async def take(self, transition: dict[str, Any]) -> None:
+        self.transitions.append(transition)
+        self.came.set()
+
+    async def until(self, holds: Callable[[list[dict[str, Any]]], object]) -> None:
+        async with asyncio.timeout(WITHIN):
+            while not holds(self.transitions):
+                self.came.clear()
+                await self.came.wait()
+
+    @property
+    def currents(self) -> list[int | None]:
+        return [one["current"] for one in self.transitions]
+
+
+def calling(got: Got) -> Destination:
+    return PythonCall("got", got.take)
+
+
+def sink(name: str, destination: Destination, **changes: Any) -> SinkOptions:
+    options = SinkOptions(name=name, destination=destination, filter=Filter(), backlog=100, timeout=5)
+    return attrs.evolve(options, **changes)
+
+
+def configuration(cloud: Emulator, state: Path, *sinks: SinkOptions, **changes: Any) -> Configuration:
+    made = Configuration(
+        state=state,
+        settings=QUICK,
+        watch=WatchOptions(),
+        listen=("127.0.0.1", 0),
+        targets=(Target(cloud.endpoint, cloud.project_id, auth=cloud.token, name="here"),),
+        sinks=sinks,
+    )
+    return attrs.evolve(made, **changes)
+
+
+@attrs.frozen
+class Asked:
+    status: int
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+@attrs.frozen
+class Running:
+    """A service in this process."""
+
+    task: asyncio.Task[None]
+    address: str
+
+    async def ask(self, path: str) -> Asked:
+        async with aiohttp.ClientSession() as session, session.get(self.address + path) as answer:
+            return Asked(answer.status, await answer.text())
+
+    async def until(self, path: str, holds: Callable[[Asked], object]) -> Asked:
+        async with asyncio.timeout(WITHIN):
+            while not holds(asked := await self.ask(path)):
+                pass
+            return asked
+
+
+class _Addresses(logging.Handler):
+    """Hears where the service says that it listens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = asyncio.get_running_loop().create_future()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "health and metrics are at " in record.getMessage():
+            self.told.set_result(record.getMessage().rpartition(" ")[2])
+
+
+@contextlib.asynccontextmanager
+async def serving(configured: Configuration) -> AsyncIterator[Running]:
+    """Until the block's end, where it is told to end as a signal tells it."""
+    logger, heard = logging.getLogger("vizwatch.service"), _Addresses()
+    logger.addHandler(heard)
+    logger.setLevel(logging.INFO)
+    task = asyncio.create_task(serve(configured))
+    try:
+        await asyncio.wait([task, heard.told], return_when=asyncio.FIRST_COMPLETED)
+        yield Running(task, heard.told.result() if heard.told.done() else "")
+    finally:
+        logger.removeHandler(heard)
+        task.cancel()
+        await asyncio.wait([task])
+    assert task.cancelled()
+
+
+@pytest.fixture(autouse=True)
+def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vizwatch.service.courier._BASE", 0.01)
+    monkeypatch.setattr("vizwatch.service.courier._REFUSED_BASE", 0.01)
+    monkeypatch.setattr("vizwatch.service.outbox._BASE", 0.01)
+
+
+async def test_every_sink_gets_what_its_filter_takes(cloud: Emulator, tmp_path: Path) -> None:
+    cloud.add_jobs(1, status=8, project_id="p2")
+    (job_id,) = cloud.add_jobs(1, status=8)
+    every, ends, deleted, elsewhere = Got(), Got(), Got(), Got()
+    configured = configuration(
+        cloud,
+        tmp_path,
+        sink("every", calling(every)),
+        sink("ends", calling(ends), filter=Filter(terminal_only=True)),
+        sink("deleted", calling(deleted), filter=Filter(statuses=frozenset({None}))),
+        sink("elsewhere", calling(elsewhere), filter=Filter(targets=frozenset({"p2"}))),
+    )
+    configured = attrs.evolve(
+        configured, targets=(*configured.targets, Target(cloud.endpoint, "p2", auth=cloud.token))
+    )
+    async with serving(configured):
+        await every.until(lambda got: len(got) == 2)
+        cloud.set_status(job_id, 12)
+        await ends.until(len)
+        cloud.set_status(job_id, None)
+        await deleted.until(len)
+        await elsewhere.until(len)
+    assert [one["current"] for one in every.transitions if one["job_id"] == job_id][:2] == [8, 12]
+    assert ends.currents[:2] == [12, None][: len(ends.currents)]
+    assert deleted.currents == [None]
+    assert [one["project_id"] for one in elsewhere.transitions] == ["p2"]
+
+
+async def test_a_sink_that_hangs_holds_back_only_itself(
+    cloud: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it hold up the end: what it was given is broken off, and kept."""
+    monkeypatch.setattr("vizwatch.service.serving._IN_HAND", 0.05)
+    release = threading.Event()
+    (job_id,) = cloud.add_jobs(1, status=8)
+    got = Got()
+    hanging = sink("hanging", PythonCall("hangs", lambda _: release.wait(WITHIN)), timeout=60)
+    async with serving(configuration(cloud, tmp_path, hanging, sink("got", calling(got)))) as running:
+        await got.until(len)
+        for count, status in ((2, 9), (3, 12)):
+            cloud.set_status(job_id, status)
+            await got.until(functools.partial(counted, count))
+        report = (await running.ask("/healthz")).json
+        assert report["sinks"]["hanging"]["backlog"] == 3
+        assert report["sinks"]["got"]["error"] is None
+    release.set()
+    assert waiting(tmp_path) == {"hanging": [8, 9, 12]}
+
+
+def counted(count: int, transitions: list[dict[str, Any]]) -> bool:
+    return len(transitions) == count
+
+
+def waiting(state: Path) -> dict[str, list[int | None]]:
+    """What is left in the file."""
+    left = defaultdict(list)
+    with contextlib.closing(sqlite3.connect(state / "backlog.sqlite")) as db:
+        for name, payload in db.execute("SELECT sink, payload FROM waiting ORDER BY seq"):
+            left[name].append(json.loads(payload)["current"])
+    return dict(left)
+
+
+async def test_a_webhook_that_is_down_and_comes_up_gets_all_in_order_and_health_says_so(
+    cloud: Emulator, tmp_path: Path
+) -> None:
+    async with Receiver() as placeholder:
+        port = placeholder.port
+    (job_id,) = cloud.add_jobs(1, status=8)
+    got, key = Got(), hmac.new(b"x" * 32, digestmod=hashlib.sha256)
+    hook = sink("hook", Webhook(f"http://127.0.0.1:{port}/hook", key))
+    async with serving(configuration(cloud, tmp_path, hook, sink("got", calling(got)))) as running:
+        await got.until(len)
+        cloud.set_status(job_id, 12)
+        await got.until(lambda got: len(got) == 2)
+        asked = await running.until("/healthz", lambda asked: asked.json["sinks"]["hook"]["error"])
+        assert asked.status == 200, "a restart would not help"
+        assert asked.json["sinks"]["hook"]["backlog"] == 2
+        async with Receiver(port=port) as receiver:
+            async with asyncio.timeout(WITHIN):
+                posts = [await receiver.came.get() for _ in range(2)]
+            await running.until("/healthz", lambda asked: asked.json["sinks"]["hook"]["backlog"] == 0)
+    assert [post.transition for post in posts] == got.transitions
+
+
+async def test_a_backlog_that_cannot_be_written_holds_all_until_it_can(
+    cloud: Emulator, tmp_path: Path
+) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    got = Got()
+    async with serving(configuration(cloud, tmp_path, sink("got", calling(got)))) as running:
+        await got.until(len)
+        await running.until("/readyz", lambda asked: asked.status == 200)
+        with contextlib.closing(sqlite3.connect(tmp_path / "backlog.sqlite", isolation_level=None)) as db:
+            db.execute(
+                "CREATE TRIGGER full BEFORE INSERT ON waiting BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+            )
+            cloud.set_status(job_id, 12)
+            asked = await running.until("/readyz", lambda asked: asked.status == 503)
+            assert asked.json == {"ready": False, "targets": [], "backlog": "disk full"}
+            db.execute("DROP TRIGGER full")
+        await got.until(lambda got: len(got) == 2)
+        assert (await running.ask("/readyz")).status == 200
+    assert got.currents == [8, 12]
+
+
+async def test_a_service_is_ready_once_each_target_was_read_completely(
+    cloud: Emulator, tmp_path: Path
+) -> None:
+    cloud.add_jobs(3, status=8)
+    cloud.fault("status", status=503)
+    async with serving(configuration(cloud, tmp_path, sink("got", calling(Got())))) as running:
+        asked = await running.until("/healthz", lambda asked: asked.json["targets"]["here"]["error"])
+        assert asked.json["targets"]["here"]["error"] == "ServerError, HTTP 503"
+        asked = await running.ask("/readyz")
+        assert (asked.status, asked.json["targets"]) == (503, ["here"])
+        cloud.reset()
+        asked = await running.until("/readyz", lambda asked: asked.status == 200)
+        assert asked.json == {"ready": True, "targets": [], "backlog": None}
+        assert (await running.ask("/")).status == 404
+
+
+async def test_metrics_say_age_jobs_retries_transitions_and_backlog_and_no_job(
+    cloud: Emulator, tmp_path: Path
+) -> None:
+    pytest.importorskip("prometheus_client")
+    from prometheus_client.parser import text_string_to_metric_families
+
+    (job_id,) = cloud.add_jobs(1, status=77)
+    cloud.fault("status", status=503, count=1)
+    got = Got()
+    settings = attrs.evolve(QUICK, backoff_base=0.01, backoff_max=0.01)
+    configured = configuration(cloud, tmp_path, sink("got", calling(got)), settings=settings)
+    async with serving(configured) as running:
+        await got.until(len)
+        cloud.set_status(job_id, 12)
+        await got.until(lambda got: len(got) == 2)
+        await running.until("/healthz", lambda asked: not asked.json["sinks"]["got"]["backlog"])
+        text = (await running.ask("/metrics")).text
+    values = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    here = ("target", "here")
+    assert 0 <= values.pop(("vizwatch_target_age_seconds", here)) < WITHIN
+    assert values == {
+        ("vizwatch_target_jobs", here): 1,
+        ("vizwatch_target_complete", here): 1,
+        ("vizwatch_backlog", ("sink", "got")): 0,
+        ("vizwatch_backlog_writable",): 1,
+        ("vizwatch_transitions_total", ("status", "OTHER"), here): 1,
+        ("vizwatch_transitions_total", ("status", "KILLED"), here): 1,
+        ("vizwatch_deliveries_total", ("outcome", "delivered"), ("sink", "got")): 2,
+        ("vizwatch_merged_total", ("sink", "got")): 0,
+    }
+
+
+async def test_metrics_without_their_extra_say_what_to_install(
+    cloud: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    async with serving(configuration(cloud, tmp_path, sink("got", calling(Got())))) as running:
+        asked = await running.ask("/metrics")
+    assert (asked.status, asked.text) == (501, 'metrics need their extra: install "vizwatch[metrics]"\n')
+
+
+async def test_a_watch_that_cannot_go_on_ends_the_service_with_its_error(
+    cloud: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cloud.fault("status", status=403, code="ModelArts.0108")
+    with pytest.raises(vizwatch.PermissionDeniedError):
+        await serve(configuration(cloud, tmp_path, sink("got", calling(Got()))))
+    assert "target here cannot be watched any more" in caplog.text
+
+
+async def test_two_services_do_not_share_a_folder(cloud: Emulator, tmp_path: Path) -> None:
+    configured = configuration(cloud, tmp_path, sink("got", calling(Got())))
+    async with serving(configured):
+        with pytest.raises(ConfigError, match="in use by another service"):
+            await serve(configured)
+
+
+async def test_a_backlog_that_is_none_ends_the_service_before_any_request(
+    cloud: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "backlog.sqlite").write_text("a text that is long enough to be told from a database\n" * 9)
+    with pytest.raises(ConfigError, match="the backlog cannot be opened: file is not a database"):
+        await serve(configuration(cloud, tmp_path))
+    assert cloud.requests == []
+
+
+async def test_an_address_in_use_ends_the_service(cloud: Emulator, tmp_path: Path) -> None:
+    async with Receiver() as taken:
+        with pytest.raises(OSError, match="address already in use"):
+            await serve(configuration(cloud, tmp_path, listen=("127.0.0.1", taken.port)))
+
+
+async def test_what_waits_for_a_sink_that_is_gone_is_kept_and_told(
+    cloud: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cloud.add_jobs(1, status=8)
+    got = Got()
+
+    def fails(_: object) -> None:
+        raise OSError
+
+    async with serving(
+        configuration(cloud, tmp_path, sink("old", PythonCall("f", fails)), sink("got", calling(got)))
+    ):
+        await got.until(len)
+    async with serving(configuration(cloud, tmp_path)):
+        assert "1 transitions wait for sink old, which is not configured: they are kept" in caplog.text
+    assert waiting(tmp_path) == {"old": [8]}
+
+
+# The command
+
+
+@pytest.fixture
+def file(cloud: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration for the emulated cloud, with a webhook whose port is to be filled in."""
+    monkeypatch.setenv("TOKEN", cloud.token)
+    monkeypatch.setenv("SECRET", SECRET)
+    file = tmp_path / "vizwatch.toml"
+    file.write_text(f"""
+[state]
+path = "{tmp_path}/state"
+[settings]
+poll_interval = 0.1
+poll_interval_min = 0.01
+[http]
+listen = "127.0.0.1:0"
+[[targets]]
+name = "here"
+endpoint = "{cloud.endpoint}"
+project_id = "{cloud.project_id}"
+auth = {{ token_env = "TOKEN" }}
+[[sinks]]
+name = "out"
+type = "stdout"
+[[sinks]]
+name = "hook"
+type = "webhook"
+url = "http://127.0.0.1:PORT/hook"
+secret_env = "SECRET"
+""")
+    return file
+
+
+def change(file: Path, **words: object) -> None:
+    """Puts something in the place of each of these words, where it stands first."""
+    text = file.read_text()
+    for word, other in words.items():
+        text = text.replace(word, str(other), 1)
+    file.write_text(text)
+
+
+@contextlib.asynccontextmanager
+async def command(file: Path, *argv: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """``vizwatch run`` in a process of its own, which never outlives its test."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "vizwatch", "run", str(file), *argv),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=child_environment(),
+    )
+    try:
+        async with asyncio.timeout(3 * WITHIN):
+            yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def post(receiver: Receiver, status: int) -> Post:
+    """The next post of a transition to this status; those before it are passed."""
+    while True:
+        came = await receiver.came.get()
+        if came.transition["current"] == status:
+            return came
+
+
+async def test_a_service_that_is_killed_and_started_again_loses_nothing(cloud: Emulator, file: Path) -> None:
+    """What comes a second time comes under the same id."""
+    (job_id,) = cloud.add_jobs(1, status=4)
+    async with Receiver() as receiver:
+        change(file, PORT=receiver.port)
+        async with command(file) as process:
+            await post(receiver, 4)
+            receiver.answers.append(None)
+            cloud.set_status(job_id, 8)
+            await post(receiver, 8)  # in hand, and never answered
+            cloud.set_status(job_id, 12)
+            assert process.stdout is not None
+            lines = [json.loads(await process.stdout.readline()) for _ in range(3)]
+            process.send_signal(signal.SIGKILL)
+            await process.wait()
+        assert [line["current"] for line in lines] == [4, 8, 12]
+        async with command(file) as process:
+            again = await post(receiver, 8)
+            await post(receiver, 12)
+            process.terminate()
+            _, err = await process.communicate()
+            assert process.returncode == 0, err
+    by_id = defaultdict(set)
+    for one in receiver.posts:
+        by_id[one.id].add(one.body)
+    assert again.body == one_of(by_id[lines[1]["id"]])
+    assert set(by_id) >= {line["id"] for line in lines}
+
+
+def one_of(bodies: set[bytes]) -> bytes:
+    (body,) = bodies
+    return body
+
+
+async def test_a_delivery_in_hand_is_brought_to_its_end_by_sigterm(cloud: Emulator, file: Path) -> None:
+    cloud.add_jobs(1, status=8)
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def late(_: web.Request) -> web.StreamResponse:
+        asked.set()
+        await answer.wait()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/hook", late)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        change(file, PORT=runner.addresses[0][1])
+        async with command(file) as process:
+            await asked.wait()
+            began = asyncio.get_running_loop().time()
+            process.terminate()
+            answer.set()
+            _, err = await process.communicate()
+            assert asyncio.get_running_loop().time() - began < 5
+    finally:
+        await runner.cleanup()
+    assert (process.returncode, b"broken off" in err) == (0, False)
+    assert waiting(file.parent / "state") == {}
+
+
+async def test_a_wrong_file_is_a_line_for_each_fault_and_code_2_before_any_request(
+    cloud: Emulator, file: Path
+) -> None:
+    change(file, poll_interval="interval", stdout="out")
+    async with command(file) as process:
+        out, err = await process.communicate()
+    assert (process.returncode, out, cloud.requests) == (2, b"", [])
+    first, second, third = err.decode().splitlines()
+    assert first.startswith(f"vizwatch: {file}:5: settings.interval is unknown")
+    assert second.startswith(f"vizwatch: {file}:16: sinks[0].type must be one of")
+    assert third.startswith(f"vizwatch: {file}:20: sinks[1].url must be an address")
+
+
+async def test_check_says_what_would_be_done_without_a_request(cloud: Emulator, file: Path) -> None:
+    change(file, PORT=9)
+    async with command(file, "--check") as process:
+        out, err = await process.communicate()
+    assert (process.returncode, err, cloud.requests) == (0, b"", [])
+    assert out.decode().splitlines() == [
+        f"target here: project {cloud.project_id} at {cloud.endpoint}, with TokenAuth",
+        "sink out: transitions to stdout, backlog 10000",
+        "sink hook: transitions to http://127.0.0.1:9, backlog 10000",
+        f"state: {file.parent}/state",
+        "health: http://127.0.0.1:0",
+    ]
+    assert not (file.parent / "state").exists()
