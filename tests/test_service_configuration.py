@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import sys
 from collections.abc import Callable
@@ -113,10 +114,11 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
     (tmp_path / "sk").write_text("canary-sk\n")
     file = tmp_path / "vizwatch.toml"
 
-    async def loaded(text: str) -> Configuration | list[str]:
+    def loaded(text: str) -> Configuration | list[str]:
         file.write_text(text.replace("{tmp}", str(tmp_path)).replace("{{", "{").replace("}}", "}"))
         try:
-            return await load(file)
+            with asyncio.Runner() as runner:
+                return runner.run(load(file))
         except FaultyConfigurationError as error:
             assert "canary" not in shown(error)
             return [fault.removeprefix(str(file)) for fault in error.faults]
@@ -124,8 +126,8 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
     return loaded
 
 
-async def test_a_whole_configuration_is_read_and_shows_no_secret(check: Check, tmp_path: Path) -> None:
-    found = await check(WHOLE)
+def test_a_whole_configuration_is_read_and_shows_no_secret(check: Check, tmp_path: Path) -> None:
+    found = check(WHOLE)
     assert isinstance(found, Configuration), found
     assert "canary" not in repr(found)
     assert found.state == tmp_path / "state"
@@ -246,21 +248,21 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("right", "wrong", "line", "said"), WRONG, ids=[one[1][:30] for one in WRONG])
-async def test_a_fault_is_said_with_its_line_and_what_is_allowed(
+def test_a_fault_is_said_with_its_line_and_what_is_allowed(
     right: str, wrong: str, line: int | None, said: str, check: Check
 ) -> None:
     assert right in WHOLE
-    faults = await check(WHOLE.replace(right, wrong, 1))
+    faults = check(WHOLE.replace(right, wrong, 1))
     place = "" if line is None else f":{line}"
     assert any(fault.startswith(f"{place}: {said}") for fault in faults), faults
     assert len(faults) == (2 if "is that of another" in said else 1), "only one thing is wrong, or its twin"
 
 
-async def test_all_faults_are_said_at_once_in_the_order_of_the_file(check: Check) -> None:
+def test_all_faults_are_said_at_once_in_the_order_of_the_file(check: Check) -> None:
     text = WHOLE
     for right, wrong in (("= 30", "= 0"), ("TOKEN", "NONE"), ("stdout", "stdin"), ("json:", "nojson:")):
         text = text.replace(right, wrong, 1)
-    faults = await check(text)
+    faults = check(text)
     assert [fault.split(":")[1] for fault in faults] == ["5", "20", "46", "68"]
 
 
@@ -275,43 +277,43 @@ async def test_all_faults_are_said_at_once_in_the_order_of_the_file(check: Check
         (None, ": it cannot be read: it does not exist, or is no file"),
     ],
 )
-async def test_what_is_no_configuration_at_all_is_one_fault(
+def test_what_is_no_configuration_at_all_is_one_fault(
     content: bytes | None, said: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "c.toml"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(FaultyConfigurationError) as caught:
-        await load(file)
+    with pytest.raises(FaultyConfigurationError) as caught, asyncio.Runner() as runner:
+        runner.run(load(file))
     (fault,) = caught.value.faults
     assert fault.startswith(f"{file}{said}")
 
 
-async def test_without_an_extra_its_sink_says_what_to_install(
+def test_without_an_extra_its_sink_says_what_to_install(
     check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    faults = await check(WHOLE)
+    faults = check(WHOLE)
     assert [fault.partition(" needs ")[2] for fault in faults] == [
         "openstack: pip install 'vizwatch[openstack]'",
         "redis: pip install 'vizwatch[redis]'",
     ]
 
 
-async def test_an_entry_point_names_a_function_too(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_point_names_a_function_too(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.metadata
 
     point = importlib.metadata.EntryPoint("mine", "json:dumps", "vizwatch.sinks")
     monkeypatch.setattr(
         "importlib.metadata.entry_points", lambda group: importlib.metadata.EntryPoints([point])
     )
-    found = await check(WHOLE.replace("json:dumps", "mine"))
+    found = check(WHOLE.replace("json:dumps", "mine"))
     assert found.sinks[-1].destination == PythonCall("mine", __import__("json").dumps)
 
 
 async def test_a_token_in_a_file_is_read_again_once_it_is_refused(check: Check, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("canary-one\n")
-    found = await check(WHOLE.replace('token_env = "TOKEN"', 'token_file = "{tmp}/token"'))
+    found = await asyncio.to_thread(check, WHOLE.replace('token_env = "TOKEN"', 'token_file = "{tmp}/token"'))
     auth: Any = found.targets[0].auth
     refused = await auth.headers(Outgoing("GET", "https://example.com"))
     assert not await auth.renew(refused), "the file has no other one"

@@ -341,9 +341,7 @@ async def outbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
     monkeypatch.setattr(Outbox, "_in_thread", inline)
     progress = Progress.of(["sink"])
-    async with Outbox(
-        lambda: Backlog(tmp_path / "b.sqlite", {"sink": 10}), ["sink"], progress.backlog
-    ) as opened:
+    async with Outbox(lambda: Backlog(tmp_path / "b.sqlite", {"sink": 10}), ["sink"], progress) as opened:
         yield opened
 
 
@@ -422,7 +420,7 @@ async def test_a_database_that_is_locked_holds_up_and_loses_nothing(
     outbox._backlog._db.execute("PRAGMA busy_timeout = 0")
     other = sqlite3.connect(tmp_path / "b.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    trouble = outbox._trouble
+    trouble = outbox._troubles["write"]
     putting = asyncio.create_task(outbox.put(["sink"], seen(1)))
     await elapse(60)
     assert not putting.done()
@@ -433,7 +431,7 @@ async def test_a_database_that_is_locked_holds_up_and_loses_nothing(
     assert not trouble.failures
     assert outbox.sizes == {"sink": 1}
     assert [record.message.partition(",")[0] for record in caplog.records] == [
-        "the backlog fails",
-        "the backlog works again",
+        "to write the backlog fails",
+        "to write the backlog works again",
     ]
     assert json.loads((await outbox.take("sink") or ENTRY).payload) == seen(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from vizwatch import ConfigError, Target
+from vizwatch import ConfigError, Target, printable
 from vizwatch.cli._errors import ExitCode, report
 from vizwatch.service.files import FaultyConfigurationError, load
 from vizwatch.service.options import (
@@ -25,6 +25,7 @@ from vizwatch.service.options import (
 )
 from vizwatch.service.serving import serve
 
+_MAX_LINE: Final = 1_000
 _LOG_FORMAT: Final = "vizwatch: %(levelname)s: %(message)s"
 
 
@@ -37,7 +38,7 @@ async def run_service(file: Path, *, only_check: bool) -> ExitCode:
             report(ConfigError(fault))
         return ExitCode.USAGE
     if only_check:
-        sys.stdout.writelines(f"{line}\n" for line in _described(configuration))
+        sys.stdout.writelines(f"{printable(line, _MAX_LINE)}\n" for line in _described(configuration))
         return ExitCode.DONE
     logging.basicConfig(stream=sys.stderr, format=_LOG_FORMAT, force=True)
     logging.getLogger("vizwatch").setLevel(logging.INFO)

@@ -65,6 +65,7 @@ class Backlog:
         self._sizes: Counter[str] = Counter()
         self.merged: Counter[str] = Counter()
         """How many transitions became one with another, by sink, since the start."""
+        file.touch(mode=0o600)  # what was seen is for its owner alone
         self._db = sqlite3.connect(file, timeout=_LOCKED_FOR, isolation_level=None, check_same_thread=False)
         try:
             self._open()
@@ -152,7 +153,7 @@ class Backlog:
         """It is delivered."""
         with self._transaction():
             self._db.execute("DELETE FROM waiting WHERE sink = ? AND seq = ?", (sink, entry.seq))
-        self._sizes[sink] -= 1
+        self._sizes = self._sizes - Counter([sink])  # a new one, since others read it meanwhile
         self._in_hand.pop(sink, None)
 
     def close(self) -> None:

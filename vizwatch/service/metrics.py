@@ -39,7 +39,7 @@ class Snapshot:
                 name: {"backlog": self.sizes.get(name, 0), **_trouble(trouble)}
                 for name, trouble in self.progress.sinks.items()
             },
-            "backlog": _trouble(self.progress.backlog),
+            "backlog": {what: _trouble(trouble) for what, trouble in self.progress.backlog.items()},
         }
 
     @property
@@ -47,7 +47,7 @@ class Snapshot:
         """The targets that were not read completely yet, and what keeps the backlog from being written."""
         return {
             "targets": sorted(name for name, one in self.outcomes.items() if one.age is None),
-            "backlog": self.progress.backlog.text,
+            "backlog": self.progress.backlog_error,
         }
 
 
@@ -109,7 +109,7 @@ class _Collector:
                 gauge.add_metric([value[0]], value[1])
             yield gauge
         writable = GaugeMetricFamily("vizwatch_backlog_writable", "1 if the backlog can be written.")
-        writable.add_metric([], int(progress.backlog.text is None))
+        writable.add_metric([], int(progress.backlog_error is None))
         yield writable
         counters: tuple[tuple[str, str, list[str], Mapping[Any, int]], ...] = (
             ("transitions", "Transitions seen.", ["target", "status"], progress.transitions),

@@ -13,7 +13,7 @@ from typing import Any, Final, Self, TypeVar
 
 from vizwatch import ConfigError, printable
 from vizwatch.service.backlog import Backlog, Entry
-from vizwatch.service.progress import Trouble, backoff
+from vizwatch.service.progress import Progress, backoff
 
 T = TypeVar("T")
 
@@ -30,15 +30,16 @@ class Outbox:
     Args:
         make: Opens the backlog.
         sinks: The sinks' names.
-        trouble: Where to say what is wrong.
+        progress: Where to say what is wrong.
 
     Raises:
-        ConfigError: When entered: the backlog cannot be opened.
+        ConfigError: When entered: the file is no backlog.
+        OSError: When entered: it cannot be opened just now.
     """
 
-    def __init__(self, make: Callable[[], Backlog], sinks: list[str], trouble: Trouble) -> None:
+    def __init__(self, make: Callable[[], Backlog], sinks: list[str], progress: Progress) -> None:
         self._make = make
-        self._trouble = trouble
+        self._troubles = progress.backlog
         self._bells = {name: asyncio.Event() for name in sinks}
         self._stopping = False
         self._thread = ThreadPoolExecutor(1, "vizwatch-backlog")
@@ -48,7 +49,9 @@ class Outbox:
             self._backlog = await self._in_thread(self._make)
         except (sqlite3.Error, OSError) as error:
             self._thread.shutdown()
-            raise ConfigError(f"the backlog cannot be opened: {printable(str(error))}") from None
+            # Locked, or no room: what may be over when it is tried again.
+            kind = OSError if isinstance(error, sqlite3.OperationalError | OSError) else ConfigError
+            raise kind(f"the backlog cannot be opened: {printable(str(error))}") from None
         return self
 
     async def __aexit__(
@@ -72,7 +75,7 @@ class Outbox:
 
     async def put(self, sinks: list[str], transition: Mapping[str, Any]) -> None:
         """Keeps a transition for these sinks; it is on the disk when this returns."""
-        await self._insist(functools.partial(self._backlog.put, sinks, transition))
+        await self._insist("write", functools.partial(self._backlog.put, sinks, transition))
         for name in sinks:
             self._bells[name].set()
 
@@ -80,7 +83,7 @@ class Outbox:
         """The oldest one that waits for a sink, as soon as there is one; ``None`` once the service stops."""
         while not self._stopping:
             self._bells[sink].clear()
-            entry = await self._insist(functools.partial(self._backlog.first, sink))
+            entry = await self._insist("read", functools.partial(self._backlog.first, sink))
             if entry is not None:
                 return entry
             if not self._stopping:
@@ -89,7 +92,7 @@ class Outbox:
 
     async def remove(self, sink: str, entry: Entry) -> None:
         """It is delivered."""
-        await self._insist(functools.partial(self._backlog.remove, sink, entry))
+        await self._insist("clear", functools.partial(self._backlog.remove, sink, entry))
 
     async def pause(self, sink: str, seconds: float) -> None:
         """Waits, but not beyond the moment in which the service stops."""
@@ -111,16 +114,17 @@ class Outbox:
         for bell in self._bells.values():
             bell.set()
 
-    async def _insist(self, work: Callable[[], T]) -> T:
+    async def _insist(self, what: str, work: Callable[[], T]) -> T:
+        trouble = self._troubles[what]
         while True:
             try:
                 done = await self._in_thread(work)
             except sqlite3.Error as error:
-                self._trouble.failed(str(error) or type(error).__name__)
+                trouble.failed(str(error) or type(error).__name__)
             else:
-                self._trouble.over()
+                trouble.over()
                 return done
-            await asyncio.sleep(backoff(self._trouble.failures, _BASE, _LONGEST))
+            await asyncio.sleep(backoff(trouble.failures, _BASE, _LONGEST))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

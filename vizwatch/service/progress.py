@@ -55,7 +55,11 @@ class Progress:
 
     sinks: dict[str, Trouble]
     """The trouble with each sink, by its name."""
-    backlog: Trouble = attrs.field(factory=lambda: Trouble("the backlog"), init=False)
+    backlog: dict[str, Trouble] = attrs.field(
+        factory=lambda: {what: Trouble(f"to {what} the backlog") for what in ("write", "read", "clear")},
+        init=False,
+    )
+    """What is wrong with the file, by what is done: on a full disk, some of it still works."""
     transitions: Counter[tuple[str, str]] = attrs.field(factory=Counter, init=False)
     """By target, and by the name of the status that they lead to."""
     retries: Counter[str] = attrs.field(factory=Counter, init=False)
@@ -67,6 +71,11 @@ class Progress:
     def of(cls, sinks: Sequence[str]) -> Progress:
         """Before anything has happened."""
         return cls({name: Trouble(f"sink {name}") for name in sinks})
+
+    @property
+    def backlog_error(self) -> str | None:
+        """Why the backlog cannot be used just now."""
+        return next((one.text for one in self.backlog.values() if one.text is not None), None)
 
     def retried(self, retry: Retry) -> None:
         """For `Settings.on_retry`."""

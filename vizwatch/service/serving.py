@@ -32,8 +32,8 @@ async def serve(configuration: Configuration) -> None:
     """Watches and delivers until it is cancelled; then brings to its end what is in hand, within 5 seconds.
 
     Raises:
-        ConfigError: The backlog cannot be opened, or another service uses it.
-        OSError: The address for health and metrics cannot be listened at.
+        ConfigError: The backlog is none, or another service uses it.
+        OSError: The backlog cannot be opened, or the address for health and metrics not be listened at.
         VizwatchError: No target can be watched any more; the error is that of one of them.
     """
     names = [sink.name for sink in configuration.sinks]
@@ -42,7 +42,7 @@ async def serve(configuration: Configuration) -> None:
     make = functools.partial(Backlog, configuration.state / "backlog.sqlite", bounds)
     settings = attrs.evolve(configuration.settings, on_retry=progress.retried)
     with _alone(configuration.state):
-        async with Outbox(make, names, progress.backlog) as outbox:
+        async with Outbox(make, names, progress) as outbox:
             _warn_of_orphans(outbox.sizes, names)
             fleet = Fleet(configuration.targets, settings=settings)
             await _Service(configuration, fleet, outbox, progress).run()
