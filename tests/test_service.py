@@ -254,11 +254,8 @@ async def test_a_backlog_that_cannot_be_written_holds_all_until_it_can(
             asked = await running.until("/readyz", lambda asked: asked.status == 503)
             assert asked.json == {"ready": False, "targets": [], "backlog": "disk full"}
             backlog = (await running.ask("/healthz")).json["backlog"]
-            assert [backlog[what]["error"] for what in ("write", "read", "clear")] == [
-                "disk full",
-                None,
-                None,
-            ]
+            errors = {what: one["error"] for what, one in backlog.items()}
+            assert errors == {"write": "disk full", "read": None, "clear": None}
             db.execute("DROP TRIGGER full")
         await got.until(lambda got: len(got) == 2)
         assert (await running.ask("/readyz")).status == 200
