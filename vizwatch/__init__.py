@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ApiError,
         AuthenticationError,
         BadRequestError,
+        CheckpointError,
         ClientClosedError,
         ClockSkewError,
         ConfigError,
@@ -50,8 +51,10 @@ if TYPE_CHECKING:
     from vizwatch._values.text import printable
     from vizwatch._world.account import Account
     from vizwatch._world.auth import AkSkAuth, Auth, RenewableAuth, ScopedAuth, TokenAuth
+    from vizwatch._world.checkpoint import Checkpoint, Stream
     from vizwatch._world.clouds import CloudsAuth
     from vizwatch._world.iam import PasswordAuth
+    from vizwatch._world.sqlite import SqliteCheckpoint
     from vizwatch.client import Client
     from vizwatch.fleet import Fleet, ListOptions, Outcome, Target, TargetJob, WatchOptions
 
@@ -64,6 +67,8 @@ __all__ = [
     "Auth",
     "AuthenticationError",
     "BadRequestError",
+    "Checkpoint",
+    "CheckpointError",
     "Client",
     "ClientClosedError",
     "ClockSkewError",
@@ -97,7 +102,9 @@ __all__ = [
     "ScopedAuth",
     "ServerError",
     "Settings",
+    "SqliteCheckpoint",
     "Stale",
+    "Stream",
     "Target",
     "TargetJob",
     "TlsError",
@@ -126,6 +133,7 @@ _HOMES: Final = {
         "ApiError",
         "AuthenticationError",
         "BadRequestError",
+        "CheckpointError",
         "ClientClosedError",
         "ClockSkewError",
         "ConfigError",
@@ -155,8 +163,10 @@ _HOMES: Final = {
     "vizwatch._values.text": ("printable",),
     "vizwatch._world.account": ("Account",),
     "vizwatch._world.auth": ("AkSkAuth", "Auth", "RenewableAuth", "ScopedAuth", "TokenAuth"),
+    "vizwatch._world.checkpoint": ("Checkpoint", "Stream"),
     "vizwatch._world.clouds": ("CloudsAuth",),
     "vizwatch._world.iam": ("PasswordAuth",),
+    "vizwatch._world.sqlite": ("SqliteCheckpoint",),
     "vizwatch.client": ("Client",),
     "vizwatch.fleet": ("Fleet", "ListOptions", "Outcome", "Target", "TargetJob", "WatchOptions"),
 }
