@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from vizwatch import compat, doctor, emulator
+    from vizwatch import compat, doctor, emulator, otel
     from vizwatch._flows.arriving import JobsWatch
     from vizwatch._flows.paging import JobPager
     from vizwatch._flows.watching import Watch
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         WatchTimeoutError,
         WrongEndpointError,
     )
-    from vizwatch._values.exchange import Outgoing, Retry, Scope, Stale
+    from vizwatch._values.exchange import Attempt, Outgoing, Retry, Scope, Stale
     from vizwatch._values.models import Job, JobPage, Schedule, Transition
     from vizwatch._values.settings import Settings
     from vizwatch._values.statuses import JobStatus
@@ -61,6 +61,7 @@ __all__ = [
     "Account",
     "AkSkAuth",
     "ApiError",
+    "Attempt",
     "Auth",
     "AuthenticationError",
     "BadRequestError",
@@ -113,6 +114,7 @@ __all__ = [
     "compat",
     "doctor",
     "emulator",
+    "otel",
     "printable",
 ]
 
@@ -148,7 +150,7 @@ _HOMES: Final = {
         "WatchTimeoutError",
         "WrongEndpointError",
     ),
-    "vizwatch._values.exchange": ("Outgoing", "Retry", "Scope", "Stale"),
+    "vizwatch._values.exchange": ("Attempt", "Outgoing", "Retry", "Scope", "Stale"),
     "vizwatch._values.models": ("Job", "JobPage", "Schedule", "Transition"),
     "vizwatch._values.settings": ("Settings",),
     "vizwatch._values.statuses": ("JobStatus",),
@@ -160,7 +162,7 @@ _HOMES: Final = {
     "vizwatch.client": ("Client",),
     "vizwatch.fleet": ("Fleet", "ListOptions", "Outcome", "Target", "TargetJob", "WatchOptions"),
 }
-_MODULES: Final = frozenset({"compat", "doctor", "emulator"})
+_MODULES: Final = frozenset({"compat", "doctor", "emulator", "otel"})
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 
