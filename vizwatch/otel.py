@@ -6,8 +6,8 @@
     async with vizwatch.Client.from_env(settings=settings) as client:
         await client.get_job(197)
 
-Names are those of OpenTelemetry's conventions for HTTP clients, with `url.template` in the place of `url.full`,
-and `vizwatch.operation` (`get job`) beside them. No id and no credential is an attribute.
+Names are those of OpenTelemetry's conventions for HTTP clients, with `url.template` in place of `url.full`.
+Beside them stands `vizwatch.operation` (`get job`). No id and no credential is an attribute.
 
 - A span for each request, a child of the span in which the call was made; of a retry with
   `http.request.resend_count`. What was given up has the `error.type` `CancelledError`, and no status.
