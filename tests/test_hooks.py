@@ -49,7 +49,7 @@ def password_of(cloud: Emulator, settings: Settings) -> PasswordAuth:
 
 def became(told: list[Attempt]) -> list[tuple[int, int | None, type[BaseException] | None]]:
     """Which attempt each was, its HTTP status, and the class of its error."""
-    return [(one.attempt, one.http_status, one.error and type(one.error)) for one in told]
+    return [(one.attempt, one.http_status, None if one.error is None else type(one.error)) for one in told]
 
 
 # --- what is told ---------------------------------------------------------------------------------------
