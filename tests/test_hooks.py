@@ -202,6 +202,16 @@ async def test_what_the_transport_never_got_is_not_told(cloud: Emulator, told: l
     assert became(told)[1:] == [(1, None, vizwatch.ConnectError)]
 
 
+async def test_the_requests_of_a_recording_are_told(
+    cloud: Emulator, told: list[Attempt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.add_jobs(1)
+    monkeypatch.setenv("VIZWATCH_TOKEN", cloud.token)
+    settings = Settings(on_request=told.append)
+    await vizwatch.doctor.record(endpoint=cloud.endpoint, project_id=cloud.project_id, settings=settings)
+    assert [one.http_status for one in told] == [request.status for request in cloud.requests]
+
+
 async def test_a_token_that_is_renewed_makes_two_attempts(cloud: Emulator, told: list[Attempt]) -> None:
     (job_id,) = cloud.add_jobs(1)
     settings = Settings(on_request=told.append)
