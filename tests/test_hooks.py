@@ -58,7 +58,7 @@ def became(told: list[Attempt]) -> list[tuple[int, int | None, type[BaseExceptio
 async def test_each_attempt_of_a_call_is_told_with_what_it_came_to(
     cloud: Emulator, told: list[Attempt]
 ) -> None:
-    cloud.fault("status", status=503, count=1)
+    cloud.fault("status", status=503, retry_after=7, count=1)
     cloud.fault("drop", count=1, after=1)
     async with client_of(cloud, told) as client:
         await client.list_jobs().collect()
@@ -69,6 +69,7 @@ async def test_each_attempt_of_a_call_is_told_with_what_it_came_to(
         (3, 200, None),
         (1, 200, None),
     ]
+    assert all(one.seconds < 1 for one in told)
 
 
 async def test_an_attempt_says_when_it_was_how_long_it_took_and_what_it_received(

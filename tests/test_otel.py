@@ -129,14 +129,16 @@ async def test_the_port_is_that_of_the_scheme_where_the_endpoint_names_none(
     assert dict(span.attributes or {})["server.port"] == 443
 
 
-async def test_a_span_lasts_as_long_as_its_request(cloud: Emulator, backend: Backend) -> None:
+async def test_a_span_begins_and_ends_with_its_request(cloud: Emulator, backend: Backend) -> None:
+    told: list[vizwatch.Attempt] = []
     cloud.fault("latency", seconds=3.0)
-    async with client_of(cloud, backend) as client:
+    async with client_of(cloud, backend, on_request=told.append) as client:
         await client.list_jobs().collect()
     (span,) = backend.spans
     assert span.start_time is not None
     assert span.end_time is not None
-    assert (span.end_time - span.start_time) / 1e9 == pytest.approx(3, abs=0.1)
+    assert span.start_time / 1e9 == pytest.approx(told[0].started_at.timestamp(), abs=1e-6, rel=0)
+    assert span.end_time - span.start_time == int(told[0].seconds * 1e9)
 
 
 async def test_each_attempt_is_a_span_of_its_own_and_says_which_resend_it_is(
