@@ -19,6 +19,7 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
 from servers import RawServer, http
 from taking import taken
 from virtual import elapse
@@ -38,21 +39,21 @@ DETAILS = "/v1/{project_id}/visualization-jobs/{job_id}"
 class Backend:
     """Keeps in memory what a telemetry backend would get."""
 
-    def __init__(self) -> None:
+    def __init__(self, sampler: Sampler = ALWAYS_ON) -> None:
         self._exporter = InMemorySpanExporter()
         self._reader = InMemoryMetricReader()
-        self.tracers = TracerProvider(shutdown_on_exit=False)
+        self.tracers = TracerProvider(sampler, shutdown_on_exit=False)
         self.tracers.add_span_processor(SimpleSpanProcessor(self._exporter))
         self.meters = MeterProvider([self._reader], shutdown_on_exit=False)
-        self.tracer = self.tracers.get_tracer("of the user's")
+        self.tracer = TracerProvider(shutdown_on_exit=False).get_tracer("of the user's")
 
     def settings(self, given: Settings | None = None) -> Settings:
         return instrumented(given, tracer_provider=self.tracers, meter_provider=self.meters)
 
     @property
     def spans(self) -> list[ReadableSpan]:
-        """Those of requests, in the order in which they ended."""
-        return [span for span in self._exporter.get_finished_spans() if span.kind is trace.SpanKind.CLIENT]
+        """In the order in which they ended."""
+        return [*self._exporter.get_finished_spans()]
 
     def points(self, name: str) -> list[Any]:
         """What a metric has come to, for each set of its attributes."""
@@ -66,13 +67,16 @@ class Backend:
             for point in metric.data.data_points
         ]
 
+    def shutdown(self) -> None:
+        self.tracers.shutdown()
+        self.meters.shutdown()
+
 
 @pytest.fixture
 def backend() -> Iterator[Backend]:
     made = Backend()
     yield made
-    made.tracers.shutdown()
-    made.meters.shutdown()
+    made.shutdown()
 
 
 def client_of(cloud: Emulator, backend: Backend, **settings: Any) -> Client:
@@ -228,6 +232,18 @@ async def test_polls_that_are_shared_have_no_parent_and_a_watchs_own_have_its_sp
     parents = [span.parent and span.parent.span_id for span in backend.spans]
     assert len(parents) > 6
     assert set(parents) == ({None} if shared else set(spans.values()))
+
+
+async def test_a_sampler_can_leave_out_the_polls_and_keep_the_calls(cloud: Emulator) -> None:
+    backend = Backend(ParentBased(ALWAYS_OFF))
+    (job_id,) = cloud.add_jobs(1, status=8)
+    async with client_of(cloud, backend) as client:
+        async with taken(client.watch(job_id), lambda _: None):
+            await elapse(60)
+        with backend.tracer.start_as_current_span("the caller's"):
+            await client.stop_job(job_id)
+    assert [span.name for span in backend.spans] == [f"POST {DETAILS}/stop"]
+    backend.shutdown()
 
 
 # --- metrics --------------------------------------------------------------------------------------------

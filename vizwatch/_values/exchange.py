@@ -153,7 +153,7 @@ class Retry:
 class Attempt:
     """One request that was sent, or tried to be, as `Settings.on_request` is told of it afterwards.
 
-    It names no project, job or credentials: all but `error` may be the label of a metric.
+    Nothing but `error` tells a project, a job, or any text of the service's.
     """
 
     operation: str
