@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from vizwatch import compat, doctor, emulator
+    from vizwatch import compat, doctor, emulator, otel
     from vizwatch._flows.arriving import JobsWatch
     from vizwatch._flows.paging import JobPager
     from vizwatch._flows.watching import Watch
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         WatchTimeoutError,
         WrongEndpointError,
     )
-    from vizwatch._values.exchange import Outgoing, Retry, Scope, Stale
+    from vizwatch._values.exchange import Attempt, Outgoing, Retry, Scope, Stale
     from vizwatch._values.models import Job, JobPage, Schedule, Transition
     from vizwatch._values.settings import Settings
     from vizwatch._values.statuses import JobStatus
@@ -64,6 +64,7 @@ __all__ = [
     "Account",
     "AkSkAuth",
     "ApiError",
+    "Attempt",
     "Auth",
     "AuthenticationError",
     "BadRequestError",
@@ -120,6 +121,7 @@ __all__ = [
     "compat",
     "doctor",
     "emulator",
+    "otel",
     "printable",
 ]
 
@@ -156,7 +158,7 @@ _HOMES: Final = {
         "WatchTimeoutError",
         "WrongEndpointError",
     ),
-    "vizwatch._values.exchange": ("Outgoing", "Retry", "Scope", "Stale"),
+    "vizwatch._values.exchange": ("Attempt", "Outgoing", "Retry", "Scope", "Stale"),
     "vizwatch._values.models": ("Job", "JobPage", "Schedule", "Transition"),
     "vizwatch._values.settings": ("Settings",),
     "vizwatch._values.statuses": ("JobStatus",),
@@ -170,7 +172,7 @@ _HOMES: Final = {
     "vizwatch.client": ("Client",),
     "vizwatch.fleet": ("Fleet", "ListOptions", "Outcome", "Target", "TargetJob", "WatchOptions"),
 }
-_MODULES: Final = frozenset({"compat", "doctor", "emulator"})
+_MODULES: Final = frozenset({"compat", "doctor", "emulator", "otel"})
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 

@@ -167,7 +167,9 @@ class Poller:
 
     async def abandon(self, job_ids: Iterable[int]) -> None:
         """Ends the reads under way that nobody is left to want: of these jobs, or all if nobody is left."""
-        tasks = self._reads.drop(None if self._is_idle else set(job_ids) - self._places.by_job.keys())
+        unwanted = None if self._is_idle else set(job_ids) - self._places.by_job.keys()
+        # Reads that wait take the places of those that end, and are not of whoever has left.
+        tasks = self._alarm.context.run(self._reads.drop, unwanted)
         if self._is_idle and self._sweeping is not None:
             tasks.append(self._sweeping)
             self._sweeping = None
