@@ -345,9 +345,9 @@ async def test_a_watch_that_is_closed_while_a_target_is_opened_begins_nothing(
     begun: list[Survey] = []
     begin = Survey.begin
 
-    def noted(survey: Survey) -> None:
+    async def noted(survey: Survey) -> None:
         begun.append(survey)
-        begin(survey)
+        await begin(survey)
 
     monkeypatch.setattr(Survey, "begin", noted)
 

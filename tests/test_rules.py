@@ -327,7 +327,7 @@ def test_runs_are_counted_by_the_services_ends_and_not_by_the_callers(
 
 def test_a_job_is_followed_from_where_it_was_without_a_transition_for_that() -> None:
     tracker = Tracker("p", 197, {JobStatus.DELETE_FAILED})
-    tracker.begin(Job(197, JobStatus.DELETE_FAILED), NOW)
+    tracker.resume(Job(197, JobStatus.DELETE_FAILED), NOW)
     assert reads_of(tracker, (1, 6, None), (2, 9, None), (3, 9, None), (4, 6, None)) == [None, None, 9, 6]
     assert tracker.ended
 

@@ -133,8 +133,8 @@ def test_a_whole_configuration_is_read_and_shows_no_secret(check: Check, tmp_pat
     assert found.state == tmp_path / "state"
     assert not found.state.exists(), "nothing is written before the service runs"
     assert found.settings == vizwatch.Settings(poll_interval=30, requests_per_second=0.5)
-    assert found.watch["status"] == {8, 21, 12}
-    assert (found.watch["max_age"], found.listen) == (60, ("::1", 0))
+    assert found.watch.status == frozenset({8, 21, 12})
+    assert (found.watch.max_age, found.listen) == (60, ("::1", 0))
     assert [target.name for target in found.targets] == ["research", "p2", "production", "clouds"]
     assert found.targets[0].endpoint == "https://modelarts.eu-de.otc.t-systems.com"
     assert [type(target.auth) for target in found.targets] == [

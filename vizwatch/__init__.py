@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from vizwatch import compat, doctor, emulator
+    from vizwatch import compat, doctor, emulator, otel
     from vizwatch._flows.arriving import JobsWatch
     from vizwatch._flows.paging import JobPager
     from vizwatch._flows.watching import Watch
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         ApiError,
         AuthenticationError,
         BadRequestError,
+        CheckpointError,
         ClientClosedError,
         ClockSkewError,
         ConfigError,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
         WatchTimeoutError,
         WrongEndpointError,
     )
-    from vizwatch._values.exchange import Outgoing, Retry, Scope, Stale
+    from vizwatch._values.exchange import Attempt, Outgoing, Retry, Scope, Stale
     from vizwatch._values.models import Job, JobPage, Schedule, Transition
     from vizwatch._values.regions import Region, region
     from vizwatch._values.settings import Settings
@@ -51,8 +52,10 @@ if TYPE_CHECKING:
     from vizwatch._values.text import printable
     from vizwatch._world.account import Account
     from vizwatch._world.auth import AkSkAuth, Auth, RenewableAuth, ScopedAuth, TokenAuth
+    from vizwatch._world.checkpoint import Checkpoint, Stream
     from vizwatch._world.clouds import CloudsAuth
     from vizwatch._world.iam import PasswordAuth
+    from vizwatch._world.sqlite import SqliteCheckpoint
     from vizwatch.client import Client
     from vizwatch.fleet import Fleet, ListOptions, Outcome, Target, TargetJob, WatchOptions
 
@@ -62,9 +65,12 @@ __all__ = [
     "Account",
     "AkSkAuth",
     "ApiError",
+    "Attempt",
     "Auth",
     "AuthenticationError",
     "BadRequestError",
+    "Checkpoint",
+    "CheckpointError",
     "Client",
     "ClientClosedError",
     "ClockSkewError",
@@ -99,7 +105,9 @@ __all__ = [
     "ScopedAuth",
     "ServerError",
     "Settings",
+    "SqliteCheckpoint",
     "Stale",
+    "Stream",
     "Target",
     "TargetJob",
     "TlsError",
@@ -115,6 +123,7 @@ __all__ = [
     "compat",
     "doctor",
     "emulator",
+    "otel",
     "printable",
     "region",
 ]
@@ -129,6 +138,7 @@ _HOMES: Final = {
         "ApiError",
         "AuthenticationError",
         "BadRequestError",
+        "CheckpointError",
         "ClientClosedError",
         "ClockSkewError",
         "ConfigError",
@@ -151,7 +161,7 @@ _HOMES: Final = {
         "WatchTimeoutError",
         "WrongEndpointError",
     ),
-    "vizwatch._values.exchange": ("Outgoing", "Retry", "Scope", "Stale"),
+    "vizwatch._values.exchange": ("Attempt", "Outgoing", "Retry", "Scope", "Stale"),
     "vizwatch._values.models": ("Job", "JobPage", "Schedule", "Transition"),
     "vizwatch._values.regions": ("Region", "region"),
     "vizwatch._values.settings": ("Settings",),
@@ -159,12 +169,14 @@ _HOMES: Final = {
     "vizwatch._values.text": ("printable",),
     "vizwatch._world.account": ("Account",),
     "vizwatch._world.auth": ("AkSkAuth", "Auth", "RenewableAuth", "ScopedAuth", "TokenAuth"),
+    "vizwatch._world.checkpoint": ("Checkpoint", "Stream"),
     "vizwatch._world.clouds": ("CloudsAuth",),
     "vizwatch._world.iam": ("PasswordAuth",),
+    "vizwatch._world.sqlite": ("SqliteCheckpoint",),
     "vizwatch.client": ("Client",),
     "vizwatch.fleet": ("Fleet", "ListOptions", "Outcome", "Target", "TargetJob", "WatchOptions"),
 }
-_MODULES: Final = frozenset({"compat", "doctor", "emulator"})
+_MODULES: Final = frozenset({"compat", "doctor", "emulator", "otel"})
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 

@@ -55,7 +55,10 @@ if TYPE_CHECKING:
     import aiohttp
 
     from vizwatch._flows.arriving import JobsWatch
+    from vizwatch._flows.delivering import Delivery
     from vizwatch._flows.paging import JobPager
+    from vizwatch._world.checkpoint import Checkpoint
+    from vizwatch._world.journal import Journal, Journals
 
 Seconds = float | dt.timedelta
 Statuses = JobStatus | int | Collection[JobStatus | int]
@@ -122,6 +125,7 @@ class Client:
         self._gate = Gate(outage, self.settings.pool_size)
         self._report = Report() if account is None else account.report
         self._pollers: dict[str, Poller] = {}
+        self._journals: Journals | None = None
 
     @classmethod
     def from_env(
@@ -296,6 +300,7 @@ class Client:
         follow_restarts: bool = False,
         backlog: int | None = None,
         max_age: Seconds | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> Watch:
         """The job's transitions: first the status found, then each change, until its end.
 
@@ -318,10 +323,16 @@ class Client:
                 that, and no more often, unless `interval` says so. Where requests have to wait, the read that
                 is due first goes first, and those of watches without `max_age` come last. When it becomes
                 older nevertheless, `Watch.stale` says so, and once `Settings.on_stale` and a line of the log.
+            checkpoint: Keeps what was delivered, such as :class:`SqliteCheckpoint`. A transition counts as
+                delivered once the next one is asked for. Another process goes on there: what was not
+                delivered comes again, with the same `id`, and what changed while nobody watched comes as one
+                transition. If the last one delivered was the job's end, and that still holds, there is none.
+                Of a backlog, what was not taken is not kept: it comes as one transition, too.
 
         Raises:
             ConfigError: An argument is wrong, or the client is not open. While iterated: another task takes a
-                step already, or the watch has a backlog and was not entered.
+                step already, or the watch has a backlog and was not entered; or the checkpoint cannot be used
+                (:class:`CheckpointError`), or keeps the place of another watch of this job.
             ClientClosedError: The client is closed. Closed later, it ends the iteration, without an error.
             WatchTimeoutError: While iterated, as all below: the deadline passed. It carries the job as last
                 read.
@@ -334,7 +345,8 @@ class Client:
         tracker = Tracker(self.project_id, number, ends, checks.switch("follow_restarts", follow_restarts))
         bound = None if backlog is None else checks.whole("backlog", backlog, low=1, high=1_000_000)
         follower = Follower(tracker, self._terms_of(interval, max_age))
-        return self._watch(follower, timeout, None if bound is None else Mailbox(bound))
+        mailbox = None if bound is None else Mailbox(bound)
+        return self._watch(follower, timeout, mailbox, self._delivery(checkpoint, None))
 
     def watch_jobs(
         self,
@@ -345,6 +357,7 @@ class Client:
         workspace_id: str | None = None,
         interval: Seconds | None = None,
         max_age: Seconds | None = None,
+        checkpoint: Checkpoint | Journal | None = None,
     ) -> JobsWatch:
         """The transitions of all jobs of a workspace, or of many jobs: first each status found, then changes.
 
@@ -362,9 +375,12 @@ class Client:
             interval: Seconds between two readings, instead of `Settings.poll_interval`; each is randomly
                 longer or shorter by `Settings.poll_jitter`.
             max_age: How old what is known of the jobs may become, in seconds, as in :meth:`watch`.
+            checkpoint: Keeps what was delivered of each job, as in :meth:`watch`. Jobs that were told, and
+                have not changed, do not come again; those deleted meanwhile come as deleted.
 
         Raises:
-            ConfigError: An argument is wrong.
+            ConfigError: An argument is wrong. While iterated: the checkpoint cannot be used, as in
+                :meth:`watch`.
             VizwatchError: While iterated: no later read of the listing will come to anything; or of the last
                 of the `job_ids`: of several, one whose details are refused for good is watched no longer,
                 which a line of the log says.
@@ -383,20 +399,42 @@ class Client:
             tracker = Tracker(self.project_id, job_id, TERMINAL, follow_restarts=True)
             return Follower(tracker, terms, is_awaited=choice.job_ids is not None)
 
-        survey = Survey(self._poller_of(where), choice, follower, self.project_id, terms)
+        delivery = self._delivery(
+            checkpoint, None if choice.job_ids is not None else where or wire.DEFAULT_WORKSPACE
+        )
+        survey = Survey(self._poller_of(where), choice, follower, self.project_id, terms, delivery=delivery)
         watch = JobsWatch(survey.arrivals, survey.begin, survey)
         self._watches.add(watch)
         return watch
 
-    def _watch(self, follower: Follower, timeout: Seconds | None, backlog: Mailbox | None = None) -> Watch:
+    def _watch(
+        self,
+        follower: Follower,
+        timeout: Seconds | None,
+        backlog: Mailbox | None = None,
+        delivery: Delivery | None = None,
+    ) -> Watch:
         self._project.check_open()
         within = None if timeout is None else checks.seconds("timeout", timeout, low=0.001)
         # One attempt a look: looking again is what a poller does anyway, at its own pace.
         is_shared = self.settings.shared_reads
         poller = self._poller_of(self.workspace_id) if is_shared else self._new_poller(None)
-        watch = Watch(follower, poller, within, backlog)
+        watch = Watch(follower, poller, within, backlog, delivery)
         self._watches.add(watch)
         return watch
+
+    def _delivery(self, checkpoint: object, workspace_id: str | None) -> Delivery | None:
+        """Keeps a consumer's place: in all of a workspace, or for ``None`` in jobs that it names."""
+        if checkpoint is None:
+            return None
+        # Who keeps nothing starts without it.
+        from vizwatch._flows.delivering import Delivery  # noqa: PLC0415
+        from vizwatch._world.checkpoint import Stream  # noqa: PLC0415
+        from vizwatch._world.journal import Journals  # noqa: PLC0415
+
+        self._journals = self._journals or Journals()
+        stream = Stream(self.endpoint, self.project_id, workspace_id)
+        return Delivery(self._journals.of(checkpoint), stream)
 
     def _terms_of(self, interval: Seconds | None, max_age: Seconds | None) -> Terms:
         """The same for all watches that are asked for alike; raises :class:`ConfigError`."""
@@ -689,6 +727,8 @@ class Client:
     async def _close(self) -> None:
         try:
             await asyncio.gather(*(watch.aclose() for watch in list(self._watches)))
+            if self._journals is not None:
+                await self._journals.aclose()
         finally:
             await self._project.aclose()
 

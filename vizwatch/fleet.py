@@ -8,6 +8,7 @@ import functools
 import weakref
 from collections import deque
 from collections.abc import (
+    Awaitable,
     Callable,
     Coroutine,
     Hashable,
@@ -34,7 +35,9 @@ from vizwatch._world.account import Account
 from vizwatch._world.auth import AkSkAuth, Auth, TokenAuth
 from vizwatch._world.bulkhead import Bulkhead
 from vizwatch._world.chance import CHANCE
+from vizwatch._world.checkpoint import Checkpoint
 from vizwatch._world.iam import PasswordAuth
+from vizwatch._world.journal import Journal, Journals
 from vizwatch._world.line import to_its_end
 from vizwatch._world.transport import Pool, Share
 from vizwatch.client import Client, Seconds, Statuses
@@ -150,6 +153,7 @@ class WatchOptions(TypedDict, total=False):
     workspace_id: str | None
     interval: Seconds | None
     max_age: Seconds | None
+    checkpoint: Checkpoint | Journal | None
 
 
 def _several(targets: object) -> Iterable[object]:
@@ -248,7 +252,7 @@ class _View:
 class _Watch(JobsWatch):
     """The watch of all targets."""
 
-    def __init__(self, view: _View, arrivals: Arrivals, begin: Callable[[], None]) -> None:
+    def __init__(self, view: _View, arrivals: Arrivals, begin: Callable[[], Awaitable[None]]) -> None:
         super().__init__(arrivals, begin)
         self._view = view
         weakref.finalize(self, view.close).atexit = False
@@ -314,6 +318,7 @@ class Fleet:
         self._latest: Callable[[], dict[str, Outcome]] = functools.partial(self._listed, {})
         self._watches: weakref.WeakSet[JobsWatch] = weakref.WeakSet()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._journals = Journals()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -382,6 +387,7 @@ class Fleet:
         workspace_id: str | None = None,
         interval: Seconds | None = None,
         max_age: Seconds | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> JobsWatch:
         """The transitions of all jobs of all targets, as they are seen; `project_id` says of which.
 
@@ -395,9 +401,11 @@ class Fleet:
             workspace_id: Instead of each target's.
             interval: As there.
             max_age: As there.
+            checkpoint: As there: one for all targets.
 
         Raises:
-            ConfigError: An argument is wrong, or the fleet is not open.
+            ConfigError: An argument is wrong, or the fleet is not open. While iterated: the checkpoint cannot
+                be used, which ends the watch of all.
             ClientClosedError: The fleet was closed.
         """
         self._check_open()
@@ -407,6 +415,7 @@ class Fleet:
             workspace_id=None if workspace_id is None else checks.identifier("workspace_id", workspace_id),
             interval=interval,
             max_age=max_age,
+            checkpoint=None if checkpoint is None else self._journals.of(checkpoint),
         )
         chosen(None, status, search_content)
         every = interval_of(self.settings, interval, max_age_of(self.settings, max_age))
@@ -419,7 +428,7 @@ class Fleet:
         self._watches.add(watch)
         return watch
 
-    def _begin(self, view: _View, arrivals: Arrivals, interval: float, options: WatchOptions) -> None:
+    async def _begin(self, view: _View, arrivals: Arrivals, interval: float, options: WatchOptions) -> None:
         """Begins the watches of all targets, spread over the interval."""
         spread = min(interval, _BEGINS_WITHIN * len(self._members))
         for number, (name, outlook) in enumerate(view.outlooks.items()):
@@ -455,7 +464,7 @@ class Fleet:
             else:
                 if not arrivals.closed:
                     outlook.error, outlook.survey = None, watch.survey
-                    watch.move(arrivals, phase)
+                    await watch.move(arrivals, phase)
                 return
 
     def _check_open(self) -> None:
@@ -513,6 +522,7 @@ class Fleet:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await asyncio.gather(*(watch.aclose() for watch in list(self._watches)))
             await asyncio.gather(*(member.client.aclose() for member in self._members.values()))
+            await self._journals.aclose()
         finally:
             await self._pool.aclose()
 

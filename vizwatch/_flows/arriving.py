@@ -8,7 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import anyio
 import attrs
@@ -16,12 +16,16 @@ import attrs
 from vizwatch._values.errors import ConfigError, VizwatchError
 from vizwatch._values.models import Transition
 
+if TYPE_CHECKING:
+    from vizwatch._flows.delivering import Delivery
+
 
 class Finder(Protocol):
     """A survey, as who iterates knows it."""
 
     arrivals: Arrivals
     phase: float | None
+    delivery: Delivery | None
     error: BaseException | None
     has_ended: bool
     skipped: int
@@ -36,7 +40,7 @@ class Finder(Protocol):
         """How many jobs are known."""
         ...
 
-    def begin(self) -> None:
+    async def begin(self) -> None:
         """Reads from now on."""
         ...
 
@@ -139,13 +143,18 @@ class JobsWatch:
     something that the one before showed has not been taken, nor after a step that was cancelled, before the
     next one; a cancelled step loses nothing. It may be broken off and forgotten. Several tasks may take from
     it: each transition comes to one of them; so does an error that ends it, and the others come to the end.
+    With a checkpoint it is for one task at a time, which by asking for the next one has done with all before.
     """
 
-    def __init__(self, arrivals: Arrivals, begin: Callable[[], None], survey: Finder | None = None) -> None:
+    def __init__(
+        self, arrivals: Arrivals, begin: Callable[[], Awaitable[None]], survey: Finder | None = None
+    ) -> None:
         self.survey = survey
         """The only one, where there is only one."""
         self._arrivals = arrivals
-        self._begin: Callable[[], None] | None = begin
+        self._begin: Callable[[], Awaitable[None]] | None = begin
+        self._given: Delivery | None = None
+        """Where it is kept what was given last, until the next one is asked for."""
         weakref.finalize(self, arrivals.forget, asyncio.get_running_loop()).atexit = False
 
     @property
@@ -172,11 +181,11 @@ class JobsWatch:
         """How many rows are no jobs in the last whole listing, or listings, and are not watched."""
         return sum(survey.skipped for survey in self._arrivals.surveys)
 
-    def move(self, arrivals: Arrivals, phase: float) -> None:
+    async def move(self, arrivals: Arrivals, phase: float) -> None:
         """Begins the survey, at its place in the interval, for someone else who iterates over several."""
         if self.survey is not None:
             self.survey.arrivals, self.survey.phase = arrivals, phase
-            self.survey.begin()
+            await self.survey.begin()
 
     def __aiter__(self) -> Self:
         return self
@@ -190,10 +199,8 @@ class JobsWatch:
         )
 
     async def __anext__(self) -> Transition:
-        if self._begin is not None and not self._arrivals.closed:
-            self._begin()
-            self._begin = None
         arrivals = self._arrivals
+        await self._ask()
         while not arrivals.closed:
             if not arrivals.ready:
                 if arrivals.are_over:
@@ -207,12 +214,29 @@ class JobsWatch:
             else:
                 arrivals.ready.popleft()
             if transition is not None:
+                self._given = survey.delivery
+                if self._given is not None:
+                    self._given.gives(transition)
                 return transition
             if survey.has_ended and not survey.has_found:
                 arrivals.end(survey)
             # A page of what is not wanted, or of what is taken without waiting.
             await arrivals.within_step(asyncio.sleep(0))
         raise StopAsyncIteration
+
+    async def _ask(self) -> None:
+        """The consumer has dealt with what it was given, and wants the next one; at first, all begins."""
+        arrivals, given, self._given = self._arrivals, self._given, None
+        if given is not None:
+            await arrivals.within_step(given.asks())
+        if self._begin is None or arrivals.closed:
+            return
+        begin, self._begin = self._begin, None
+        try:
+            await arrivals.within_step(begin())
+        except BaseException:
+            self._begin = begin
+            raise
 
     async def aclose(self) -> None:
         """Ends the iteration, from any task, and the reads under way. Idempotent."""

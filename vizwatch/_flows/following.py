@@ -13,7 +13,7 @@ import attrs
 from vizwatch._flows.ageing import Ageing
 from vizwatch._rules import retrying, rhythm
 from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Doubt, Failures, OwnWrites, is_recent
-from vizwatch._rules.transitions import Tracker
+from vizwatch._rules.transitions import Tracker, counts_of
 from vizwatch._values.errors import AuthenticationError, CallError, DecodeError, NotFoundError
 from vizwatch._values.exchange import Stale
 from vizwatch._values.models import Job, Transition
@@ -43,6 +43,10 @@ class Clock:
     def at(self, now: float) -> dt.datetime:
         """The time in UTC."""
         return self._wall + dt.timedelta(seconds=now - self._loop)
+
+    def when(self, moment: dt.datetime, now: float) -> float:
+        """The event loop's time then, but not after now: the wall's clock may have been wrong."""
+        return min(self._loop + (moment - self._wall).total_seconds(), now)
 
 
 @attrs.frozen(eq=False)
@@ -293,6 +297,15 @@ class Follower:
         """Goes on with a job as it was last read, after so many runs and transitions."""
         self.tracker.resume(job, self._clock(asked).at(asked), counts)
         self._latest, self._read_at = job, asked
+
+    def resume_after(self, told: Transition, now: float) -> None:
+        """Goes on after a transition that was told before this process began, maybe."""
+        counts, clock = counts_of(told), self._clock(now)
+        if told.current is None:
+            self.tracker.recount(counts)
+            return
+        read_at = clock.at(clock.when(told.read_at or told.not_after, now))
+        self.tracker.resume(told.job, read_at, counts, was_told=True)
 
     def look_now(self) -> None:
         """The next look is wanted at once."""

@@ -85,7 +85,6 @@ class Poller:
         self._awaiting: list[Place] = []
         """Who was due, and is shown by the sweep under way."""
         self._clock: Clock | None = None
-        """That of all who come while somebody is there, so that they agree on when something was read."""
         self._absence = Absence()
         self._disputed: set[int] = set()
         """The jobs that two sweeps lacked, and many, until their details are read."""
@@ -99,7 +98,7 @@ class Poller:
         if self._reads_alone:
             self._alarm.context = contextvars.copy_context()  # the watcher's, whoever hurries it
         follower = looker.follower
-        follower.clock = follower.clock or self._time()
+        follower.clock = follower.clock or self.clock()
         sweep = self._sweeps.current
         place = self._places.take(looker, 0 if sweep is None or sweep.page == 1 else sweep.number)
         self._showing.joins(place)
@@ -121,7 +120,7 @@ class Poller:
 
     def attend(self, audience: Audience) -> None:
         """Shows the listing to the audience from now on, when it is hungry."""
-        audience.clock = self._time()
+        audience.clock = self.clock()
         audience.next_at = _now()
         self._audiences.append(audience)
         self._hasten(audience.terms)
@@ -143,7 +142,8 @@ class Poller:
     def _is_idle(self) -> bool:
         return not self._places and not self._audiences
 
-    def _time(self) -> Clock:
+    def clock(self) -> Clock:
+        """That of all who come while somebody is there, so that they agree on when something was read."""
         if self._check_loop is not None:
             self._check_loop()
         if self._clock is None or self._is_idle:
@@ -167,7 +167,9 @@ class Poller:
 
     async def abandon(self, job_ids: Iterable[int]) -> None:
         """Ends the reads under way that nobody is left to want: of these jobs, or all if nobody is left."""
-        tasks = self._reads.drop(None if self._is_idle else set(job_ids) - self._places.by_job.keys())
+        unwanted = None if self._is_idle else set(job_ids) - self._places.by_job.keys()
+        # Reads that wait take the places of those that end, and are not of whoever has left.
+        tasks = self._alarm.context.run(self._reads.drop, unwanted)
         if self._is_idle and self._sweeping is not None:
             tasks.append(self._sweeping)
             self._sweeping = None
@@ -412,6 +414,8 @@ class Poller:
         looker = place.looker
         if transition is not None:
             looker.took(transition)
+        elif looker.follower.is_over:
+            looker.ended(StopAsyncIteration())  # it had ended before, and nothing has changed
         if place in self._places and not looker.follower.is_over:
             self._settle(place)
 

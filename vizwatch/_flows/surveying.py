@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -16,14 +16,20 @@ from vizwatch._flows.following import Clock, Follower, Terms
 from vizwatch._flows.polling import Poller
 from vizwatch._rules.census import Census
 from vizwatch._rules.choice import Choice
-from vizwatch._rules.transitions import found
+from vizwatch._rules.transitions import counts_of, found
 from vizwatch._values.errors import AuthenticationError, CallError, DecodeError, NotFoundError
 from vizwatch._values.models import Job, Transition
-from vizwatch._values.rows import Sighting
+from vizwatch._values.rows import Sighting, rows_of
 from vizwatch._values.statuses import JobStatus
+
+if TYPE_CHECKING:
+    from vizwatch._flows.delivering import Delivery
+    from vizwatch._rules.records import Given
 
 _REMEMBERED: Final = 1024
 _ANY_SWEEP: Final = 1
+_FOUND: Final = (1, 1)
+"""The run, and the number of transitions, of a job that was found and has not changed."""
 
 
 @attrs.define(eq=False)
@@ -65,6 +71,8 @@ class Survey:
     terms: Terms
     phase: float | None = None
     """Where in the interval to read, in seconds; ``None`` for an interval after the reading before."""
+    delivery: Delivery | None = None
+    """Keeps the consumer's place; ``None`` where nobody asked for that."""
     arrivals: Arrivals = attrs.field(factory=Arrivals)
     clock: Clock = attrs.field(init=False)
     """The poller's, from the beginning on."""
@@ -97,15 +105,20 @@ class Survey:
     _found: deque[Iterator[Transition]] = attrs.field(factory=deque, init=False)
     _ageing: Ageing | None = attrs.field(default=None, init=False)
 
-    def begin(self) -> None:
-        """Reads from now on."""
+    async def begin(self) -> None:
+        """Reads from now on, and goes on with what a checkpoint has; may raise what is wrong with that."""
+        kept = {} if self.delivery is None else await self.delivery.begin(self._choice.job_ids)
+        if self.arrivals.closed:
+            return
         self.arrivals.surveys.append(self)
         self.arrivals.expected -= 1
         self._poller.attend(self)
+        self._resume(kept)
         for job_id in self._choice.job_ids or ():
-            self._follow(self._member(job_id))
+            if job_id not in self._gone:
+                self._follow(self._members.get(job_id) or self._member(job_id))
         self._ageing = self.terms.ageing(self._project_id, None, lambda: self.heard_at)
-        if self._ageing is not None:
+        if self._ageing is not None and not self._found:
             self._ageing.go_on()
 
     @property
@@ -162,6 +175,30 @@ class Survey:
         """How many jobs are known."""
         return self._census.size if self._choice.job_ids is None else len(self._members)
 
+    # --- what was found before -----------------------------------------------------------------------------
+
+    def _resume(self, kept: Mapping[int, Given]) -> None:
+        """Goes on with what was told of each job: what the first reading shows may be a change of that."""
+        told = sorted((given.transition for given in kept.values()), key=lambda one: one.not_after)
+        now = asyncio.get_running_loop().time()
+        of_a_read: defaultdict[float, list[Transition]] = defaultdict(list)
+        for one in told:
+            if one.current is None:
+                self._note_gone(one.job_id, counts_of(one))
+            elif self._choice.job_ids is not None:
+                self._member(one.job_id).follower.resume_after(one, now)
+            else:
+                if counts_of(one) != _FOUND:
+                    self._counts[one.job_id] = counts_of(one)
+                of_a_read[self.clock.when(one.read_at or one.not_after, now)].append(one)
+        self._census.close(
+            Sighting(rows_of([one.job for one in transitions]), read_at, read_at)
+            for read_at, transitions in of_a_read.items()
+        )
+        undelivered = [one for one in told if not kept[one.job_id].is_delivered]
+        if undelivered:
+            self._put(iter(undelivered))
+
     # --- what was found ----------------------------------------------------------------------------------
 
     def take(self) -> Transition | None:
@@ -170,6 +207,8 @@ class Survey:
             for transition in self._found[0]:
                 if self._choice.takes(transition):
                     return transition
+                if self.delivery is not None:
+                    self.delivery.passes(transition)
             self._found.popleft()
         self.go_on()
         return None
@@ -213,7 +252,7 @@ class Survey:
 
     def _of_page(self, page: Sighting, rows: Sequence[int]) -> Iterator[Transition]:
         """The jobs that a first reading finds: each is decoded when it is taken."""
-        at = self.clock.at(page.at)
+        asked, at = self.clock.at(page.asked), self.clock.at(page.at)
         wanted = [row for row in rows if self._choice.may_find(page.rows.statuses[row])]
         jobs = page.rows.jobs() if 2 * len(wanted) > len(page.rows) else None
         for row in wanted:
@@ -222,7 +261,7 @@ class Survey:
             except DecodeError as error:
                 self._follow_unreadable(self._member(page.rows.ids[row]), error, page.at)
             else:
-                yield found(self._project_id, job, at)
+                yield found(self._project_id, job, asked, at)
 
     def _of_member(self, member: Member, transition: Transition) -> Iterator[Transition]:
         member.is_waiting = True
@@ -326,6 +365,8 @@ class Survey:
     async def aclose(self) -> None:
         """Reads no more, and ends the reads under way that nobody else wants."""
         self.leave()
+        if self.delivery is not None:
+            self.delivery.end()
         await self._poller.abandon(self._members)
 
     # --- jobs that are followed by themselves -------------------------------------------------------------
@@ -380,7 +421,7 @@ class Survey:
         except DecodeError:
             job = Job(job_id, JobStatus(page.rows.statuses[row]))
         member = self._member(job_id)
-        member.follower.resume(job, page.asked, self._counts.get(job_id, (1, 1)))
+        member.follower.resume(job, page.asked, self._counts.get(job_id, _FOUND))
         member.follower.was_listed(_ANY_SWEEP)
         return member
 
@@ -421,6 +462,12 @@ class Survey:
         self._census.forget(job_id)
         self._counts.pop(job_id, None)
         if member.follower.tracker.job is not None:
-            self._gone[job_id] = counts
-            if len(self._gone) > _REMEMBERED:
-                del self._gone[next(iter(self._gone))]
+            self._note_gone(job_id, counts)
+
+    def _note_gone(self, job_id: int, counts: tuple[int, int]) -> None:
+        self._gone[job_id] = counts
+        if len(self._gone) > _REMEMBERED:
+            forgotten = next(iter(self._gone))
+            del self._gone[forgotten]
+            if self.delivery is not None:
+                self.delivery.forgets(forgotten)

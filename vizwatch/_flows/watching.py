@@ -7,7 +7,7 @@ import contextlib
 import math
 from collections.abc import Collection, Coroutine
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import attrs
@@ -21,11 +21,15 @@ from vizwatch._values.errors import (
     ConfigError,
     JobEndedError,
     JobGoneError,
+    NotFoundError,
     WatchTimeoutError,
 )
 from vizwatch._values.models import Job, Transition
 from vizwatch._values.statuses import JobStatus
 from vizwatch._world.line import to_its_end
+
+if TYPE_CHECKING:
+    from vizwatch._flows.delivering import Delivery
 
 
 @attrs.define(eq=False)
@@ -59,6 +63,13 @@ class Watch:
     _timeout: float | None
     _backlog: Mailbox | None = None
     """Where transitions wait that are read ahead of the consumer; ``None`` to read when asked."""
+    _delivery: Delivery | None = None
+    """Keeps the consumer's place; ``None`` where nobody asked for that."""
+    _has_resumed: bool = attrs.field(default=False, init=False)
+    """Whether it goes on with what was kept."""
+    _resuming: bool = attrs.field(default=False, init=False)
+    _was_gone: bool = attrs.field(default=False, init=False)
+    """Whether the job's deletion was told before."""
     _deadline: float = attrs.field(default=math.inf, init=False)
     _ageing: Ageing | None = attrs.field(default=None, init=False)
     _waiting: asyncio.Future[None] | None = attrs.field(default=None, init=False)
@@ -106,9 +117,53 @@ class Watch:
         )
 
     def __anext__(self) -> Coroutine[Any, Any, Transition]:
+        return self._step() if self._delivery is None else self._delivered(self._delivery)
+
+    def _step(self) -> Coroutine[Any, Any, Transition]:
         return self._read_now() if self._backlog is None else self._from_backlog(self._backlog)
 
+    async def _delivered(self, delivery: Delivery) -> Transition:
+        await delivery.asks()
+        transition = await self._step()
+        delivery.gives(transition)
+        return transition
+
     async def _read_now(self) -> Transition:
+        if self._delivery is None or self._closed:
+            return await self._read()
+        if not self._has_resumed:
+            given_before = await self._resume(self._delivery)
+            if given_before is not None:
+                return given_before
+        try:
+            return await self._read()
+        except NotFoundError:
+            if not self._was_gone:
+                raise
+        raise StopAsyncIteration
+
+    async def _resume(self, delivery: Delivery) -> Transition | None:
+        """Goes on with what the checkpoint has of the job: what was given last, if it was not delivered."""
+        follower = self.follower
+        self._begin(anyio.current_time())
+        _check_alone(self._resuming)
+        self._resuming = True
+        try:
+            kept = (await delivery.begin([follower.job_id])).get(follower.job_id)
+        finally:
+            self._resuming = False
+        self._has_resumed = True
+        if kept is None:
+            return None
+        follower.clock = self.poller.clock()
+        follower.resume_after(kept.transition, anyio.current_time())
+        self._was_gone = kept.transition.current is None
+        if kept.is_delivered:
+            return None
+        follower.tracker.ended = self._was_gone or follower.tracker.ended_before
+        return kept.transition
+
+    async def _read(self) -> Transition:
         _check_alone(self._waiting)
         if self._closed:
             raise StopAsyncIteration
@@ -223,6 +278,8 @@ class Watch:
         """Ends the iteration, from any task, cancelling a read under way. Idempotent."""
         self._closed = True
         self._answer()
+        if self._delivery is not None:
+            self._delivery.end()
         if self._reader is not None:
             self._wake()
             self._reader.cancel()
@@ -245,7 +302,7 @@ class Watch:
 
 def _check_alone(step: object) -> None:
     """Raises :class:`ConfigError` if a step of the iteration is under way already."""
-    if step is not None:
+    if step:
         raise ConfigError("this watch is being iterated already: make one watch for each task")
 
 

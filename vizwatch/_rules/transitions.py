@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Collection
 from typing import Final
 
@@ -67,6 +68,8 @@ class Tracker:
     """When the last read that was believed was begun."""
     _end: JobStatus | None = attrs.field(default=None, init=False)
     """How the run has ended, if it has, by the service's statuses and not the caller's."""
+    ended_before: bool = attrs.field(default=False, init=False)
+    """Whether the job had ended, and that was told, before it was followed; until it runs anew."""
     _step_back: _StepBack | None = attrs.field(default=None, init=False)
 
     @property
@@ -74,15 +77,21 @@ class Tracker:
         """Whether the last read was a step back that is not believed yet."""
         return self._step_back is not None
 
-    def begin(self, job: Job, at: dt.datetime) -> None:
-        """The job as it was before it is followed: no transition comes of it, whatever its status."""
-        self.job, self._last_read = job, at
+    def resume(
+        self, job: Job, at: dt.datetime, counts: tuple[int, int] = (1, 0), *, was_told: bool = False
+    ) -> None:
+        """Goes on with a job as it was last read.
 
-    def resume(self, job: Job, at: dt.datetime, counts: tuple[int, int]) -> None:
-        """Goes on with a job as it was last read, at a time (UTC), after so many runs and transitions."""
-        self.begin(job, at)
+        Args:
+            job: The job: no transition comes of it, whatever its status.
+            at: When that read was begun (UTC).
+            counts: In which run it was, and how many transitions it had had.
+            was_told: Whether the last of them was told: if that was its end, another read of it is the end.
+        """
+        self.job, self._last_read = job, at
         self._run, self._count = counts
         self._end = job.status if job.status.is_terminal else None
+        self.ended_before = was_told and job.status in self.terminal and not self.follow_restarts
 
     def recount(self, counts: tuple[int, int]) -> None:
         """The job was followed before, to its deletion: what comes now is of another run."""
@@ -108,7 +117,9 @@ class Tracker:
         unseen_run = self._ran_anew(job, asked)
         self.job, self._last_read = job, asked
         if previous is not None and previous.status == job.status and not unseen_run:
+            self.ended = self.ended_before
             return None
+        self.ended_before = False
         is_terminal = job.status in self.terminal
         anew = self._begins_anew(job.status)
         if anew or unseen_run:
@@ -120,6 +131,7 @@ class Tracker:
             job,
             not_before,
             at,
+            asked,
             is_terminal=is_terminal,
             # From one end to another, too, there was a run that no read saw.
             gap=unseen_run or (anew and job.status.is_terminal),
@@ -176,7 +188,7 @@ class Tracker:
         self.ended = True
         if self.job is None:
             return None
-        return self._transition(self.job.status, None, self.job, self._last_read, at, is_terminal=True)
+        return self._transition(self.job.status, None, self.job, self._last_read, at, at, is_terminal=True)
 
     def _transition(
         self,
@@ -185,6 +197,7 @@ class Tracker:
         job: Job,
         not_before: dt.datetime | None,
         at: dt.datetime,
+        asked: dt.datetime,
         *,
         is_terminal: bool,
         gap: bool = False,
@@ -200,13 +213,14 @@ class Tracker:
             run=self._run,
             not_before=not_before,
             not_after=at,
+            read_at=asked,
             gap=gap,
             is_terminal=is_terminal,
         )
 
 
-def found(project_id: str, job: Job, at: dt.datetime) -> Transition:
-    """The first transition of a job that is followed beyond its ends; `at` as of :meth:`Tracker.saw`."""
+def found(project_id: str, job: Job, asked: dt.datetime, at: dt.datetime) -> Transition:
+    """The first transition of a job that is followed beyond its ends; times as of :meth:`Tracker.saw`."""
     return Transition(
         id=_id(project_id, job.job_id, (1, 1), None, job.status),
         project_id=project_id,
@@ -217,8 +231,24 @@ def found(project_id: str, job: Job, at: dt.datetime) -> Transition:
         run=1,
         not_before=None,
         not_after=at,
+        read_at=asked,
         is_terminal=job.status.is_terminal,
     )
+
+
+def counts_of(transition: Transition) -> tuple[int, int]:
+    """In which run its job was with it, and which of the job's transitions it is.
+
+    Raises:
+        ValueError: Its id is not one of those that are made here.
+    """
+    job, current = re.escape(f"{transition.project_id}/{transition.job_id}/"), _code(transition.current)
+    # One that stands for several has the id of the last of them, and the status before the first.
+    match = re.fullmatch(rf"{job}(\d{{1,18}})/(\d{{1,18}})/[^/]{{1,20}}-{current}", transition.id, re.ASCII)
+    if match is None:
+        raise ValueError("its transition has not the id of such a change")
+    run, count = match.groups()
+    return int(run), int(count)
 
 
 def _id(

@@ -230,6 +230,18 @@ def _jobs_path(project_id: str) -> str:
     return f"/v1/{project_id}/visualization-jobs"
 
 
+_JOBS: Final = _jobs_path("{project_id}")
+ROUTES: Final[Mapping[Operation, str]] = {
+    Operation.LIST: _JOBS,
+    Operation.CREATE: _JOBS,
+    **dict.fromkeys((Operation.GET, Operation.UPDATE, Operation.DELETE), f"{_JOBS}/{{job_id}}"),
+    Operation.STOP: f"{_JOBS}/{{job_id}}/stop",
+    Operation.RESTART: f"{_JOBS}/{{job_id}}/restart",
+    Operation.TOKEN: "/v3/auth/tokens",
+}
+"""The paths of the requests above, with names in the places of the ids."""
+
+
 def _json(body: dict[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
 

@@ -4,6 +4,7 @@
 
     VizwatchError
     ├── ConfigError (a ValueError)      wrong argument or setting, before any request
+    │   └── CheckpointError             a checkpoint cannot be used, and was left as it is
     ├── TransportError                  no complete answer
     │   ├── ConnectError                never sent
     │   │   └── TlsError                (also a ConfigError) TLS with this endpoint is refused
@@ -53,6 +54,13 @@ def _rebuild(cls: type[VizwatchError], args: tuple[Any, ...], details: dict[str,
 
 class ConfigError(VizwatchError, ValueError):
     """A wrong argument or setting, found before any request: names it, its value and what is allowed."""
+
+
+class CheckpointError(ConfigError):
+    """A checkpoint cannot be used: it is another one's, in use, of a newer version, damaged or out of reach.
+
+    Nothing was read of the service, and nothing written to the checkpoint.
+    """
 
 
 class ClientClosedError(VizwatchError):

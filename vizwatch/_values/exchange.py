@@ -147,3 +147,33 @@ class Retry:
     """What the last attempt came to."""
     was_sent: bool
     """Whether anything of it may have reached the service."""
+
+
+@attrs.frozen(kw_only=True)
+class Attempt:
+    """One request that was sent, or tried to be, as `Settings.on_request` is told of it afterwards.
+
+    Nothing but `error` tells a project, a job, or any text of the service's.
+    """
+
+    operation: str
+    """`get job`, for example."""
+    method: str
+    """`GET`, `POST`, `PUT` or `DELETE`."""
+    endpoint: str
+    """`https://host[:port]`."""
+    route: str
+    """The path with `{project_id}` and `{job_id}` in the places of the ids."""
+    attempt: int
+    """Which of its call's requests it is, from 1."""
+    http_status: int | None
+    """The HTTP status of the answer; ``None`` where there was none."""
+    error: BaseException | None
+    """What it came to, unless it succeeded: mostly a :class:`VizwatchError`. An `asyncio.CancelledError` says
+    that it was given up meanwhile: by its task or its client's closing, or for another project of a fleet."""
+    started_at: dt.datetime
+    """When it was sent, in UTC by this machine's clock."""
+    seconds: float
+    """How long it took, from asking for a connection until it was known what it came to."""
+    received: int
+    """How many bytes the answer's body has, after decompression; 0 where no complete one came."""

@@ -109,7 +109,9 @@ class Transition:
     not_before: dt.datetime | None
     """When the old status was last read (UTC); ``None`` for the first status found."""
     not_after: dt.datetime
-    """When the new status was first read (UTC)."""
+    """When the new status was first read (UTC): when the answer had come."""
+    read_at: dt.datetime | None = None
+    """When that read was begun (UTC): what it says was true then or later. ``None`` where nobody knows."""
     gap: bool = False
     """Whether something provably happened between the two reads that no read saw."""
     skipped: int = 0

@@ -101,6 +101,29 @@ class Rows:
 
 
 @attrs.frozen(eq=False)
+class _Whole:
+    """Whole jobs, as they are."""
+
+    _jobs: Sequence[Job]
+
+    def one(self, index: int) -> Job:
+        return self._jobs[index]
+
+    def all(self) -> Sequence[Job]:
+        return self._jobs
+
+    def only(self, indices: Sequence[int]) -> _Whole:
+        return _Whole([self._jobs[index] for index in indices])
+
+
+def rows_of(jobs: Sequence[Job]) -> Rows:
+    """A page of these jobs, which was no answer."""
+    ids, statuses = (compact([getattr(job, name) for job in jobs]) for name in ("job_id", "status"))
+    durations = compact([NO_DURATION if job.duration is None else job.duration for job in jobs])
+    return Rows(ids, statuses, durations, None, 0, _Whole(jobs))
+
+
+@attrs.frozen(eq=False)
 class Sighting:
     """A page of a listing, and when it was read, in seconds of any one clock."""
 

@@ -9,7 +9,7 @@ import attrs
 
 from vizwatch._values import checks
 from vizwatch._values.errors import ConfigError
-from vizwatch._values.exchange import Retry, Stale
+from vizwatch._values.exchange import Attempt, Retry, Stale
 
 T = TypeVar("T")
 
@@ -63,6 +63,12 @@ class Settings:
     what its own retry cost, or 1. Used up, calls fail with their first error."""
     on_retry: Callable[[Retry], object] | None = _checked(checks.function, None)  # noqa: RUF009 - as the others
     """Called before the wait of each retry, and must return at once. What it raises is logged."""
+    on_request: Callable[[Attempt], object] | None = _checked(checks.function, None)  # noqa: RUF009 - as the others
+    """Called after each request that was tried, whatever became of it: of calls, their retries, and watches.
+
+    It runs with the context variables of whoever made the call; of reads that watches share, with nobody's.
+    It must return at once. What it raises is logged. Of token calls, the credentials' settings are told.
+    """
 
     on_stale: Callable[[Stale], object] | None = _checked(checks.function, None)  # noqa: RUF009 - as the others
     """Called when what a watch knows becomes older than its `max_age`, and not again before it was fresh for

@@ -12,6 +12,7 @@ import anyio
 from vizwatch._values.errors import CallError
 from vizwatch._values.exchange import Stale
 from vizwatch._values.statuses import JobStatus
+from vizwatch._world.hooks import tell
 
 _LOG: Final = logging.getLogger("vizwatch")
 _EVERY: Final = 60.0
@@ -74,11 +75,8 @@ class Report:
                 stale.max_age,
             )
         self._stale_at = now
-        try:
-            if hook is not None:
-                hook(stale)
-        except Exception:  # noqa: BLE001 - a hook of the user's must not end a watch
-            _LOG.exception("Settings.on_stale failed")
+        if hook is not None:
+            tell("on_stale", hook, stale)
 
     def failed(self, error: CallError) -> None:
         """A watch could not read its job, and will try again."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
@@ -23,16 +22,18 @@ from vizwatch._values.errors import (
     ConnectError,
     DecodeError,
     OutcomeUnknownError,
+    ProtocolError,
     RateLimitError,
     VizwatchError,
 )
-from vizwatch._values.exchange import Answer, Failure, Operation, Outgoing, Request, Retry
+from vizwatch._values.exchange import Answer, Attempt, Failure, Operation, Outgoing, Request, Retry
 from vizwatch._values.secrets import Secret
 from vizwatch._values.settings import Settings
 from vizwatch._values.text import printable, redacted
 from vizwatch._world.account import Account
 from vizwatch._world.auth import Auth, Credentials, RenewableAuth, renewed
 from vizwatch._world.chance import CHANCE
+from vizwatch._world.hooks import tell
 from vizwatch._world.line import Due, in_time
 from vizwatch._world.tokens import RENEWS_AGAIN_AFTER, TokenGetter
 from vizwatch._world.transport import Share, Transport
@@ -44,7 +45,6 @@ T = TypeVar("T")
 Settle = Callable[[], Awaitable[Settled]]
 """Finds out what became of a write whose answer was lost."""
 
-_LOG: Final = logging.getLogger("vizwatch")
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": "vizwatch"}
 
 
@@ -61,6 +61,8 @@ class _Call:
     """What became of the attempts so far."""
     under_way: bool = False
     """Whether an attempt is with the transport."""
+    sent: int = 0
+    """How many were."""
     sent_at: dt.datetime | None = None
     """When the first attempt was, by the wall clock."""
     attempt_at: float = -math.inf
@@ -158,8 +160,10 @@ class Session:
         """
         call = self._new_call(request, attempts=1)
         answer, credentials = await self._until_closed(call, self._sent(call))
-        if check is not None:
-            _judged(request, answer, check, credentials)
+        if check is None:
+            self._tell_request(call, answer, None)
+        else:
+            self._value(call, answer, check, credentials)
         return answer, (*map(Secret, credentials.values()), *request.secrets)
 
     async def _until_closed(self, call: _Call, work: Coroutine[Any, Any, T]) -> T:
@@ -199,7 +203,7 @@ class Session:
                 pause = self._pause(call, failure, verdict is Settled.NEEDED)
             if pause is None:
                 self._raise(call, failure)
-            self._tell(call, failure, pause)
+            self._tell_retry(call, failure, pause)
             await anyio.sleep(pause)
 
     async def _settled(self, call: _Call, settle: Settle, failure: CallError) -> Settled:
@@ -230,12 +234,10 @@ class Session:
             return None
         return pause
 
-    def _tell(self, call: _Call, failure: CallError, pause: float) -> None:
-        """Tells the user's hook of a retry; whatever that does, the call goes on."""
-        hook = self.settings.on_retry
+    def _tell_retry(self, call: _Call, failure: CallError, pause: float) -> None:
+        hook, fates = self.settings.on_retry, call.fates
         if hook is None:
             return
-        fates = call.fates
         told = Retry(
             operation=call.request.operation.value,
             attempt=len(fates),
@@ -243,10 +245,27 @@ class Session:
             error=failure,
             was_sent=fates[-1] is not Fate.NOT_SENT,
         )
-        try:
-            hook(told)
-        except Exception:  # noqa: BLE001 - a hook of the user's must not end a call
-            _LOG.exception("Settings.on_retry failed")
+        tell("on_retry", hook, told)
+
+    def _tell_request(self, call: _Call, answer: Answer | None, error: BaseException | None) -> None:
+        hook, request = self.settings.on_request, call.request
+        if hook is None:
+            return
+        seconds = self._loop.time() - call.attempt_at
+        status = error.http_status if isinstance(error, ProtocolError) else None
+        told = Attempt(
+            operation=request.operation.value,
+            method=request.method,
+            endpoint=self._transport.endpoint,
+            route=wire.ROUTES[request.operation],
+            attempt=call.sent,
+            http_status=status if answer is None else answer.status,
+            error=error,
+            started_at=dt.datetime.now(dt.UTC) - dt.timedelta(seconds=seconds),
+            seconds=seconds,
+            received=0 if answer is None else len(answer.body),
+        )
+        tell("on_request", hook, told)
 
     def check_loop(self) -> None:
         """Raises :class:`ConfigError` in another event loop than the one that it was made in."""
@@ -262,7 +281,7 @@ class Session:
     async def _attempt(self, call: _Call, decode: Callable[[Answer], T | Failure]) -> T:
         answer, credentials = await self._sent(call)
         try:
-            return _judged(call.request, answer, decode, credentials)
+            return self._value(call, answer, decode, credentials)
         except AuthenticationError as error:
             refusal = error
         # Refused for its credentials, a request is not carried out: even a create may be sent again.
@@ -276,6 +295,21 @@ class Session:
                 refusal.retry_after = RENEWS_AGAIN_AFTER
         raise refusal
 
+    def _value(
+        self,
+        call: _Call,
+        answer: Answer,
+        decode: Callable[[Answer], T | Failure],
+        credentials: dict[str, str],
+    ) -> T:
+        try:
+            value = _judged(call.request, answer, decode, credentials)
+        except Exception as error:
+            self._tell_request(call, answer, error)
+            raise
+        self._tell_request(call, answer, None)
+        return value
+
     async def _sent(self, call: _Call) -> tuple[Answer, dict[str, str]]:
         """The answer to one attempt, and the credentials that it was sent with."""
         request = call.request
@@ -287,14 +321,19 @@ class Session:
                 if self._account.rest() > 0.0:
                     continue  # a 429 came while it waited for its place
                 call.under_way = True
+                call.sent += 1
                 call.attempt_at = self._loop.time()
                 call.sent_at = call.sent_at or dt.datetime.now(dt.UTC)
                 headers = {**_HEADERS, **credentials}
                 if request.body:
                     headers["Content-Type"] = "application/json"
-                answer = await self._transport.send(
-                    request.method, request.target, headers, request.body, within=self._within(call)
-                )
+                try:
+                    answer = await self._transport.send(
+                        request.method, request.target, headers, request.body, within=self._within(call)
+                    )
+                except BaseException as error:
+                    self._tell_request(call, None, error)
+                    raise
                 return answer, credentials
             # Its place was called back. Only who reads has to share: so it may be sent again.
             call.under_way = False

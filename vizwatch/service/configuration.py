@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
-from vizwatch import ConfigError, Fleet, JobStatus, Region, Settings, Target, WatchOptions, region
+from vizwatch import ConfigError, Fleet, JobStatus, Region, Settings, Target, region
 from vizwatch.service.credentials import Sources, auth, signing_key
 from vizwatch.service.options import (
     Configuration,
@@ -21,6 +21,7 @@ from vizwatch.service.options import (
     RedisStream,
     SinkOptions,
     Stdout,
+    Watching,
     Webhook,
 )
 from vizwatch.service.tables import (
@@ -133,8 +134,8 @@ def _setting(name: str) -> Callable[[object], Any]:
     return check
 
 
-def _watch(table: Table) -> WatchOptions:
-    options = WatchOptions(
+def _watch(table: Table) -> Watching:
+    options = Watching(
         status=table.take("status", several(_status)),
         search_content=table.take("search_content", text("a string of 1 to 100 characters", ".{1,100}")),
         interval=table.take("interval", seconds(0.001, 86_400)),

@@ -81,7 +81,7 @@ async def _watch_fault(found: Configuration) -> Fault | None:
     """What only a watch knows to be wrong; it is begun by its first step, and so it is not."""
     try:
         async with Fleet(found.targets, settings=found.settings) as fleet:
-            await fleet.watch_jobs(**found.watch).aclose()
+            await found.watch.begin(fleet).aclose()
     except ConfigError as error:
         return Fault(f"watch is wrong: {error}")
     return None

@@ -113,7 +113,8 @@ class _Collector:
         yield writable
         counters: tuple[tuple[str, str, list[str], Mapping[Any, int]], ...] = (
             ("transitions", "Transitions seen.", ["target", "status"], progress.transitions),
-            ("retries", "Requests that were tried again.", ["operation"], progress.retries),
+            ("requests", "Requests.", ["operation", "outcome"], progress.requests),
+            ("retries", "Requests that failed and are made again.", ["operation"], progress.retries),
             ("deliveries", "Attempts to deliver.", ["sink", "outcome"], progress.deliveries),
             ("merged", "Transitions that became one with another, over the bound.", ["sink"], now.merged),
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from vizwatch import JobStatus, Settings, Target, Transition, WatchOptions
+from vizwatch import Checkpoint, Fleet, JobStatus, JobsWatch, Settings, Target, Transition
 
 
 @attrs.frozen(kw_only=True)
@@ -81,12 +81,32 @@ class SinkOptions:
 
 
 @attrs.frozen(kw_only=True)
+class Watching:
+    """Which transitions are watched, and how often is looked: as of :meth:`Fleet.watch_jobs`."""
+
+    status: frozenset[JobStatus] | None = None
+    search_content: str | None = None
+    interval: float | None = None
+    max_age: float | None = None
+
+    def begin(self, fleet: Fleet, checkpoint: Checkpoint | None = None) -> JobsWatch:
+        """The watch, which asks nothing before its first step. Raises :class:`ConfigError`."""
+        return fleet.watch_jobs(
+            status=self.status,
+            search_content=self.search_content,
+            interval=self.interval,
+            max_age=self.max_age,
+            checkpoint=checkpoint,
+        )
+
+
+@attrs.frozen(kw_only=True)
 class Configuration:
     """All that the service is told."""
 
     state: Path
     settings: Settings
-    watch: WatchOptions
+    watch: Watching
     listen: tuple[str, int]
     """Where health and metrics are served: host and port."""
     targets: tuple[Target, ...]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from vizwatch import Retry, Transition, printable
+from vizwatch import Attempt, Transition, VizwatchError, printable
 
 LOG = logging.getLogger("vizwatch.service")
 
@@ -62,8 +62,10 @@ class Progress:
     """What is wrong with the file, by what is done: on a full disk, some of it still works."""
     transitions: Counter[tuple[str, str]] = attrs.field(factory=Counter, init=False)
     """By target, and by the name of the status that they lead to."""
+    requests: Counter[tuple[str, str]] = attrs.field(factory=Counter, init=False)
+    """By operation, and by what came of it: `ok`, or the name of the error."""
     retries: Counter[str] = attrs.field(factory=Counter, init=False)
-    """By operation."""
+    """Requests that failed, and are made again unless they were refused for good, by operation."""
     deliveries: Counter[tuple[str, str]] = attrs.field(factory=Counter, init=False)
     """By sink, and by what came of it: `delivered`, `failed` or `refused`."""
 
@@ -77,9 +79,12 @@ class Progress:
         """Why the backlog cannot be used just now."""
         return next((one.text for one in self.backlog.values() if one.text is not None), None)
 
-    def retried(self, retry: Retry) -> None:
-        """For `Settings.on_retry`."""
-        self.retries[retry.operation] += 1
+    def requested(self, attempt: Attempt) -> None:
+        """For `Settings.on_request`."""
+        error = attempt.error
+        self.requests[attempt.operation, "ok" if error is None else type(error).__name__] += 1
+        if isinstance(error, VizwatchError):  # what was cancelled was given up
+            self.retries[attempt.operation] += 1
 
     def saw(self, target: str, transition: Transition) -> None:
         """A transition came; statuses that no document names count as one, since they are the server's."""

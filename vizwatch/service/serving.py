@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from vizwatch import ConfigError, Fleet, Outcome, VizwatchError
+from vizwatch import ConfigError, Fleet, Outcome, SqliteCheckpoint, VizwatchError
 from vizwatch.service.backlog import Backlog
 from vizwatch.service.courier import Courier
 from vizwatch.service.health import Health
@@ -32,7 +32,7 @@ async def serve(configuration: Configuration) -> None:
     """Watches and delivers until it is cancelled; then brings to its end what is in hand, within 5 seconds.
 
     Raises:
-        ConfigError: The backlog is none, or another service uses it.
+        ConfigError: The backlog or the checkpoint is none, or another service uses them.
         OSError: The backlog cannot be opened, or the address for health and metrics not be listened at.
         VizwatchError: No target can be watched any more; the error is that of one of them.
     """
@@ -40,7 +40,7 @@ async def serve(configuration: Configuration) -> None:
     progress = Progress.of(names)
     bounds = {sink.name: sink.backlog for sink in configuration.sinks}
     make = functools.partial(Backlog, configuration.state / "backlog.sqlite", bounds)
-    settings = attrs.evolve(configuration.settings, on_retry=progress.retried)
+    settings = attrs.evolve(configuration.settings, on_request=progress.requested)
     with _alone(configuration.state):
         async with Outbox(make, names, progress) as outbox:
             _warn_of_orphans(outbox.sizes, names)
@@ -133,7 +133,9 @@ class _Service:
     async def _watch(self) -> None:
         """Keeps each transition, before it asks for the next one. Raises what ends the watch."""
         targets = {target.project_id: target.name for target in self.configuration.targets}
-        async with self.fleet as fleet, fleet.watch_jobs(**self.configuration.watch) as watch:
+        # At once, so that a crash repeats no more than what the backlog still knows under the same id.
+        checkpoint = SqliteCheckpoint(self.configuration.state / "checkpoint.sqlite", window=0)
+        async with self.fleet as fleet, self.configuration.watch.begin(fleet, checkpoint) as watch:
             async for transition in watch:
                 target = targets[transition.project_id]
                 self.progress.saw(target, transition)

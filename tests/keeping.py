@@ -1,0 +1,55 @@
+"""A checkpoint of one's own, as a user may write it: in memory, and with what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+
+import attrs
+
+from vizwatch import CheckpointError, Stream
+
+
+@attrs.define(eq=False)
+class Memory:
+    """Keeps records in memory."""
+
+    records: dict[Stream, dict[int, bytes]] = attrs.field(factory=dict)
+    writes: int = 0
+    rows: int = 0
+    fails: bool = False
+    """Whether it cannot be written just now."""
+    takes: float = 0.0
+    """How long a write takes, in seconds."""
+    _open: set[Stream] = attrs.field(factory=set)
+
+    async def open(self, stream: Stream) -> None:
+        if stream in self._open:
+            raise CheckpointError(f"{stream}: is taken")
+        self._open.add(stream)
+
+    async def load(self, stream: Stream, job_ids: Collection[int] | None) -> Mapping[int, bytes]:
+        assert stream in self._open
+        kept = self.records.get(stream, {})
+        return {one: record for one, record in kept.items() if job_ids is None or one in job_ids}
+
+    async def save(self, records: Mapping[Stream, Mapping[int, bytes | None]]) -> None:
+        await asyncio.sleep(self.takes)
+        if self.fails:
+            raise OSError(28, "No space left on device")
+        self.writes += 1
+        for stream, by_job in records.items():
+            assert stream in self._open
+            kept = self.records.setdefault(stream, {})
+            for job_id, record in by_job.items():
+                self.rows += 1
+                kept.pop(job_id, None)
+                if record is not None:
+                    kept[job_id] = record
+
+    async def close(self, stream: Stream) -> None:
+        self._open.remove(stream)
+
+    def as_it_is(self) -> Memory:
+        """What another process finds if this one is killed now."""
+        return Memory({stream: {**kept} for stream, kept in self.records.items()})

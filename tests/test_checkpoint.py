@@ -1,0 +1,451 @@
+"""Watches that go on where another process, however it died, left off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import functools
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from counting import reads
+from keeping import Memory
+from taking import taken
+from virtual import elapse
+
+import vizwatch
+from vizwatch import Client, ConfigError, JobStatus, Transition
+from vizwatch._flows.following import Clock
+from vizwatch.emulator import Emulator
+
+pytestmark = pytest.mark.looptime
+
+RUNNING, COMPLETED, KILLED = JobStatus.RUNNING, JobStatus.COMPLETED, JobStatus.KILLED
+
+
+@pytest.fixture
+def kept() -> Memory:
+    return Memory()
+
+
+@pytest.fixture(autouse=True)
+def _wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wall's clock goes as virtual time does, over the lives of several clients."""
+    began = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+    def started(now: float) -> Clock:
+        return Clock(began + dt.timedelta(seconds=now), now)
+
+    monkeypatch.setattr(Clock, "started", started)
+
+
+@contextlib.asynccontextmanager
+async def process(cloud: Emulator, **options: Any) -> AsyncIterator[Client]:
+    """A client of its own, as another process has."""
+    settings = vizwatch.Settings(**options)
+    async with Client(cloud.endpoint, cloud.project_id, auth=cloud.token, settings=settings) as client:
+        yield client
+
+
+async def restart(cloud: Emulator, job_id: int) -> None:
+    """Somebody else stops the job, and has it run again."""
+    cloud.set_status(job_id, 12)
+    async with process(cloud) as client:
+        await client.restart_job(job_id)
+    await elapse(60)
+    cloud.set_status(job_id, 8)
+
+
+def changes(found: list[Transition]) -> list[tuple[int | None, int | None]]:
+    return [
+        (
+            None if one.previous is None else int(one.previous),
+            None if one.current is None else int(one.current),
+        )
+        for one in found
+    ]
+
+
+async def first_run(cloud: Emulator, kept: Memory, job_id: int, until: JobStatus) -> list[Transition]:
+    """Watches a job until it has dealt with this status, asks for the next one, and is closed."""
+    found: list[Transition] = []
+    async with process(cloud) as client:
+        async with taken(client.watch(job_id, checkpoint=kept), found.append):
+            while not found or found[-1].current is not until:
+                await elapse(1)
+    return found
+
+
+# --- one job --------------------------------------------------------------------------------------------
+
+
+async def test_what_was_delivered_does_not_come_again(cloud: Emulator, kept: Memory) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 1], [40, 8], [400, 10]])
+    before = await first_run(cloud, kept, job_id, RUNNING)
+    await elapse(3600)
+    async with process(cloud) as client:
+        after = [one async for one in client.watch(job_id, checkpoint=kept)]
+    assert changes(before) == [(None, 1), (1, 8)]
+    assert changes(after) == [(8, 10)]
+
+
+async def test_the_old_status_was_last_read_when_it_was_delivered(cloud: Emulator, kept: Memory) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [100, 10]])
+    (found,) = await first_run(cloud, kept, job_id, RUNNING)
+    await elapse(3600)
+    async with process(cloud) as client:
+        (ended,) = [one async for one in client.watch(job_id, checkpoint=kept)]
+    assert found.read_at is not None
+    assert ended.not_before is not None
+    assert abs(ended.not_before - found.read_at) < dt.timedelta(milliseconds=1)
+    assert ended.not_after - ended.not_before > dt.timedelta(hours=1)
+
+
+@pytest.mark.fault("D1")
+async def test_what_was_not_delivered_comes_again_as_it_was(cloud: Emulator, kept: Memory) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 1], [40, 8], [400, 10]])
+    async with process(cloud) as client:
+        watch = client.watch(job_id, checkpoint=kept)
+        await anext(watch)
+        held = await anext(watch)
+        await elapse(1)
+        left = kept.as_it_is()
+    async with process(cloud) as client:
+        after = [one async for one in client.watch(job_id, checkpoint=left)]
+    assert held == after[0]
+    assert changes(after) == [(1, 8), (8, 10)]
+
+
+@pytest.mark.fault("D1")
+async def test_what_was_not_even_written_comes_again_with_its_id(cloud: Emulator, kept: Memory) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 1], [40, 8], [400, 10]])
+    async with process(cloud) as client:
+        watch = client.watch(job_id, checkpoint=kept)
+        await anext(watch)
+        await elapse(1)
+        left = kept.as_it_is()
+        held = await anext(watch)
+    async with process(cloud) as client:
+        async with client.watch(job_id, checkpoint=left) as watch:
+            assert (await anext(watch)).current is JobStatus.INIT, "which was not asked after"
+            again = await anext(watch)
+    assert (again.id, again.previous, again.current) == (held.id, held.previous, held.current)
+
+
+@pytest.mark.fault("D3")
+async def test_what_changed_while_nobody_watched_is_one_transition(cloud: Emulator, kept: Memory) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 1], [40, 8], [400, 9], [500, 10]])
+    await first_run(cloud, kept, job_id, RUNNING)
+    await elapse(3600)
+    async with process(cloud) as client:
+        after = [one async for one in client.watch(job_id, checkpoint=kept)]
+    assert changes(after) == [(8, 10)]
+
+
+@pytest.mark.fault("D3")
+async def test_a_job_that_vanished_comes_as_deleted_and_then_no_more(cloud: Emulator, kept: Memory) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 1], [40, 8], [400, 10], [500, None]])
+    before = await first_run(cloud, kept, job_id, RUNNING)
+    await elapse(3600)
+    async with process(cloud) as client:
+        (gone,) = [one async for one in client.watch(job_id, checkpoint=kept)]
+        assert [one async for one in client.watch(job_id, checkpoint=kept)] == []
+    assert (gone.previous, gone.current, gone.job) == (RUNNING, None, before[-1].job)
+    async with process(cloud) as client:
+        assert [one async for one in client.watch(job_id, checkpoint=kept)] == []
+
+
+@pytest.mark.fault("D4")
+async def test_a_restart_while_nobody_watched_is_a_run_of_its_own(cloud: Emulator, kept: Memory) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8]])
+    cloud.advance(3600)
+    await first_run(cloud, kept, job_id, RUNNING)
+    await restart(cloud, job_id)
+    await elapse(60)
+    async with process(cloud) as client, client.watch(job_id, checkpoint=kept) as watch:
+        again = await anext(watch)
+    assert (again.previous, again.current, again.run, again.gap) == (RUNNING, RUNNING, 2, True)
+
+
+async def test_an_end_that_was_delivered_is_not_told_again(cloud: Emulator, kept: Memory) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 1], [40, 10]])
+    await first_run(cloud, kept, job_id, COMPLETED)
+    async with process(cloud) as client:
+        assert [one async for one in client.watch(job_id, checkpoint=kept)] == []
+        assert reads(cloud)["details"] < 40
+
+
+async def test_a_job_that_was_restarted_after_its_end_goes_on(cloud: Emulator, kept: Memory) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [40, 12], [80, 8], [200, 10]])
+    await first_run(cloud, kept, job_id, KILLED)
+    await elapse(60)
+    async with process(cloud) as client:
+        after = [one async for one in client.watch(job_id, checkpoint=kept)]
+    assert changes(after) == [(12, 8), (8, 10)]
+    assert [one.run for one in after] == [2, 2]
+
+
+async def test_an_end_that_was_not_delivered_comes_again_and_ends_the_watch(
+    cloud: Emulator, kept: Memory
+) -> None:
+    (job_id,) = cloud.add_jobs(1, status=10)
+    async with process(cloud) as client:
+        held = await anext(client.watch(job_id, checkpoint=kept))
+        await elapse(1)
+        left = kept.as_it_is()
+    async with process(cloud) as client:
+        assert [one async for one in client.watch(job_id, checkpoint=left)] == [held]
+
+
+async def test_with_a_backlog_what_was_taken_is_delivered(cloud: Emulator, kept: Memory) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 1], [40, 8], [100, 9], [150, 12]])
+    async with process(cloud) as client, client.watch(job_id, backlog=8, checkpoint=kept) as watch:
+        await anext(watch)
+        await elapse(200)
+        held = await anext(watch)
+        await elapse(1)
+        left = kept.as_it_is()
+    async with process(cloud) as client, client.watch(job_id, backlog=8, checkpoint=left) as watch:
+        after = [one async for one in watch]
+    assert held == after[0]
+    assert changes(after) == [(1, 8), (8, 12)]
+
+
+async def test_two_watches_of_one_job_do_not_share_a_place(cloud: Emulator, kept: Memory) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    async with process(cloud) as client:
+        first = client.watch(job_id, checkpoint=kept)
+        await anext(first)
+        with pytest.raises(ConfigError, match=f"job {job_id} is watched with this checkpoint already"):
+            await anext(client.watch(job_id, checkpoint=kept))
+        await first.aclose()
+        assert (await anext(client.watch(job_id, checkpoint=kept))).current is RUNNING
+
+
+async def test_a_watch_that_was_forgotten_gives_its_place_up(cloud: Emulator, kept: Memory) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    async with process(cloud) as client:
+        async for _ in client.watch(job_id, checkpoint=kept):
+            break
+        assert (await anext(client.watch(job_id, checkpoint=kept))).current is RUNNING
+
+
+# --- all jobs -------------------------------------------------------------------------------------------
+
+
+async def survey(
+    cloud: Emulator, kept: Memory, meanwhile: Callable[[], object] = bool, seconds: float = 100
+) -> list[Transition]:
+    """What a process sees of the workspace in some time."""
+    found: list[Transition] = []
+    async with process(cloud) as client:
+        async with taken(client.watch_jobs(checkpoint=kept), found.append):
+            await elapse(seconds)
+            meanwhile()
+            await elapse(seconds)
+    return found
+
+
+async def test_of_all_jobs_only_what_has_changed_comes_after_a_restart(cloud: Emulator, kept: Memory) -> None:
+    same, ended, gone, again = cloud.add_jobs(4, status=8)
+    cloud.advance(3600)
+    assert len(await survey(cloud, kept)) == 4
+    cloud.set_status(ended, 10)
+    cloud.set_status(gone, None)
+    await restart(cloud, again)
+    (new,) = cloud.add_jobs(1, status=1)
+    await elapse(60)
+    found = {one.job_id: one for one in await survey(cloud, kept)}
+    assert same not in found
+    assert changes([found[ended], found[gone], found[again], found[new]]) == [
+        (8, 10),
+        (8, None),
+        (8, 8),
+        (None, 1),
+    ]
+    assert (found[again].run, found[again].gap) == (2, True)
+    assert await survey(cloud, kept) == []
+
+
+async def test_ids_go_on_over_restarts(cloud: Emulator, kept: Memory) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    found: list[Transition] = []
+    for status in (12, 8, 9, 12, 8):
+        await elapse(600)
+        found += await survey(cloud, kept, functools.partial(cloud.set_status, job_id, status))
+    assert changes(found) == [(None, 8), (8, 12), (12, 8), (8, 9), (9, 12), (12, 8)]
+    assert [one.run for one in found] == [1, 1, 2, 2, 2, 3]
+    assert len({one.id for one in found}) == len(found)
+
+
+@pytest.mark.fault("D1")
+async def test_of_all_jobs_the_one_that_was_not_delivered_comes_again(cloud: Emulator, kept: Memory) -> None:
+    job_ids = cloud.add_jobs(3, status=8)
+    async with process(cloud) as client:
+        watch = client.watch_jobs(checkpoint=kept)
+        before = [await anext(watch) for _ in range(2)]
+        await elapse(1)
+        left = kept.as_it_is()
+    after = await survey(cloud, left)
+    assert after[0] == before[1]
+    assert [one.job_id for one in before[:1] + after] == job_ids
+
+
+async def test_jobs_by_their_ids_go_on_too(cloud: Emulator, kept: Memory) -> None:
+    first, second, third = cloud.add_jobs(3, status=8)
+
+    async def watched() -> list[Transition]:
+        found: list[Transition] = []
+        async with process(cloud) as client:
+            jobs = client.watch_jobs(job_ids=[first, second, third], checkpoint=kept)
+            async with taken(jobs, found.append):
+                await elapse(150)
+        return found
+
+    assert len(await watched()) == 3
+    cloud.set_status(second, 10)
+    cloud.set_status(third, None)
+    assert sorted(changes(await watched()), key=str) == [(8, 10), (8, None)]
+    before = len(cloud.requests)
+    assert await watched() == []
+    assert len(cloud.requests) - before < 40, "a job that is gone is not asked for again"
+
+
+async def test_transitions_that_are_not_wanted_count_as_delivered(cloud: Emulator, kept: Memory) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [100, 9], [200, 12], [300, 1], [400, 8]])
+
+    async def ends(seconds: float) -> list[Transition]:
+        found: list[Transition] = []
+        async with process(cloud) as client:
+            async with taken(client.watch_jobs(status=12, checkpoint=kept), found.append):
+                await elapse(seconds)
+        return found
+
+    assert changes(await ends(250)) == [(9, 12)]
+    assert changes(await ends(100)) == [(12, 1)]
+    assert changes(await ends(100)) == []
+    cloud.set_status(job_id, 12)
+    assert changes(await ends(50)) == [(8, 12)]
+
+
+async def test_a_fleet_keeps_the_places_of_all_its_projects(cloud: Emulator, kept: Memory) -> None:
+    projects = [f"project-{number}" for number in range(5)]
+    job_ids = [cloud.add_jobs(3, status=8, project_id=project)[0] for project in projects]
+
+    async def watched() -> list[Transition]:
+        found: list[Transition] = []
+        targets = [vizwatch.Target(cloud.endpoint, project, auth=cloud.token) for project in projects]
+        async with vizwatch.Fleet(targets) as fleet:
+            async with taken(fleet.watch_jobs(checkpoint=kept), found.append):
+                await elapse(60)
+        return found
+
+    assert len(await watched()) == 15
+    cloud.set_status(job_ids[3], 10, project_id=projects[3])
+    (ended,) = await watched()
+    assert (ended.project_id, ended.job_id, ended.current) == (projects[3], job_ids[3], COMPLETED)
+
+
+# --- cost and trouble -----------------------------------------------------------------------------------
+
+
+@pytest.mark.fault("D7")
+async def test_writes_are_gathered_and_cost_grows_with_changes_alone(cloud: Emulator) -> None:
+    kept = Memory(takes=0.2)
+    job_ids = cloud.add_jobs(1_000, status=8)
+    async with process(cloud) as client:
+        async with taken(client.watch_jobs(checkpoint=kept), lambda _: None):
+            await elapse(30)
+            assert kept.writes <= 3
+            before = kept.rows
+            await elapse(3_600)
+            assert kept.rows == before, "an hour in which nothing changes"
+            for job_id in job_ids[:10]:
+                cloud.set_status(job_id, 10)
+            await elapse(60)
+            assert kept.rows - before <= 20
+    of_one = [len(record) for by_job in kept.records.values() for record in by_job.values()]
+    assert sum(of_one) / len(of_one) < 500, "10,000 are less than 5 MB"
+
+
+async def test_a_checkpoint_that_cannot_be_written_holds_nothing_up_and_loses_nothing(
+    cloud: Emulator, kept: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    cloud.add_jobs(1, plan=[[0, 1], [100, 8], [200, 9], [2000, 12]])
+    found: list[Transition] = []
+    async with process(cloud) as client:
+        kept.fails = True
+        async with taken(client.watch_jobs(checkpoint=kept), found.append):
+            await elapse(1_000)
+            assert changes(found) == [(None, 1), (1, 8), (8, 9)]
+            assert not kept.records
+            kept.fails = False
+            await elapse(40)
+            assert kept.writes == 1
+    told = [record.message for record in caplog.records if "checkpoint" in record.message]
+    assert len(told) == 2
+    assert "No space left on device" in told[0]
+    assert "is written again" in told[1]
+    assert changes(await survey(cloud, kept)) == []
+
+
+async def test_a_client_that_closes_while_it_cannot_write_ends_soon_and_says_what_is_lost(
+    cloud: Emulator, kept: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    cloud.add_jobs(2, status=8)
+    kept.fails = True
+    loop = asyncio.get_running_loop()
+    async with process(cloud) as client:
+        async with taken(client.watch_jobs(checkpoint=kept), lambda _: None):
+            await elapse(300)
+        closing = loop.time()
+    assert loop.time() - closing <= 3.5
+    assert "2 jobs" in caplog.messages[-1]
+
+
+async def test_what_waits_is_written_when_the_client_closes(cloud: Emulator) -> None:
+    kept = Memory(takes=2.0)
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [60, 12]])
+    await first_run(cloud, kept, job_id, KILLED)
+    async with process(cloud) as client:
+        assert [one async for one in client.watch(job_id, checkpoint=kept)] == []
+
+
+async def test_a_record_that_is_no_record_is_refused_before_any_request(
+    cloud: Emulator, kept: Memory
+) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    await first_run(cloud, kept, job_id, RUNNING)
+    (records,) = kept.records.values()
+    sound, requests = records[job_id], len(cloud.requests)
+    for broken in (
+        b"",
+        sound[:-1],
+        b"[" * 100_000,
+        b"\x80\x04K\x01.",
+        sound.replace(b'"run":1', b'"run":"1"'),
+        sound.replace(b"none-8", b"none-9"),
+        sound.replace(b"/1/1/", b"/1/x/"),
+        sound.replace(b'Z"', b'"'),
+        b" " * 300_000 + sound,
+    ):
+        assert broken != sound
+        records[job_id] = broken
+        async with process(cloud) as client:
+            with pytest.raises(
+                vizwatch.CheckpointError, match=f"damaged: what it has of job {job_id}"
+            ) as told:
+                await anext(client.watch(job_id, checkpoint=kept))
+        assert len(str(told.value)) < 600
+        assert records[job_id] == broken, "it is left as it is"
+    assert len(cloud.requests) == requests
+
+
+@pytest.mark.parametrize("wrong", ["jobs.sqlite", 1, object()])
+async def test_what_is_no_checkpoint_is_refused_at_once(here: Client, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="checkpoint must be a Checkpoint"):
+        here.watch(1, checkpoint=wrong)
+    with pytest.raises(ConfigError, match="checkpoint must be a Checkpoint"):
+        here.watch_jobs(checkpoint=wrong)

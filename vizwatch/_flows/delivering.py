@@ -1,0 +1,70 @@
+"""Delivering: a transition counts as delivered once its consumer asks for the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import attrs
+
+from vizwatch._rules.records import Given
+from vizwatch._values.errors import ConfigError
+from vizwatch._values.models import Transition
+from vizwatch._world.checkpoint import Stream
+from vizwatch._world.journal import Journal
+
+
+@attrs.define(eq=False)
+class Delivery:
+    """Deliveries to one consumer, whose place in a stream a checkpoint keeps.
+
+    What it is given is written at once, and once more when it asks for the next one: after a crash it gets
+    the last one again, as it was. Both are mostly one write, as writes are gathered.
+    """
+
+    _journal: Journal
+    _stream: Stream
+    _given: Transition | None = attrs.field(default=None, init=False)
+    """What the consumer deals with."""
+
+    async def begin(self, job_ids: Collection[int] | None) -> dict[int, Given]:
+        """What the consumer was given last of these jobs, or for ``None`` of all.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be used.
+            ConfigError: Another consumer's place is kept in it just now, of one of these jobs.
+        """
+        for job_id in [None] if job_ids is None else job_ids:
+            holder = self._journal.consumers.setdefault((self._stream, job_id), self)
+            if holder is not self:
+                what = "its jobs are" if job_id is None else f"job {job_id} is"
+                raise ConfigError(
+                    f"{self._stream}: {what} watched with this checkpoint already: close that watch, or give "
+                    "this one another checkpoint"
+                )
+        return await self._journal.load(self._stream, job_ids)
+
+    def gives(self, transition: Transition) -> None:
+        """The consumer gets a transition."""
+        self._given = transition
+        self._journal.put(self._stream, transition.job_id, Given(transition, is_delivered=False))
+
+    async def asks(self) -> None:
+        """The consumer wants the next one; waits while too much is still to be written."""
+        given, self._given = self._given, None
+        if given is not None:
+            self.passes(given)
+        await self._journal.room()
+
+    def passes(self, transition: Transition) -> None:
+        """A transition is over: it was delivered, or the consumer does not want such ones."""
+        self._journal.put(self._stream, transition.job_id, Given(transition, is_delivered=True))
+
+    def forgets(self, job_id: int) -> None:
+        """What was given of a job does not matter any more."""
+        self._journal.put(self._stream, job_id, None)
+
+    def end(self) -> None:
+        """Another consumer may come."""
+        consumers = self._journal.consumers
+        for key in [key for key, holder in consumers.items() if holder is self]:
+            del consumers[key]

@@ -1,0 +1,56 @@
+"""Checkpoints: where the places of consumers are kept, so that another process goes on with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+import attrs
+
+
+@attrs.frozen
+class Stream:
+    """Transitions of one consumer, whose place in them is kept job by job."""
+
+    endpoint: str
+    """The service's address."""
+    project_id: str
+    workspace_id: str | None
+    """The workspace, of which all jobs are watched; ``None`` for jobs that are watched by their ids."""
+
+    def __str__(self) -> str:
+        what = "its single jobs" if self.workspace_id is None else f"its workspace {self.workspace_id}"
+        return f"project {self.project_id} at {self.endpoint}, {what}"
+
+
+class Checkpoint(Protocol):
+    """Where the places of consumers are kept.
+
+    What is kept of a job is a *record*, bytes that mean nothing here: a line of JSON of some 500 bytes.
+    Every method may raise :class:`CheckpointError`, which says what is wrong and what to do about it; what
+    cannot be used is left as it is. What :meth:`save` raises besides is tried again, with growing pauses,
+    while the watch goes on.
+    """
+
+    async def open(self, stream: Stream) -> None:
+        """Takes a stream for this process, before anything else is asked of it.
+
+        Raises:
+            CheckpointError: It is taken, or was kept for another endpoint, or what is kept cannot be read.
+        """
+        ...
+
+    async def load(self, stream: Stream, job_ids: Collection[int] | None) -> Mapping[int, bytes]:
+        """The records of these jobs, as far as there are any, or for ``None`` of all, by the jobs' ids."""
+        ...
+
+    async def save(self, records: Mapping[Stream, Mapping[int, bytes | None]]) -> None:
+        """Keeps records instead of those before, or for ``None`` forgets them: all durably, or none.
+
+        Not called again before it has returned.
+        """
+        ...
+
+    async def close(self, stream: Stream) -> None:
+        """Gives a stream up, after all else."""
+        ...

@@ -1,0 +1,216 @@
+"""Journals: what consumers were given and have taken, on its way into a checkpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import weakref
+from collections.abc import Collection, Mapping
+from typing import Final, cast
+
+import attrs
+
+from vizwatch._rules import records
+from vizwatch._rules.cadence import backoff
+from vizwatch._rules.records import Given
+from vizwatch._rules.transitions import counts_of
+from vizwatch._values import checks
+from vizwatch._values.errors import CheckpointError
+from vizwatch._values.text import printable
+from vizwatch._world.chance import CHANCE
+from vizwatch._world.checkpoint import Checkpoint, Stream
+
+_LOG: Final = logging.getLogger("vizwatch")
+_AT_ONCE: Final = 10_000
+"""How many records go into one write."""
+_A_STEP: Final = 200
+"""How many records are encoded before others get their turn."""
+_ROOM: Final = 20_000
+"""How many records may wait before consumers do, too."""
+_PAUSE_BASE, _PAUSE_MAX = 0.2, 30.0
+_CLOSE_WITHIN: Final = 3.0
+_SHOWN: Final = 300
+
+
+@attrs.define(eq=False)
+class Journal:
+    """Writes to one checkpoint for all consumers of a client, or of a fleet.
+
+    One write at a time takes all that has come while the one before it was under way, of each job the newest
+    alone. A write that fails is tried again for as long as it takes, and nothing is given up meanwhile: not
+    more waits than the jobs' newest records, and consumers wait once that is too much.
+    """
+
+    _checkpoint: Checkpoint
+    consumers: weakref.WeakValueDictionary[tuple[Stream, int | None], object] = attrs.field(
+        factory=weakref.WeakValueDictionary, init=False
+    )
+    """Whose place is kept, of each job or of all of a stream."""
+    failure: Exception | None = attrs.field(default=None, init=False)
+    """What the last write failed with; ``None`` while writes succeed."""
+    _streams: dict[Stream, asyncio.Task[None]] = attrs.field(factory=dict, init=False)
+    """The streams that are open, or are being opened."""
+    _waiting: dict[tuple[Stream, int], Given | None] = attrs.field(factory=dict, init=False)
+    _under_way: dict[tuple[Stream, int], Given | None] = attrs.field(factory=dict, init=False)
+    """What is being written."""
+    _room: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _failures: int = attrs.field(default=0, init=False)
+    _writer: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+    _closing: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    """Set once nobody has the time for long pauses."""
+
+    async def load(self, stream: Stream, job_ids: Collection[int] | None) -> dict[int, Given]:
+        """What consumers of the stream were given last of these jobs, or for ``None`` of all.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be used, or what it has of them.
+        """
+        opening = self._streams.get(stream)
+        if opening is None or (opening.done() and (opening.cancelled() or opening.exception())):
+            opening = self._streams[stream] = asyncio.create_task(self._checkpoint.open(stream))
+            opening.add_done_callback(_heard_of)
+        await asyncio.shield(opening)
+        unwritten = {**self._under_way, **self._waiting}
+        kept = await self._checkpoint.load(stream, job_ids)
+        loaded = {job_id: _given(stream, job_id, record) for job_id, record in kept.items()}
+        for (of, job_id), given in unwritten.items():
+            if of != stream or (job_ids is not None and job_id not in job_ids):
+                continue
+            if given is not None:
+                loaded[job_id] = given
+            else:
+                loaded.pop(job_id, None)
+        return loaded
+
+    def put(self, stream: Stream, job_id: int, given: Given | None) -> None:
+        """Keeps what a consumer was given, or forgets it, soon."""
+        self._waiting[stream, job_id] = given
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write())
+
+    async def room(self) -> None:
+        """Waits until there is room for more."""
+        while len(self._waiting) >= _ROOM:
+            self._room.clear()
+            await self._room.wait()
+
+    async def _write(self) -> None:
+        """Writes until nothing waits."""
+        try:
+            while self._waiting:
+                batch = self._under_way = dict(itertools.islice(self._waiting.items(), _AT_ONCE))
+                for key in batch:
+                    del self._waiting[key]
+                try:
+                    await self._checkpoint.save(await _encoded(batch))
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+                    self._take_back()
+                    await self._pause(self._failed(error))
+                else:
+                    self._succeeded()
+        finally:
+            self._take_back()
+            self._writer = None
+
+    def _take_back(self) -> None:
+        """What was not written waits again, unless it is out of date."""
+        self._waiting, self._under_way = {**self._under_way, **self._waiting}, {}
+
+    def _failed(self, error: Exception) -> float:
+        """Says so once, and gives how long to wait before the next try, in seconds."""
+        self._failures += 1
+        if self.failure is None:
+            _LOG.error(
+                "A checkpoint could not be written: %s. Watches go on, and it is tried again; should this "
+                "process end before, the transitions since then will come once more.",
+                printable(f"{type(error).__name__}: {error}", _SHOWN),
+            )
+        self.failure = error
+        return backoff(self._failures, CHANCE.random(), _PAUSE_BASE, _PAUSE_MAX)
+
+    async def _pause(self, seconds: float) -> None:
+        if self._closing.is_set():
+            await asyncio.sleep(min(seconds, _PAUSE_BASE))
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+
+    def _succeeded(self) -> None:
+        if self.failure is not None:
+            _LOG.warning("A checkpoint is written again, after %d failures.", self._failures)
+        self.failure, self._failures, self._under_way = None, 0, {}
+        self._room.set()
+
+    async def aclose(self) -> None:
+        """Writes what waits, within three seconds, and gives the streams up."""
+        self._closing.set()
+        writer = self._writer
+        if writer is not None:
+            await asyncio.wait([writer], timeout=_CLOSE_WITHIN)
+            writer.cancel()
+            await asyncio.wait([writer])
+        if self._waiting:
+            _LOG.error(
+                "What %d jobs have come to is not in the checkpoint: it will be told once more next time.",
+                len(self._waiting),
+            )
+        streams, self._streams = self._streams, {}
+        for stream, opening in streams.items():
+            await asyncio.wait([opening])
+            if not opening.cancelled() and opening.exception() is None:
+                await self._checkpoint.close(stream)
+
+
+@attrs.define(eq=False)
+class Journals:
+    """The journals of a client, or of a fleet: one for each checkpoint that it was given."""
+
+    _journals: dict[int, Journal] = attrs.field(factory=dict, init=False)
+
+    def of(self, checkpoint: object) -> Journal:
+        """The checkpoint's; raises :class:`ConfigError` for what is none."""
+        if isinstance(checkpoint, Journal):
+            return checkpoint
+        if not all(callable(getattr(checkpoint, name, None)) for name in ("open", "load", "save", "close")):
+            raise checks.refused(
+                "checkpoint", checkpoint, "a Checkpoint, such as vizwatch.SqliteCheckpoint(path)"
+            )
+        journal = self._journals.get(id(checkpoint))
+        if journal is None:
+            journal = self._journals[id(checkpoint)] = Journal(cast("Checkpoint", checkpoint))
+        return journal
+
+    async def aclose(self) -> None:
+        """Writes what waits, and gives the checkpoints up."""
+        await asyncio.gather(*(journal.aclose() for journal in self._journals.values()))
+
+
+async def _encoded(
+    batch: Mapping[tuple[Stream, int], Given | None],
+) -> dict[Stream, dict[int, bytes | None]]:
+    encoded: dict[Stream, dict[int, bytes | None]] = {}
+    for number, ((stream, job_id), given) in enumerate(batch.items(), start=1):
+        encoded.setdefault(stream, {})[job_id] = None if given is None else records.encode(given)
+        if not number % _A_STEP:
+            await asyncio.sleep(0)
+    return encoded
+
+
+def _given(stream: Stream, job_id: int, record: bytes) -> Given:
+    try:
+        given = records.decode(record, stream.project_id, job_id)
+        counts_of(given.transition)
+    except ValueError as error:
+        raise CheckpointError(
+            f"the checkpoint is damaged: what it has of job {job_id} of {stream} cannot be read: {error}; "
+            "use a copy of it, or another one"
+        ) from None
+    return given
+
+
+def _heard_of(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()
