@@ -39,7 +39,7 @@ class Fault:
 def line_numbers(text: str) -> dict[KeyPath, int]:
     r"""Where each table and key stands, by its path; keys of tables in one line are found by the table.
 
-    >>> line_numbers('[[a]]\n[a.b]\\nc = 1')
+    >>> line_numbers('[[a]]\n[a.b]\nc = 1')
     {('a', 0): 1, ('a', 0, 'b'): 2, ('a', 0, 'b', 'c'): 3}
     """
     found: dict[KeyPath, int] = {}
