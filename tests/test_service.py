@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import functools
 import hashlib
 import hmac
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ from test_cli import child_environment
 import vizwatch
 from vizwatch import ConfigError, Settings, Target
 from vizwatch.emulator import Emulator
+from vizwatch.service.health import Health
+from vizwatch.service.metrics import Snapshot
 from vizwatch.service.options import (
     Configuration,
     Destination,
@@ -38,6 +41,7 @@ from vizwatch.service.options import (
     Watching,
     Webhook,
 )
+from vizwatch.service.progress import Progress
 from vizwatch.service.serving import serve
 
 QUICK: Final = Settings(
@@ -131,20 +135,28 @@ class _Addresses(logging.Handler):
             self.told.set_result(record.getMessage().rpartition(" ")[2])
 
 
-@contextlib.asynccontextmanager
-async def serving(configured: Configuration) -> AsyncIterator[Running]:
-    """Until the block's end, where it is told to end as a signal tells it."""
+@contextlib.contextmanager
+def _heard() -> Iterator[_Addresses]:
     logger, heard = logging.getLogger("vizwatch.service"), _Addresses()
     logger.addHandler(heard)
     logger.setLevel(logging.INFO)
-    task = asyncio.create_task(serve(configured))
     try:
-        await asyncio.wait([task, heard.told], return_when=asyncio.FIRST_COMPLETED)
-        yield Running(task, heard.told.result() if heard.told.done() else "")
+        yield heard
     finally:
         logger.removeHandler(heard)
-        task.cancel()
-        await asyncio.wait([task])
+
+
+@contextlib.asynccontextmanager
+async def serving(configured: Configuration) -> AsyncIterator[Running]:
+    """Until the block's end, where it is told to end as a signal tells it."""
+    with _heard() as heard:
+        task = asyncio.create_task(serve(configured))
+        try:
+            await asyncio.wait([task, heard.told], return_when=asyncio.FIRST_COMPLETED)
+            yield Running(task, heard.told.result() if heard.told.done() else "")
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
     assert task.cancelled()
 
 
@@ -276,6 +288,9 @@ async def test_a_service_is_ready_once_each_target_was_read_completely(
         cloud.reset()
         asked = await running.until("/readyz", lambda asked: asked.status == 200)
         assert asked.json == {"ready": True, "targets": [], "backlog": None}
+        cloud.fault("status", status=503)
+        await running.until("/healthz", lambda asked: asked.json["targets"]["here"]["error"])
+        assert (await running.ask("/readyz")).status == 200, "it was read once"
         assert (await running.ask("/")).status == 404
 
 
@@ -350,6 +365,45 @@ async def test_a_backlog_that_is_none_ends_the_service_before_any_request(
     with pytest.raises(ConfigError, match="the backlog cannot be opened: file is not a database"):
         await serve(configuration(cloud, tmp_path))
     assert cloud.requests == []
+
+
+async def test_a_backlog_that_cannot_be_opened_just_now_is_no_fault_of_the_configuration(
+    cloud: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "backlog.sqlite").mkdir()
+    with pytest.raises(OSError, match="the backlog cannot be opened: unable to open database file"):
+        await serve(configuration(cloud, tmp_path))
+
+
+async def test_health_is_bad_once_nothing_watches_any_more() -> None:
+    progress = Progress.of([])
+    over = Snapshot(outcomes={}, sizes={}, merged={}, progress=progress, is_watching=False)
+    ended = asyncio.get_running_loop().create_future()
+    ended.set_result(None)
+    with _heard() as heard:
+        async with Health(("127.0.0.1", 0), lambda: over):
+            assert (await Running(ended, heard.told.result()).ask("/healthz")).status == 503
+
+
+def test_what_was_given_up_is_no_retry() -> None:
+    progress = Progress.of([])
+    for error in (None, asyncio.CancelledError(), vizwatch.ServerError(http_status=503)):
+        progress.requested(
+            vizwatch.Attempt(
+                operation="list jobs",
+                method="GET",
+                endpoint="https://example.com",
+                route="/v1",
+                attempt=1,
+                http_status=None,
+                error=error,
+                started_at=dt.datetime.now(dt.UTC),
+                seconds=0.0,
+                received=0,
+            )
+        )
+    assert progress.requests == {("list jobs", what): 1 for what in ("ok", "CancelledError", "ServerError")}
+    assert progress.retries == {"list jobs": 1}
 
 
 async def test_an_address_in_use_ends_the_service(cloud: Emulator, tmp_path: Path) -> None:

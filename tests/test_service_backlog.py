@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import stat
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -139,6 +140,14 @@ def test_what_became_one_goes_from_the_first_status_to_the_last_and_counts_what_
         "gap": True,
         "skipped": 2,
     }
+
+
+def test_what_was_seen_is_for_the_owner_alone(tmp_path: Path) -> None:
+    backlog = Backlog(tmp_path / "backlog.sqlite", {"sink": 1})
+    backlog.put(["sink"], transition(7, 1, None, 8))
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {f"backlog.sqlite{ending}": 0o600 for ending in ("", "-wal", "-shm")}
+    backlog.close()
 
 
 def test_two_jobs_of_one_id_in_two_projects_are_two(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
     }.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "sk").write_text("canary-sk\n")
+    (tmp_path / "blank").write_text(" \n")
     file = tmp_path / "vizwatch.toml"
 
     def loaded(text: str) -> Configuration | list[str]:
@@ -196,6 +197,13 @@ WRONG = [
     ('token_env = "TOKEN"', 'token_env = "EMPTY"', 20, "targets[0].auth.token_env names an environment va"),
     ('token_env = "TOKEN"', 'token_env = "a canary"', 20, "targets[0].auth.token_env must be the name of"),
     ('token_env = "TOKEN"', 'token_env = "BLANKS"', 20, "targets[0].auth is wrong: token must be"),
+    (
+        'token_env = "TOKEN"',
+        'token_file = "/dev/null"',
+        20,
+        "targets[0].auth.token_file names a file: it can",
+    ),
+    ('token_env = "TOKEN"', 'token_file = "{tmp}/blank"', 20, "targets[0].auth.token_file names a file that"),
     ('token_env = "TOKEN"', 'token_file = "{tmp}/no"', 20, "targets[0].auth.token_file names a file: it can"),
     (
         'token_env = "TOKEN"',
