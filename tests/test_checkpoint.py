@@ -425,10 +425,10 @@ async def test_a_record_that_is_no_record_is_refused_before_any_request(
         sound[:-1],
         b"[" * 100_000,
         b"\x80\x04K\x01.",
-        sound.replace(b'"run":1', b'"run":"1"'),
+        sound.replace(b'"1/1/none-8",1', b'"1/1/none-8","1"'),
         sound.replace(b"none-8", b"none-9"),
-        sound.replace(b"/1/1/", b"/1/x/"),
-        sound.replace(b'Z"', b'"'),
+        sound.replace(b'"1/1/', b'"1/x/'),
+        sound.replace(b",17", b",99917"),
         b" " * 300_000 + sound,
     ):
         assert broken != sound

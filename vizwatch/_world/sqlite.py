@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 _FORMAT: Final = 1
 _PROGRAM: Final = 0x76697A77  # "vizw"
+_SMALLEST: Final = 512
+"""How many bytes a database has at least."""
 _BUSY: Final = 2.0
 """How long to wait for another process that has the file just now, in seconds."""
 _TABLES: Final = {
@@ -213,9 +215,13 @@ class SqliteCheckpoint:
     def _made(self) -> sqlite3.Connection:
         try:
             # Whatever the process's mask is, others have no business with it.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            size = os.fstat(file).st_size
+            os.close(file)
         except OSError as error:
             raise self._refused(f"it cannot be opened: {error.strerror}") from None
+        if 0 < size < _SMALLEST:
+            raise self._refused(_DAMAGED)  # SQLite would take it for an empty one
         return sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
 
     def _check(self, connection: sqlite3.Connection) -> None:
