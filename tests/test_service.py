@@ -109,7 +109,6 @@ class Asked:
 class Running:
     """A service in this process."""
 
-    task: asyncio.Task[None]
     address: str
 
     async def ask(self, path: str) -> Asked:
@@ -153,7 +152,7 @@ async def serving(configured: Configuration) -> AsyncIterator[Running]:
         task = asyncio.create_task(serve(configured))
         try:
             await asyncio.wait([task, heard.told], return_when=asyncio.FIRST_COMPLETED)
-            yield Running(task, heard.told.result() if heard.told.done() else "")
+            yield Running(heard.told.result() if heard.told.done() else "")
         finally:
             task.cancel()
             await asyncio.wait([task])
@@ -378,11 +377,9 @@ async def test_a_backlog_that_cannot_be_opened_just_now_is_no_fault_of_the_confi
 async def test_health_is_bad_once_nothing_watches_any_more() -> None:
     progress = Progress.of([])
     over = Snapshot(outcomes={}, sizes={}, merged={}, progress=progress, is_watching=False)
-    ended = asyncio.get_running_loop().create_future()
-    ended.set_result(None)
     with _heard() as heard:
         async with Health(("127.0.0.1", 0), lambda: over):
-            assert (await Running(ended, heard.told.result()).ask("/healthz")).status == 503
+            assert (await Running(heard.told.result()).ask("/healthz")).status == 503
 
 
 def test_what_was_given_up_is_no_retry() -> None:
