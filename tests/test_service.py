@@ -25,6 +25,7 @@ import attrs
 import pytest
 from aiohttp import web
 from receivers import Post, Receiver
+from redises import redis_server
 from test_cli import child_environment
 
 import vizwatch
@@ -37,6 +38,7 @@ from vizwatch.service.options import (
     Destination,
     Filter,
     PythonCall,
+    RedisStream,
     SinkOptions,
     Watching,
     Webhook,
@@ -248,6 +250,32 @@ async def test_a_webhook_that_is_down_and_comes_up_gets_all_in_order_and_health_
                 posts = [await receiver.came.get() for _ in range(2)]
             await running.until("/healthz", lambda asked: asked.json["sinks"]["hook"]["backlog"] == 0)
     assert [post.transition for post in posts] == got.transitions
+
+
+async def test_redis_that_goes_and_comes_back_gets_what_it_has_not_taken(
+    cloud: Emulator, tmp_path: Path
+) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    async with contextlib.AsyncExitStack() as stack:
+        with redis_server(tmp_path) as address:
+            stream = sink("redis", RedisStream(address, "jobs", None))
+            running = await stack.enter_async_context(serving(configuration(cloud, tmp_path, stream)))
+            assert [entry["current"] for entry in await entries(address)] == [8]
+        cloud.set_status(job_id, 12)
+        await running.until("/healthz", lambda asked: asked.json["sinks"]["redis"]["error"])
+        with redis_server(tmp_path) as address:
+            (entry,) = await entries(address)
+    assert (entry["previous"], entry["current"]) == (8, 12)
+
+
+async def entries(address: str) -> list[dict[str, Any]]:
+    """What is in the stream, once something is."""
+    import redis.asyncio
+
+    async with asyncio.timeout(WITHIN), redis.asyncio.Redis.from_url(address) as reader:
+        found: Any = await reader.xread({"jobs": "0"}, block=1_000 * int(WITHIN))
+        ((_, rows),) = found
+        return [json.loads(row[b"transition"]) for _, row in rows]
 
 
 async def test_a_backlog_that_cannot_be_written_holds_all_until_it_can(

@@ -11,8 +11,6 @@ import hashlib
 import hmac
 import json
 import os
-import shutil
-import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ import pytest
 from aiohttp import web
 from canaries import shown
 from receivers import Receiver
+from redises import redis_server
 from servers import RawServer
 from virtual import elapse
 
@@ -256,53 +255,37 @@ async def test_a_line_that_was_torn_is_ended_before_it_is_written_again(
 
 
 @pytest.fixture(scope="module")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Redis server of its own, behind a socket of the file system."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed")
-    pytest.importorskip("redis")
-    folder = tmp_path_factory.mktemp("redis")
-    with subprocess.Popen(
-        [program, "--port", "0", "--unixsocket", str(folder / "s"), "--save", "", "--requirepass", "canary"],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=folder,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "ready to accept connections" in line.lower():
-                break
-        yield f"unix://:canary@{folder / 's'}"
-        process.terminate()
+def redis_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as address:
+        yield address
 
 
-async def test_redis_gets_an_entry_each_and_keeps_about_as_many_as_it_is_told(redis_server: str) -> None:
+async def test_redis_gets_an_entry_each_and_keeps_about_as_many_as_it_is_told(redis_address: str) -> None:
     import redis.asyncio
 
     from vizwatch.service.streams import RedisSink
 
-    async with contextlib.aclosing(RedisSink(RedisStream(redis_server, "jobs", 1), 5)) as sink:
+    async with contextlib.aclosing(RedisSink(RedisStream(redis_address, "jobs", 1), 5)) as sink:
         for _ in range(300):
             await sink.deliver(ENTRY)
-    async with redis.asyncio.Redis.from_url(redis_server) as reader:
+    async with redis.asyncio.Redis.from_url(redis_address) as reader:
         kept: Any = await reader.xrevrange("jobs")
         assert 1 <= len(kept) < 300
         assert kept[0][1] == {b"id": ENTRY.id.encode(), b"transition": ENTRY.payload.encode()}
 
 
 async def test_redis_that_refuses_or_is_gone_is_told_without_the_password(
-    redis_server: str, tmp_path: Path
+    redis_address: str, tmp_path: Path
 ) -> None:
     import redis.asyncio
 
     from vizwatch.service.streams import RedisSink
 
-    async with redis.asyncio.Redis.from_url(redis_server) as writer:
+    async with redis.asyncio.Redis.from_url(redis_address) as writer:
         await writer.set("text", "x")
     cases = {
-        (redis_server, "text"): ("refused: WRONGTYPE", True),
-        (redis_server.replace("canary", "canary2"), "jobs"): ("refused: the user or password", True),
+        (redis_address, "text"): ("refused: WRONGTYPE", True),
+        (redis_address.replace("canary", "canary2"), "jobs"): ("refused: the user or password", True),
         (f"unix://:canary@{tmp_path}/none", "jobs"): ("no answer: ConnectionError", False),
     }
     for (url, stream), (said, is_refusal) in cases.items():
