@@ -1,7 +1,7 @@
 """Runs the benchmarks, all or those named: a table of each, one of all budgets, and `benchmarks/results/`.
 
-There each has its figures in `NAME.json`, and each curve is an SVG. `python -m benchmarks.soak` and
-`python -m benchmarks.leaks`, which take longer, are commands of their own.
+There each has its figures in `NAME.json`, and each curve is an SVG. `python -m benchmarks.soak`, `leaks` and
+`kills`, which say what breaks and not what it costs, are commands of their own.
 """
 
 from __future__ import annotations

@@ -221,6 +221,14 @@ def test_cycles_of_clients_pagers_and_watches_leave_nothing_behind(tmp_path: Pat
     assert [what for what, verdict in checks.items() if verdict != "met"] == []
 
 
+@pytest.mark.fault("D1", "D2")
+def test_a_watcher_that_is_killed_again_and_again_tells_one_story(tmp_path: Path) -> None:
+    checks = verdicts(*found(tmp_path, "kills", "kills=12"))
+
+    assert len(checks) == 7
+    assert [what for what, verdict in checks.items() if verdict == "not met"] == []
+
+
 @pytest.mark.foreign
 def test_both_clients_are_held_to_one_rule_against_the_same_servers(tmp_path: Path) -> None:
     table, written = found(tmp_path, "compare", "mebibytes=64")

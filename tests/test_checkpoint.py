@@ -134,6 +134,22 @@ async def test_what_was_not_even_written_comes_again_with_its_id(cloud: Emulator
     assert (again.id, again.previous, again.current) == (held.id, held.previous, held.current)
 
 
+@pytest.mark.fault("D1", "D3")
+async def test_a_change_that_was_told_and_undone_since_comes_again_before_that(
+    cloud: Emulator, kept: Memory
+) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 12], [100, 8]])
+    async with process(cloud) as client:
+        watch = client.watch_jobs(checkpoint=kept)
+        await anext(watch)
+        held = await anext(watch)
+        left = kept.as_it_is()
+    cloud.set_status(job_id, 12)
+    after = await survey(cloud, left)
+    assert after[0] == held
+    assert changes(after) == [(12, 8), (8, 12)]
+
+
 @pytest.mark.fault("D3")
 async def test_what_changed_while_nobody_watched_is_one_transition(cloud: Emulator, kept: Memory) -> None:
     (job_id,) = cloud.add_jobs(1, plan=[[0, 1], [40, 8], [400, 9], [500, 10]])

@@ -244,6 +244,62 @@ def test_watch_follows_several_jobs_and_the_lowest_code_but_0_counts(
     assert len(done.out.splitlines()) == 2
 
 
+@pytest.mark.fault("C7", "D1")
+def test_watch_all_takes_up_where_the_last_run_left_off_however_it_ended(
+    served: Cloud, tmp_path: Path
+) -> None:
+    workspace, file = "checkpointed", str(tmp_path / "jobs.sqlite")
+    job_id = served.add_job(status=8, workspace_id=workspace)
+    command = (
+        "watch",
+        "--all",
+        "--workspace-id",
+        workspace,
+        "--interval",
+        "1",
+        "--checkpoint",
+        file,
+        "--json",
+    )
+
+    def told(process: subprocess.Popen[str]) -> tuple[int, int | None, int | None]:
+        line = line_of(process)
+        return line["job_id"], line["previous"], line["current"]
+
+    with child(*command) as process:
+        assert told(process) == (job_id, None, 8)
+        served.set_status(job_id, 9)
+        assert told(process) == (job_id, 8, 9)
+        process.terminate()
+        assert process.communicate(timeout=5) == ("", "")
+        assert process.returncode == 128 + signal.SIGTERM
+    served.set_status(job_id, 12)
+    with child(*command) as process:
+        assert told(process) == (job_id, 9, 12)
+        process.kill()
+    served.set_status(job_id, 1)
+    with child(*command) as process:
+        first = told(process)
+        assert first in {(job_id, 9, 12), (job_id, 12, 1)}, "again, if the kill came before it was delivered"
+        assert first == (job_id, 12, 1) or told(process) == (job_id, 12, 1)
+
+
+def test_watch_all_ends_at_its_deadline_and_takes_no_ids(
+    served: Cloud, vizwatch_command: Any, tmp_path: Path
+) -> None:
+    served.add_job(status=8, workspace_id="late")
+    done = vizwatch_command("watch", "--all", "--workspace-id", "late", "--timeout", "0.3", "--json")
+    assert (done.code, done.err) == (4, "vizwatch: jobs were watched for 0.3 s\n")
+    assert [line["current_name"] for line in done.objects] == ["RUNNING"]
+    for wrong in (["197", "--all"], [], ["--all", "--timeout", "0"]):
+        assert vizwatch_command("watch", *wrong).code == 2
+    file = tmp_path / "no.sqlite"
+    file.write_bytes(b"what is no checkpoint")
+    done = vizwatch_command("watch", "--all", "--checkpoint", str(file))
+    assert done.code == 2
+    assert "damaged" in done.err
+
+
 def test_a_passed_deadline_has_a_code_of_its_own(served: Cloud, vizwatch_command: Any) -> None:
     job_id = served.add_job(status=8)
     late = f"vizwatch: job {job_id} did not end within 0.2 s; last seen RUNNING\n"

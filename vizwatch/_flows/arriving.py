@@ -8,7 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import anyio
 import attrs
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from vizwatch._flows.delivering import Delivery
 
 
+_AHEAD: Final = 10_000
+"""How many transitions are written to a checkpoint at once."""
+
+
 class Finder(Protocol):
     """A survey, as who iterates knows it."""
 
@@ -29,6 +33,7 @@ class Finder(Protocol):
     error: BaseException | None
     has_ended: bool
     skipped: int
+    prepared: int
 
     @property
     def has_found(self) -> bool:
@@ -54,6 +59,10 @@ class Finder(Protocol):
 
     def take(self) -> Transition | None:
         """The next transition; ``None`` now and then, and once all that was found is taken."""
+        ...
+
+    def prepare(self, limit: int) -> int:
+        """Keeps the next ones that were found, so many at most, before they are taken; says how many are."""
         ...
 
     def age(self, now: float) -> float | None:
@@ -208,6 +217,9 @@ class JobsWatch:
                 await arrivals.wait()
                 continue
             survey = arrivals.ready[0]
+            if survey.delivery is not None and survey.has_found and survey.prepared <= 0:
+                await arrivals.within_step(self._prepare(survey.delivery))
+                continue
             transition = survey.take()
             if survey.has_found:
                 arrivals.ready.rotate(-1)
@@ -223,6 +235,15 @@ class JobsWatch:
             # A page of what is not wanted, or of what is taken without waiting.
             await arrivals.within_step(asyncio.sleep(0))
         raise StopAsyncIteration
+
+    async def _prepare(self, delivery: Delivery) -> None:
+        """Has all that is at hand written down, of all surveys in one write, before any of it is given."""
+        room = _AHEAD
+        for survey in self._arrivals.ready:
+            room -= survey.prepare(room)
+            if not room:
+                break
+        await delivery.settled()
 
     async def _ask(self) -> None:
         """The consumer has dealt with what it was given, and wants the next one; at first, all begins."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import attrs
 
@@ -17,8 +17,8 @@ from vizwatch._world.journal import Journal
 class Delivery:
     """Deliveries to one consumer, whose place in a stream a checkpoint keeps.
 
-    What it is given is written at once, and once more when it asks for the next one: after a crash it gets
-    the last one again, as it was. Both are mostly one write, as writes are gathered.
+    What it is given is written before, so that it comes again after a crash, as it was, whatever the job has
+    become meanwhile; and once more when it asks for the next one. Much of it is one write.
     """
 
     _journal: Journal
@@ -43,10 +43,18 @@ class Delivery:
                 )
         return await self._journal.load(self._stream, job_ids)
 
+    def prepares(self, transitions: Iterable[Transition]) -> None:
+        """The consumer will get them, of no job more than one."""
+        for one in transitions:
+            self._journal.put(self._stream, one.job_id, Given(one, is_delivered=False))
+
+    async def settled(self) -> None:
+        """Waits until all that was prepared is written, unless nothing can be written just now."""
+        await self._journal.settled()
+
     def gives(self, transition: Transition) -> None:
         """The consumer gets a transition."""
         self._given = transition
-        self._journal.put(self._stream, transition.job_id, Given(transition, is_delivered=False))
 
     async def asks(self) -> None:
         """The consumer wants the next one; waits while too much is still to be written."""

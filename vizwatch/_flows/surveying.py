@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,8 +41,8 @@ class Member:
     survey: Survey
     is_as_listed: bool = attrs.field(default=False, init=False)
     """Whether what is known of the job is what its row says."""
-    is_waiting: bool = attrs.field(default=False, init=False)
-    """Whether its last transition was not taken yet."""
+    told: Transition | None = attrs.field(default=None, init=False)
+    """Its last transition, until that is taken."""
 
     def took(self, transition: Transition) -> None:
         """The poller says that the job has changed."""
@@ -103,6 +104,10 @@ class Survey:
     _is_resting: bool = attrs.field(default=False, init=False)
     """Whether its jobs are left alone until all that was found is taken."""
     _found: deque[Iterator[Transition]] = attrs.field(factory=deque, init=False)
+    _taken: Transition | None = attrs.field(default=None, init=False)
+    """What was taken last, until the next one is."""
+    prepared: int = attrs.field(default=0, init=False)
+    """How many of those that were found come again should this process end, where a checkpoint is kept."""
     _ageing: Ageing | None = attrs.field(default=None, init=False)
 
     async def begin(self) -> None:
@@ -203,15 +208,39 @@ class Survey:
 
     def take(self) -> Transition | None:
         """The next of the wanted transitions; ``None`` now and then, and once all that was found is taken."""
+        if self._taken is not None:
+            taken, self._taken = self._taken, None
+            self._was_taken(taken)
         if self._found:
             for transition in self._found[0]:
+                self.prepared -= 1
                 if self._choice.takes(transition):
+                    self._taken = transition
                     return transition
                 if self.delivery is not None:
                     self.delivery.passes(transition)
+                self._was_taken(transition)
             self._found.popleft()
         self.go_on()
         return None
+
+    def prepare(self, limit: int) -> int:
+        """Keeps the next ones that were found, so many at most, before they are taken; says how many are."""
+        if self.delivery is None or self.prepared > 0 or not self._found:
+            return 0
+        found: dict[int, Transition] = {}
+        for transition in itertools.islice(itertools.chain.from_iterable(self._found), limit):
+            if transition.job_id in found:
+                self._found.appendleft(iter([transition]))
+                break
+            found[transition.job_id] = transition
+        if not found:
+            self._found.clear()
+            return 0
+        self._found.appendleft(iter(found.values()))
+        self.prepared = len(found)
+        self.delivery.prepares(filter(self._choice.takes, found.values()))
+        return len(found)
 
     def go_on(self) -> None:
         """Reads again, if nothing is left to be taken."""
@@ -220,7 +249,7 @@ class Survey:
         if self._is_resting:
             self._is_resting = False
             for member in self._members.values():
-                if not member.is_waiting:
+                if member.told is None:
                     self._poller.join(member)
         self._poller.resume()
         if self._ageing is not None and (self._members or self._choice.job_ids is None):
@@ -263,10 +292,16 @@ class Survey:
             else:
                 yield found(self._project_id, job, asked, at)
 
-    def _of_member(self, member: Member, transition: Transition) -> Iterator[Transition]:
-        member.is_waiting = True
-        yield transition
-        member.is_waiting = False
+    def _put_of(self, member: Member, transition: Transition) -> None:
+        member.told = transition
+        self._put(iter([transition]))
+
+    def _was_taken(self, transition: Transition) -> None:
+        """The consumer has dealt with a transition, or does not want it: its job is looked at again."""
+        member = self._members.get(transition.job_id)
+        if member is None or member.told is not transition:
+            return
+        member.told = None
         if member.follower.is_over:
             self._forget(member)
         elif not self._is_settled(member):
@@ -384,7 +419,7 @@ class Survey:
     def tell(self, member: Member, transition: Transition) -> None:
         """A job has changed; it is left alone until that is taken."""
         self._poller.leave(member)
-        self._put(self._of_member(member, transition))
+        self._put_of(member, transition)
 
     def lost(self, member: Member, error: BaseException) -> None:
         """A job's details will not be read: if for a reason of its own, that ends nothing else."""
@@ -436,7 +471,7 @@ class Survey:
         member.is_as_listed = True
         member.follower.was_listed(_ANY_SWEEP)
         if transition is not None:
-            self._put(self._of_member(member, transition))
+            self._put_of(member, transition)
         elif not self._is_settled(member):
             self._follow(member)
 
@@ -447,7 +482,7 @@ class Survey:
 
     def _is_settled(self, member: Member) -> bool:
         """Whether the readings of the listing are enough for the job; from then on nothing else is done."""
-        is_settled = member.is_as_listed and member.follower.is_settled and not member.is_waiting
+        is_settled = member.is_as_listed and member.follower.is_settled and member.told is None
         if is_settled and self._choice.job_ids is None:
             self._counts[member.follower.job_id] = member.follower.tracker.counts
             self._poller.leave(member)

@@ -68,6 +68,8 @@ class Watch:
     _has_resumed: bool = attrs.field(default=False, init=False)
     """Whether it goes on with what was kept."""
     _resuming: bool = attrs.field(default=False, init=False)
+    _prepared: Transition | None = attrs.field(default=None, init=False)
+    """What is given once it is written that it was."""
     _was_gone: bool = attrs.field(default=False, init=False)
     """Whether the job's deletion was told before."""
     _deadline: float = attrs.field(default=math.inf, init=False)
@@ -124,7 +126,11 @@ class Watch:
 
     async def _delivered(self, delivery: Delivery) -> Transition:
         await delivery.asks()
-        transition = await self._step()
+        if self._prepared is None:
+            self._prepared = await self._step()
+            delivery.prepares([self._prepared])
+        await delivery.settled()
+        transition, self._prepared = self._prepared, None
         delivery.gives(transition)
         return transition
 

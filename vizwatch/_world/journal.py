@@ -55,6 +55,8 @@ class Journal:
     _waiting: dict[tuple[Stream, int], Given | None] = attrs.field(factory=dict, init=False)
     _under_way: dict[tuple[Stream, int], Given | None] = attrs.field(factory=dict, init=False)
     """What is being written."""
+    _settling: list[asyncio.Future[None]] = attrs.field(factory=list, init=False)
+    """Who waits until what was put is written."""
     _room: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _failures: int = attrs.field(default=0, init=False)
     _writer: asyncio.Task[None] | None = attrs.field(default=None, init=False)
@@ -90,6 +92,13 @@ class Journal:
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
 
+    async def settled(self) -> None:
+        """Waits until all that was put is written, or a write has failed; and not while they do."""
+        if self.failure is None and (self._waiting or self._under_way):
+            settled = asyncio.get_running_loop().create_future()
+            self._settling.append(settled)
+            await settled
+
     async def room(self) -> None:
         """Waits until there is room for more."""
         while len(self._waiting) >= _ROOM:
@@ -103,16 +112,28 @@ class Journal:
                 batch = self._under_way = dict(itertools.islice(self._waiting.items(), _AT_ONCE))
                 for key in batch:
                     del self._waiting[key]
+                # Who comes after this waits for the next write.
+                waits_for_it = 0 if self._waiting else len(self._settling)
                 try:
                     await self._checkpoint.save(await _encoded(batch))
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
                     self._take_back()
-                    await self._pause(self._failed(error))
+                    pause = self._failed(error)
+                    self._settle(len(self._settling))
+                    await self._pause(pause)
                 else:
                     self._succeeded()
+                    self._settle(waits_for_it if self._waiting else len(self._settling))
         finally:
             self._take_back()
+            self._settle(len(self._settling))
             self._writer = None
+
+    def _settle(self, count: int) -> None:
+        for settled in self._settling[:count]:
+            if not settled.done():
+                settled.set_result(None)
+        del self._settling[:count]
 
     def _take_back(self) -> None:
         """What was not written waits again, unless it is out of date."""

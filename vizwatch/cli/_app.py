@@ -13,7 +13,7 @@ import anyio
 import cyclopts
 from cyclopts import Parameter
 
-from vizwatch import ConfigError, Job, __version__
+from vizwatch import ConfigError, Job, SqliteCheckpoint, __version__
 from vizwatch.cli import _running
 from vizwatch.cli._errors import ExitCode, Reported, report
 from vizwatch.cli._options import (
@@ -28,7 +28,7 @@ from vizwatch.cli._options import (
     statuses,
 )
 from vizwatch.cli._output import Output, Terminal
-from vizwatch.cli._watching import follow
+from vizwatch.cli._watching import follow, follow_all
 
 _HELP: Final = """\
 List, watch and manage ModelArts visualization jobs.
@@ -119,21 +119,45 @@ async def show(job_id: JobId, *, connection: Connection = HERE, as_json: Json = 
 @app.command
 async def watch(
     *job_ids: Annotated[str, Parameter(help="The jobs' ids.")],
+    watch_all: Annotated[
+        bool,
+        Parameter(
+            name="--all",
+            negative="",
+            show_default=False,
+            help="All jobs of the workspace, new ones included, beyond their ends and until Ctrl-C.",
+        ),
+    ] = False,
     interval: Interval = None,
     timeout: Timeout = None,  # noqa: ASYNC109 - the user's deadline, which the client keeps
     follow_restarts: FollowRestarts = False,
+    checkpoint: Annotated[
+        Path | None,
+        Parameter(help="Take up where the last run with this file left off, however it ended."),
+    ] = None,
     connection: Connection = HERE,
     as_json: Json = False,
 ) -> int:
     """Print each change of the jobs' statuses, until they have ended or are deleted."""
-    if not job_ids:
-        raise ConfigError("watch needs the id of one job at least")
+    if bool(job_ids) == watch_all:
+        raise ConfigError("watch needs the id of one job at least, or --all")
+    kept = None if checkpoint is None else SqliteCheckpoint(checkpoint)
+    output = Output(as_json=as_json)
     async with connection.client() as client:
+        if watch_all:
+            jobs = client.watch_jobs(interval=interval, checkpoint=kept)
+            return await follow_all(jobs, timeout, output)
         watches = [
-            client.watch(job_id, interval=interval, timeout=timeout, follow_restarts=follow_restarts)
+            client.watch(
+                job_id,
+                interval=interval,
+                timeout=timeout,
+                follow_restarts=follow_restarts,
+                checkpoint=kept,
+            )
             for job_id in dict.fromkeys(job_ids)
         ]
-        return await follow(watches, Output(as_json=as_json))
+        return await follow(watches, output)
 
 
 @app.command

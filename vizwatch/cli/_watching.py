@@ -1,4 +1,4 @@
-"""``vizwatch watch``: one watch for each job, until the last of them has ended."""
+"""``vizwatch watch``: one watch for each job, until the last of them has ended; or one of all jobs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import anyio
 
-from vizwatch import Transition, VizwatchError, Watch
+from vizwatch import ConfigError, JobsWatch, Transition, VizwatchError, Watch, WatchTimeoutError
 from vizwatch.cli._errors import ExitCode, report
 from vizwatch.cli._output import Output
 
@@ -33,6 +33,21 @@ async def follow(watches: Iterable[Watch], output: Output) -> int:
         for watch in watches:
             tasks.start_soon(follow_one, watch)
     return min(filter(None, codes), default=ExitCode.DONE)
+
+
+async def follow_all(
+    jobs: JobsWatch,
+    timeout: float | None,  # noqa: ASYNC109 - the user's deadline, of an iteration that has none
+    output: Output,
+) -> int:
+    """Prints the transitions of all jobs, until the deadline passes."""
+    if timeout is not None and not timeout > 0:
+        raise ConfigError(f"timeout must be a number of seconds above 0, not {timeout:g}")
+    with anyio.move_on_after(timeout):
+        async for transition in jobs:
+            output.transition(transition)
+        return ExitCode.DONE
+    raise WatchTimeoutError(f"jobs were watched for {timeout:g} s")
 
 
 def _outcome(last: Transition | None) -> ExitCode:
