@@ -30,6 +30,7 @@ from test_cli import child_environment
 
 import vizwatch
 from vizwatch import ConfigError, Settings, Target
+from vizwatch.cli import main
 from vizwatch.emulator import Emulator
 from vizwatch.service.health import Health
 from vizwatch.service.metrics import Snapshot
@@ -162,7 +163,10 @@ async def serving(configured: Configuration) -> AsyncIterator[Running]:
 
 
 @pytest.fixture(autouse=True)
-def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a retry nor a write waits."""
+    at_once = functools.partial(vizwatch.SqliteCheckpoint, window=0)
+    monkeypatch.setattr("vizwatch.service.serving.SqliteCheckpoint", at_once)
     monkeypatch.setattr("vizwatch.service.courier._BASE", 0.01)
     monkeypatch.setattr("vizwatch.service.courier._REFUSED_BASE", 0.01)
     monkeypatch.setattr("vizwatch.service.outbox._BASE", 0.01)
@@ -591,24 +595,26 @@ async def test_a_delivery_in_hand_is_brought_to_its_end_by_sigterm(cloud: Emulat
 
 
 async def test_a_wrong_file_is_a_line_for_each_fault_and_code_2_before_any_request(
-    cloud: Emulator, file: Path
+    cloud: Emulator, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change(file, poll_interval="interval", stdout="out")
-    async with command(file) as process:
-        out, err = await process.communicate()
-    assert (process.returncode, out, cloud.requests) == (2, b"", [])
-    first, second, third = err.decode().splitlines()
+    code = await asyncio.to_thread(main, ["run", str(file)])
+    out, err = capsys.readouterr()
+    assert (code, out, cloud.requests) == (2, "", [])
+    first, second, third = err.splitlines()
     assert first.startswith(f"vizwatch: {file}:5: settings.interval is unknown")
     assert second.startswith(f"vizwatch: {file}:16: sinks[0].type must be one of")
     assert third.startswith(f"vizwatch: {file}:20: sinks[1].url must be an address")
 
 
-async def test_check_says_what_would_be_done_without_a_request(cloud: Emulator, file: Path) -> None:
+async def test_check_says_what_would_be_done_without_a_request(
+    cloud: Emulator, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     change(file, PORT=9)
-    async with command(file, "--check") as process:
-        out, err = await process.communicate()
-    assert (process.returncode, err, cloud.requests) == (0, b"", [])
-    assert out.decode().splitlines() == [
+    code = await asyncio.to_thread(main, ["run", str(file), "--check"])
+    out, err = capsys.readouterr()
+    assert (code, err, cloud.requests) == (0, "", [])
+    assert out.splitlines() == [
         f"target here: project {cloud.project_id} at {cloud.endpoint}, with TokenAuth",
         "sink out: transitions to stdout, backlog 10000",
         "sink hook: transitions to http://127.0.0.1:9, backlog 10000",

@@ -133,8 +133,7 @@ class _Service:
     async def _watch(self) -> None:
         """Keeps each transition, before it asks for the next one. Raises what ends the watch."""
         targets = {target.project_id: target.name for target in self.configuration.targets}
-        # At once, so that a crash repeats no more than what the backlog still knows under the same id.
-        checkpoint = SqliteCheckpoint(self.configuration.state / "checkpoint.sqlite", window=0)
+        checkpoint = SqliteCheckpoint(self.configuration.state / "checkpoint.sqlite")
         async with self.fleet as fleet, self.configuration.watch.begin(fleet, checkpoint) as watch:
             async for transition in watch:
                 target = targets[transition.project_id]
