@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import stat
@@ -178,18 +179,19 @@ def test_nothing_has_changed_after_an_error(tmp_path: Path) -> None:
     backlog.close()
 
 
-@pytest.mark.parametrize(
-    "content", [b"no database, but a text that is long enough to be told from one", None]
-)
-def test_a_file_of_others_is_not_touched(content: bytes | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["a text that is long enough to be told from a database", 9, 0])
+def test_a_file_of_others_is_not_touched(other: str | int, tmp_path: Path) -> None:
     file = tmp_path / "backlog.sqlite"
-    if content is not None:
-        file.write_bytes(content)
+    if isinstance(other, str):
+        file.write_text(other)
     else:
-        other = sqlite3.connect(file)
-        other.execute("PRAGMA user_version = 9")
-        other.close()
-    before = file.read_bytes()
-    with pytest.raises(sqlite3.DatabaseError, match=r"not a database|of version 9"):
+        with contextlib.closing(sqlite3.connect(file)) as db:
+            db.execute("CREATE TABLE theirs (a)")
+            db.execute(f"PRAGMA user_version = {other}")
+    with pytest.raises(sqlite3.DatabaseError, match=r"not a database|of version 9|of another program"):
         Backlog(file, {})
-    assert content is None or file.read_bytes() == before
+    if isinstance(other, str):
+        assert file.read_text() == other
+        return
+    with contextlib.closing(sqlite3.connect(file)) as db:
+        assert db.execute("SELECT name FROM sqlite_schema").fetchall() == [("theirs",)]

@@ -383,6 +383,23 @@ async def test_a_sink_is_left_alone_as_long_as_it_asks_for_and_longer_after_a_re
 
 
 @pytest.mark.looptime
+async def test_a_sink_that_fails_again_and_again_is_said_once_a_minute(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = Scripted()
+    async with courier(sink, outbox):
+        for number in range(100):
+            sink.errors.append(DeliveryError("HTTP 503"))
+            await outbox.put(["sink"], seen(number))
+            await elapse(3)
+    assert len(sink.ids) == 100
+    assert [record.message.split(",")[0] for record in caplog.records] == [
+        "sink sink fails",
+        "sink sink works again",
+    ] * 5
+
+
+@pytest.mark.looptime
 async def test_what_comes_in_a_pause_does_not_shorten_it(outbox: Outbox) -> None:
     sink = Scripted(DeliveryError("busy", retry_after=40))
     async with courier(sink, outbox):

@@ -43,7 +43,7 @@ Exit codes:
   2    wrong usage or configuration
   3    a job ended as a failure, or otherwise than asked
   4    the time given by --timeout passed
-  130  Ctrl-C (143: SIGTERM)
+  130  Ctrl-C (143: SIGTERM; both end `run` and `emulator` with 0)
 Several jobs are watched to the end of the last one; the lowest code but 0 counts.
 """
 _UNTIL: Final = "Names or numbers of statuses, several by comma; by default any that ends the job."

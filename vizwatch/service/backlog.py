@@ -79,6 +79,9 @@ class Backlog:
             self._db.execute(f"PRAGMA {pragma}")
         with self._transaction():
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            (tables,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            if version == 0 and tables:
+                raise sqlite3.DatabaseError("it is a database of another program")
             if version == 0:
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 import attrs
 
 from vizwatch import Attempt, Transition, VizwatchError, printable
 
-LOG = logging.getLogger("vizwatch.service")
+LOG: Final = logging.getLogger("vizwatch.service")
+_EVERY: Final = 60.0
 
 
 def backoff(failures: int, base: float, longest: float) -> float:
@@ -22,7 +25,10 @@ def backoff(failures: int, base: float, longest: float) -> float:
 
 @attrs.define
 class Trouble:
-    """What fails just now: said in the log when it begins and when it is over, and by health meanwhile."""
+    """What fails just now: health says so meanwhile, and the log when it begins and when it is over.
+
+    The log is silent about what begins less than a minute after it was last said.
+    """
 
     what: str
     """What it is that fails."""
@@ -33,20 +39,25 @@ class Trouble:
     failures: int = attrs.field(default=0, init=False)
     """How often in a row."""
 
+    _said_at: float = attrs.field(default=-math.inf, init=False)
+    _is_said: bool = attrs.field(default=False, init=False)
+
     def failed(self, text: str, cause: BaseException | None = None) -> None:
         """It failed, once more; the log has the cause with its traceback, if there is one."""
-        text = printable(" ".join(text.split()))
+        text, now = printable(" ".join(text.split())), asyncio.get_running_loop().time()
         if self.text is None:
-            self.since = asyncio.get_running_loop().time()
+            self.since = now
+        if not self._is_said and now - self._said_at >= _EVERY:
+            self._is_said, self._said_at = True, now
             LOG.warning("%s fails, and is tried again: %s", self.what, text, exc_info=cause)
         self.text = text
         self.failures += 1
 
     def over(self) -> None:
         """It works."""
-        if self.text is not None:
+        if self._is_said:
             LOG.warning("%s works again, after %d failures", self.what, self.failures)
-        self.text, self.failures = None, 0
+        self.text, self.failures, self._is_said = None, 0, False
 
 
 @attrs.define(eq=False)
