@@ -266,6 +266,7 @@ async def test_redis_gets_an_entry_each_and_keeps_about_as_many_as_it_is_told(re
     from vizwatch.service.streams import RedisSink
 
     async with contextlib.aclosing(RedisSink(RedisStream(redis_address, "jobs", 1), 5)) as sink:
+        assert "canary" not in repr(sink._redis)
         for _ in range(300):
             await sink.deliver(ENTRY)
     async with redis.asyncio.Redis.from_url(redis_address) as reader:

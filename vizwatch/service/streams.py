@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import UsernamePasswordCredentialProvider
 
 from vizwatch.service.backlog import Entry
 from vizwatch.service.options import RedisStream
@@ -18,8 +21,16 @@ class RedisSink:
 
     def __init__(self, stream: RedisStream, within: float) -> None:
         self._stream, self._within = stream, within
+        url = urlsplit(stream.url)
+        options: dict[str, Any] = {}
+        if "@" in url.netloc:
+            # In the URL, some versions of redis-py show them in the repr of a pool.
+            options["credential_provider"] = UsernamePasswordCredentialProvider(
+                unquote(url.username or "") or None, unquote(url.password or "") or None
+            )
         self._redis = redis.asyncio.Redis.from_url(
-            stream.url,
+            url._replace(netloc=url.netloc.rpartition("@")[2]).geturl(),
+            **options,
             single_connection_client=True,
             socket_connect_timeout=within,
             socket_timeout=within,
