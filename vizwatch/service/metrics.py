@@ -85,41 +85,37 @@ class _Collector:
 
     def collect(self) -> Iterator[Any]:
         """All of them."""
-        from prometheus_client.core import (  # noqa: PLC0415 - as above
-            CounterMetricFamily,
-            GaugeMetricFamily,
-        )
+        from prometheus_client import core  # noqa: PLC0415 - as above
 
-        now, progress = self.snapshot, self.snapshot.progress
-        ages = {name: one.age for name, one in now.outcomes.items() if one.age is not None}
-        gauges: tuple[tuple[str, str, str, Mapping[str, float]], ...] = (
-            ("target_age_seconds", "Since what is known of a target was read.", "target", ages),
-            ("target_jobs", "Jobs of a target.", "target", {n: one.jobs for n, one in now.outcomes.items()}),
-            (
-                "target_complete",
-                "1 if all of a target is known, and fresh.",
-                "target",
-                {name: int(one.complete) for name, one in now.outcomes.items()},
-            ),
-            ("backlog", "Transitions that wait for a sink.", "sink", now.sizes),
-        )
-        for name, text, label, values in gauges:
-            gauge = GaugeMetricFamily(f"vizwatch_{name}", text, labels=[label])
-            for value in values.items():
-                gauge.add_metric([value[0]], value[1])
-            yield gauge
-        writable = GaugeMetricFamily("vizwatch_backlog_writable", "1 if the backlog can be written.")
-        writable.add_metric([], int(progress.backlog_error is None))
-        yield writable
-        counters: tuple[tuple[str, str, list[str], Mapping[Any, int]], ...] = (
-            ("transitions", "Transitions seen.", ["target", "status"], progress.transitions),
-            ("requests", "Requests.", ["operation", "outcome"], progress.requests),
-            ("retries", "Requests that failed and are made again.", ["operation"], progress.retries),
-            ("deliveries", "Attempts to deliver.", ["sink", "outcome"], progress.deliveries),
-            ("merged", "Transitions that became one with another, over the bound.", ["sink"], now.merged),
-        )
-        for name, text, labels, counts in counters:
-            counter = CounterMetricFamily(f"vizwatch_{name}", text, labels=labels)
-            for key, count in counts.items():
-                counter.add_metric([key] if isinstance(key, str) else list(key), count)
-            yield counter
+        kinds = (core.GaugeMetricFamily, _gauges), (core.CounterMetricFamily, _counters)
+        for kind, families in kinds:
+            for name, text, labels, values in families(self.snapshot):
+                family = kind(f"vizwatch_{name}", text, labels=labels.split())
+                for key, value in values.items():
+                    family.add_metric([key] if isinstance(key, str) else key, value)
+                yield family
+
+
+_Family = tuple[str, str, str, Mapping[Any, float]]
+"""A metric's name, what it says, its labels, and its values by those."""
+
+
+def _gauges(now: Snapshot) -> Iterator[_Family]:
+    outcomes = now.outcomes.items()
+    ages = {name: one.age for name, one in outcomes if one.age is not None}
+    yield "target_age_seconds", "Since what is known of a target was read.", "target", ages
+    yield "target_jobs", "Jobs of a target.", "target", {name: one.jobs for name, one in outcomes}
+    complete = {name: int(one.complete) for name, one in outcomes}
+    yield "target_complete", "1 if all of a target is known, and fresh.", "target", complete
+    yield "backlog", "Transitions that wait for a sink.", "sink", now.sizes
+    writable = {(): int(now.progress.backlog_error is None)}
+    yield "backlog_writable", "1 if the backlog can be written, read and cleared.", "", writable
+
+
+def _counters(now: Snapshot) -> Iterator[_Family]:
+    progress = now.progress
+    yield "transitions", "Transitions seen.", "target status", progress.transitions
+    yield "requests", "Requests of watches.", "operation outcome", progress.requests
+    yield "retries", "Requests that failed, and are made again.", "operation", progress.retries
+    yield "deliveries", "Attempts to deliver.", "sink outcome", progress.deliveries
+    yield "merged", "Transitions that became one with another, over the bound.", "sink", now.merged
