@@ -200,6 +200,7 @@ async def test_every_sink_gets_what_its_filter_takes(cloud: Emulator, tmp_path: 
     assert [one["project_id"] for one in elsewhere.transitions] == ["p2"]
 
 
+@pytest.mark.fault("C8")
 async def test_a_sink_that_hangs_holds_back_only_itself(
     cloud: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -565,6 +566,7 @@ async def printed(process: asyncio.subprocess.Process) -> dict[str, Any]:
     return line
 
 
+@pytest.mark.fault("C7")
 async def test_a_delivery_in_hand_is_brought_to_its_end_by_sigterm(cloud: Emulator, file: Path) -> None:
     cloud.add_jobs(1, status=8)
     asked, answer = asyncio.Event(), asyncio.Event()

@@ -255,6 +255,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("right", "wrong", "line", "said"), WRONG, ids=[one[1][:30] for one in WRONG])
+@pytest.mark.fault("X1")
 def test_a_fault_is_said_with_its_line_and_what_is_allowed(
     right: str, wrong: str, line: int | None, said: str, check: Check
 ) -> None:
@@ -284,6 +285,7 @@ def test_all_faults_are_said_at_once_in_the_order_of_the_file(check: Check) -> N
         (None, ": it cannot be read: it does not exist, or is no file"),
     ],
 )
+@pytest.mark.fault("X10")
 def test_what_is_no_configuration_at_all_is_one_fault(
     content: bytes | None, said: str, tmp_path: Path
 ) -> None:

@@ -107,6 +107,7 @@ async def test_retry_after_may_be_a_date() -> None:
         assert 0 < ((await failure(sink)).retry_after or 0) <= 60
 
 
+@pytest.mark.fault("H7")
 async def test_no_redirect_is_followed() -> None:
     async with Receiver() as elsewhere:
         redirect = web.Response(status=307, headers={"Location": elsewhere.url})
@@ -135,6 +136,7 @@ async def test_of_an_answer_only_the_beginning_is_read() -> None:
         await sink.deliver(ENTRY)
 
 
+@pytest.mark.fault("N15")
 async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     async with Receiver() as receiver, webhook(receiver.url) as sink:
@@ -172,6 +174,7 @@ async def test_a_function_is_called_in_a_thread_and_a_coroutine_function_in_the_
     "error", [ValueError, StopIteration, SystemExit, KeyboardInterrupt, asyncio.CancelledError]
 )
 @pytest.mark.parametrize("is_coroutine", [False, True])
+@pytest.mark.fault("C8")
 async def test_whatever_a_function_raises_is_a_failed_delivery(
     error: type[BaseException], is_coroutine: bool
 ) -> None:
@@ -186,6 +189,7 @@ async def test_whatever_a_function_raises_is_a_failed_delivery(
     assert "canary" not in str(caught.value)
 
 
+@pytest.mark.fault("C8")
 async def test_a_function_that_hangs_is_not_called_again_before_it_has_ended() -> None:
     calls: list[threading.Event] = []
     began = threading.Semaphore(0)
@@ -384,6 +388,7 @@ async def test_a_sink_is_left_alone_as_long_as_it_asks_for_and_longer_after_a_re
 
 
 @pytest.mark.looptime
+@pytest.mark.fault("R8")
 async def test_a_sink_that_fails_again_and_again_is_said_once_a_minute(
     outbox: Outbox, caplog: pytest.LogCaptureFixture
 ) -> None:
