@@ -153,7 +153,12 @@ class WatchOptions(TypedDict, total=False):
     workspace_id: str | None
     interval: Seconds | None
     max_age: Seconds | None
-    checkpoint: Checkpoint | Journal | None
+
+
+class _EachOptions(WatchOptions, total=False):
+    """Also of each target."""
+
+    checkpoint: Journal | None
 
 
 def _several(targets: object) -> Iterable[object]:
@@ -163,7 +168,7 @@ def _several(targets: object) -> Iterable[object]:
     return targets
 
 
-def _payer(auth: Auth) -> Hashable:
+def payer_of(auth: Auth) -> Hashable:
     """Whose limit the requests count against, as far as these credentials tell: equal for one user's."""
     match auth:
         case TokenAuth() | AkSkAuth() | PasswordAuth():
@@ -327,7 +332,7 @@ class Fleet:
         try:
             endpoint = target.endpoint and wire.endpoint(target.endpoint, allow_insecure=insecure)
             if account is None:
-                payer = endpoint, _payer(target.auth)
+                payer = endpoint, payer_of(target.auth)
                 account = accounts.setdefault(payer, Account(self.settings.requests_per_second))
             return Client(
                 endpoint,
@@ -409,7 +414,7 @@ class Fleet:
             ClientClosedError: The fleet was closed.
         """
         self._check_open()
-        options = WatchOptions(
+        options = _EachOptions(
             status=status,
             search_content=search_content,
             workspace_id=None if workspace_id is None else checks.identifier("workspace_id", workspace_id),
@@ -428,7 +433,7 @@ class Fleet:
         self._watches.add(watch)
         return watch
 
-    async def _begin(self, view: _View, arrivals: Arrivals, interval: float, options: WatchOptions) -> None:
+    async def _begin(self, view: _View, arrivals: Arrivals, interval: float, options: _EachOptions) -> None:
         """Begins the watches of all targets, spread over the interval."""
         spread = min(interval, _BEGINS_WITHIN * len(self._members))
         for number, (name, outlook) in enumerate(view.outlooks.items()):
@@ -445,7 +450,7 @@ class Fleet:
         arrivals: Arrivals,
         after: float,
         phase: float,
-        options: WatchOptions,
+        options: _EachOptions,
     ) -> None:
         """Begins the watch of a target, as soon as it can be opened."""
         base, longest = self.settings.watch_backoff_base, self.settings.watch_backoff_max

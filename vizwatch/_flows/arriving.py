@@ -18,6 +18,7 @@ from vizwatch._values.models import Transition
 
 if TYPE_CHECKING:
     from vizwatch._flows.delivering import Delivery
+    from vizwatch._world.checkpoint import Stream
 
 
 _AHEAD: Final = 10_000
@@ -189,6 +190,11 @@ class JobsWatch:
     def skipped(self) -> int:
         """How many rows are no jobs in the last whole listing, or listings, and are not watched."""
         return sum(survey.skipped for survey in self._arrivals.surveys)
+
+    @property
+    def given_of(self) -> Stream | None:
+        """What the last transition is of that was given; only where a checkpoint is kept."""
+        return None if self._given is None else self._given.stream
 
     async def move(self, arrivals: Arrivals, phase: float) -> None:
         """Begins the survey, at its place in the interval, for someone else who iterates over several."""

@@ -22,7 +22,7 @@ class Delivery:
     """
 
     _journal: Journal
-    _stream: Stream
+    stream: Stream
     _given: Transition | None = attrs.field(default=None, init=False)
     """What the consumer deals with."""
 
@@ -34,19 +34,19 @@ class Delivery:
             ConfigError: Another consumer's place is kept in it just now, of one of these jobs.
         """
         for job_id in [None] if job_ids is None else job_ids:
-            holder = self._journal.consumers.setdefault((self._stream, job_id), self)
+            holder = self._journal.consumers.setdefault((self.stream, job_id), self)
             if holder is not self:
                 what = "its jobs are" if job_id is None else f"job {job_id} is"
                 raise ConfigError(
-                    f"{self._stream}: {what} watched with this checkpoint already: close that watch, or give "
+                    f"{self.stream}: {what} watched with this checkpoint already: close that watch, or give "
                     "this one another checkpoint"
                 )
-        return await self._journal.load(self._stream, job_ids)
+        return await self._journal.load(self.stream, job_ids)
 
     def prepares(self, transitions: Iterable[Transition]) -> None:
         """The consumer will get them, of no job more than one."""
         for one in transitions:
-            self._journal.put(self._stream, one.job_id, Given(one, is_delivered=False))
+            self._journal.put(self.stream, one.job_id, Given(one, is_delivered=False))
 
     async def settled(self) -> None:
         """Waits until all that was prepared is written, unless nothing can be written just now."""
@@ -65,11 +65,11 @@ class Delivery:
 
     def passes(self, transition: Transition) -> None:
         """A transition is over: it was delivered, or the consumer does not want such ones."""
-        self._journal.put(self._stream, transition.job_id, Given(transition, is_delivered=True))
+        self._journal.put(self.stream, transition.job_id, Given(transition, is_delivered=True))
 
     def forgets(self, job_id: int) -> None:
         """What was given of a job does not matter any more."""
-        self._journal.put(self._stream, job_id, None)
+        self._journal.put(self.stream, job_id, None)
 
     def end(self) -> None:
         """Another consumer may come."""

@@ -6,7 +6,7 @@ import datetime as dt
 import inspect
 import re
 from collections.abc import Callable, Hashable, Mapping
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from vizwatch._rules import signing
@@ -155,6 +155,10 @@ class TokenAuth:
         token = hidden(token)
         self._headers = {"X-Auth-Token": secret("token", token)}
 
+    def arguments(self) -> dict[str, Any]:
+        """What to make the same of elsewhere, the token in the clear."""
+        return {"token": "".join(self._headers["X-Auth-Token"])}
+
     @property
     def identity(self) -> Hashable:
         """What the service knows its user by: the token."""
@@ -189,6 +193,13 @@ class AkSkAuth:
         self._secret_key = secret("secret_key", secret_key)
         temporary = security_token is not None
         self._headers = {"X-Security-Token": secret("security_token", security_token)} if temporary else {}
+
+    def arguments(self) -> dict[str, Any]:
+        """What to make the same of elsewhere, the keys in the clear."""
+        names = {"access_key": self._access_key, "secret_key": self._secret_key}
+        if self._headers:
+            names["security_token"] = self._headers["X-Security-Token"]
+        return {name: "".join(value) for name, value in names.items()}
 
     @property
     def identity(self) -> Hashable:

@@ -68,6 +68,10 @@ class CloudsAuth(TokenGetter):
         self._finding = asyncio.Lock()
         super().__init__()
 
+    def arguments(self) -> dict[str, Any]:
+        """What to make the same of elsewhere; the settings aside."""
+        return {"cloud": self._name}
+
     async def scope(self) -> Scope:
         """The project of the cloud, and where ModelArts is: by the service catalog, or else by the region."""
         token = await self._tokens.current()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 from vizwatch._rules import codec, wire
 from vizwatch._values import checks, regions
@@ -61,6 +62,14 @@ class PasswordAuth(TokenGetter):
             raise ConfigError(
                 "password must be text: it has lone surrogates, as bytes read in a wrong encoding"
             )
+        self._arguments = {
+            "iam_endpoint": self._endpoint,
+            "username": username,
+            "password": Secret(password),
+            "domain_name": domain_name,
+            "project_name": project_name,
+            "project_id": project_id,
+        }
         username = checks.text("username", username, low=1, high=255)
         domain_name = checks.text("domain_name", domain_name, low=1, high=255)
         self.identity: Hashable = (self._endpoint, domain_name, username)
@@ -76,6 +85,10 @@ class PasswordAuth(TokenGetter):
         )
         self._project_id = project_id
         super().__init__()
+
+    def arguments(self) -> dict[str, Any]:
+        """What to make the same of elsewhere, the password in the clear; the settings aside."""
+        return {**self._arguments, "password": "".join(self._arguments["password"] or "")}
 
     async def scope(self) -> Scope:
         """The project that tokens are for, asked for if only its name is known, and its region's endpoint."""

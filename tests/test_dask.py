@@ -1,0 +1,385 @@
+"""A fleet in shards, on a real cluster of two processes."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from distributed import Client as Cluster
+from distributed import LocalCluster
+from hypothesis import given
+from hypothesis import strategies as st
+from keeping import Memory
+
+import vizwatch
+import vizwatch.dask
+from vizwatch import (
+    AuthenticationError,
+    CheckpointError,
+    ConfigError,
+    JobStatus,
+    PasswordAuth,
+    Settings,
+    SqliteCheckpoint,
+    Target,
+    TokenAuth,
+    Transition,
+)
+from vizwatch.dask import ShardedWatch, watch_fleet
+from vizwatch.dask._plan import Plan, plans, streams_of
+from vizwatch.emulator import Emulator
+
+SETTINGS = Settings(poll_interval=0.3, poll_interval_min=0.05, watch_backoff_base=0.05, watch_backoff_max=0.3)
+PROJECTS = [f"project-{number}" for number in range(8)]
+SOON = 15.0
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[LocalCluster]:
+    options = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "silence_logs": 50}
+    with LocalCluster(n_workers=2, **options) as running:  # type: ignore[no-untyped-call]
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _attentive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vizwatch.dask._watching._LOOKS_AFTER", 0.2)
+
+
+@pytest.fixture
+async def cluster(workers: LocalCluster) -> AsyncIterator[Cluster]:
+    connected = Cluster(workers.scheduler_address, asynchronous=True)  # type: ignore[no-untyped-call]
+    async with connected as client:
+        await client.wait_for_workers(2)
+        yield client
+
+
+@pytest.fixture
+def jobs(cloud: Emulator) -> Mapping[str, list[int]]:
+    """Three running jobs in each project."""
+    return {project: cloud.add_jobs(3, status=8, project_id=project) for project in PROJECTS}
+
+
+def targets(cloud: Emulator, projects: Sequence[str] = PROJECTS) -> list[Target]:
+    return [Target(cloud.endpoint, project, auth=cloud.token) for project in projects]
+
+
+async def some(watch: ShardedWatch, count: int) -> list[Transition]:
+    async with asyncio.timeout(SOON):
+        return [await anext(watch) for _ in range(count)]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """In real time, as other processes live in it."""
+    async with asyncio.timeout(SOON):
+        while not holds():  # noqa: ASYNC110 - other processes set no event
+            await asyncio.sleep(0.02)
+
+
+def told(found: Sequence[Transition]) -> set[tuple[str, int, int | None]]:
+    return {(one.project_id, one.job_id, one.current) for one in found}
+
+
+# --- what comes -----------------------------------------------------------------------------------------
+
+
+async def test_all_jobs_of_all_targets_come_and_then_their_changes(
+    cloud: Emulator, cluster: Cluster, jobs: Mapping[str, list[int]]
+) -> None:
+    async with watch_fleet(cluster, targets(cloud), shards=4, settings=SETTINGS) as watch:
+        found = await some(watch, 24)
+        assert told(found) == {(project, job_id, 8) for project, ids in jobs.items() for job_id in ids}
+        assert len(set(watch.workers.values())) == 2
+        for project in PROJECTS:
+            cloud.set_status(jobs[project][0], 12, project_id=project)
+        found = await some(watch, 8)
+        assert told(found) == {(project, jobs[project][0], 12) for project in PROJECTS}
+        assert {one.previous for one in found} == {JobStatus.RUNNING}
+
+
+@pytest.mark.fault("D1", "D3")
+async def test_a_killed_workers_shards_go_on_elsewhere_and_nothing_is_lost(
+    cloud: Emulator, cluster: Cluster, jobs: Mapping[str, list[int]], tmp_path: Path
+) -> None:
+    found: list[Transition] = []
+    checkpoint = SqliteCheckpoint(tmp_path / "fleet.sqlite", window=0.02)
+    async with watch_fleet(
+        cluster, targets(cloud), shards=4, checkpoint=checkpoint, settings=SETTINGS
+    ) as watch:
+        found += await some(watch, 24)
+        for round_, status in enumerate((9, 12, 11, 10)):
+            for project in PROJECTS:
+                cloud.set_status(jobs[project][round_ % 3], status, project_id=project)
+            victim = watch.workers[round_ % 4] or ""
+            found += await some(watch, 2)
+            (process,) = (await cluster.run(os.getpid, workers=[victim])).values()
+            os.kill(process, signal.SIGKILL)
+            found += await some(watch, 6)
+    by_job: dict[tuple[str, int], list[Transition]] = {}
+    for one in found:
+        by_job.setdefault((one.project_id, one.job_id), []).append(one)
+    assert len({one.id for one in found}) == len(found) == 24 + 4 * 8
+    for ones in by_job.values():
+        assert all(before.current == after.previous for before, after in pairwise(ones))
+    last = {key: ones[-1].current for key, ones in by_job.items()}
+    assert last == {
+        (project, job_id): status
+        for project, ids in jobs.items()
+        for job_id, status in zip(ids, (10, 12, 11), strict=True)
+    }
+
+
+@pytest.mark.fault("D1")
+async def test_a_caller_goes_on_where_the_last_one_ended(
+    cloud: Emulator, cluster: Cluster, jobs: Mapping[str, list[int]], tmp_path: Path
+) -> None:
+    checkpoint = SqliteCheckpoint(tmp_path / "fleet.sqlite")
+    (project, *_), changed = PROJECTS, jobs[PROJECTS[0]][0]
+    async with watch_fleet(cluster, targets(cloud), checkpoint=checkpoint, settings=SETTINGS) as watch:
+        await some(watch, 24)
+        cloud.set_status(changed, 12, project_id=project)
+        (held,) = await some(watch, 1)
+    cloud.set_status(changed, 8, project_id=project)
+    async with watch_fleet(cluster, targets(cloud), checkpoint=checkpoint, settings=SETTINGS) as watch:
+        again, after = await some(watch, 2)
+    assert again == held
+    assert (after.previous, after.current, after.run) == (12, 8, 2)
+
+
+async def test_one_fleet_goes_on_where_shards_ended(
+    cloud: Emulator, cluster: Cluster, jobs: Mapping[str, list[int]]
+) -> None:
+    kept, projects = Memory(), PROJECTS[:2]
+    async with watch_fleet(cluster, targets(cloud, projects), checkpoint=kept, settings=SETTINGS) as watch:
+        await some(watch, 6)
+        cloud.set_status(jobs[projects[1]][2], 12, project_id=projects[1])
+        (held,) = await some(watch, 1)
+    async with vizwatch.Fleet(targets(cloud, projects), settings=SETTINGS) as fleet:
+        assert await anext(fleet.watch_jobs(checkpoint=kept)) == held
+
+
+async def test_a_job_that_changes_twice_while_the_consumer_is_busy_comes_in_order(
+    cloud: Emulator, cluster: Cluster, jobs: Mapping[str, list[int]]
+) -> None:
+    kept, (project, *_) = Memory(), PROJECTS
+    job_id = jobs[project][0]
+    async with watch_fleet(cluster, targets(cloud, [project]), checkpoint=kept, settings=SETTINGS) as watch:
+        await some(watch, 3)
+        for status in (9, 12):
+            cloud.set_status(job_id, status, project_id=project)
+            read = len(cloud.requests) + 8
+            await until(functools.partial(lambda read: len(cloud.requests) >= read, read))
+        first = (await some(watch, 1))[0]
+        left = kept.as_it_is()
+        second = (await some(watch, 1))[0]
+    assert [first.current, second.current] == [9, 12]
+    async with watch_fleet(cluster, targets(cloud, [project]), checkpoint=left, settings=SETTINGS) as watch:
+        again = await some(watch, 2)
+    assert [(one.id, one.previous, one.current) for one in again] == [
+        (one.id, one.previous, one.current) for one in (first, second)
+    ]
+
+
+async def test_a_target_that_fails_is_in_the_outcomes_and_ends_no_other(
+    cloud: Emulator, cluster: Cluster, jobs: Mapping[str, list[int]]
+) -> None:
+    wrong = Target(cloud.endpoint, "wrong", auth="not-a-token")
+    some_of = [*targets(cloud, PROJECTS[:2]), wrong]
+    async with watch_fleet(cluster, some_of, shards=1, settings=SETTINGS) as watch:
+        await some(watch, 6)
+        await until(
+            lambda: watch.outcomes["wrong"].error is not None and watch.outcomes["project-0"].complete
+        )
+        assert isinstance(watch.outcomes["wrong"].error, AuthenticationError)
+        assert watch.outcomes["project-1"].jobs == len(jobs["project-1"])
+    async with watch_fleet(cluster, [wrong], settings=SETTINGS) as watch:
+        async with asyncio.timeout(SOON):
+            assert [one async for one in watch] == [], "with nothing left to watch it ends"
+        assert isinstance(watch.outcomes["wrong"].error, AuthenticationError)
+
+
+# --- what it does to a cluster --------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("jobs")
+async def test_shards_take_no_thread_from_others_and_leave_nothing(cloud: Emulator, cluster: Cluster) -> None:
+    async with watch_fleet(cluster, targets(cloud), shards=8, settings=SETTINGS) as watch:
+        await some(watch, 24)
+        others: Any = cluster
+        assert await others.gather(others.map(abs, range(-50, 0))) == [*range(50, 0, -1)]
+    before = len(cloud.requests)
+
+    run = watch._run
+
+    def left(dask_scheduler: Any) -> list[str]:
+        names = [*dask_scheduler.extensions["queues"].queues, *map(str, dask_scheduler.tasks)]
+        return [name for name in names if name.startswith(run)]
+
+    async with asyncio.timeout(SOON):
+        while await others.run_on_scheduler(left):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.05)
+    assert len(cloud.requests) == before
+
+
+@pytest.mark.usefixtures("jobs")
+async def test_shards_move_to_a_worker_that_joins(
+    cloud: Emulator, cluster: Cluster, workers: LocalCluster
+) -> None:
+    async with watch_fleet(cluster, targets(cloud), shards=6, settings=SETTINGS) as watch:
+        await some(watch, 24)
+        workers.scale(3)  # type: ignore[no-untyped-call]
+        try:
+            await until(lambda: [*Counter(watch.workers.values()).values()] == [2, 2, 2])
+            cloud.set_status(1, 12, project_id=PROJECTS[0])
+            assert told(await some(watch, 1)) == {(PROJECTS[0], 1, 12)}, "nothing was told again"
+        finally:
+            workers.scale(2)  # type: ignore[no-untyped-call]
+
+
+async def test_a_shard_stops_when_it_hears_no_more_of_its_caller() -> None:
+    from vizwatch.dask._shard import _Shard
+
+    class Silent:
+        async def get(self, within: float) -> None:
+            assert within > 10
+            raise TimeoutError
+
+        async def put(self, message: object) -> None:
+            raise AssertionError(message)
+
+    silent: Any = Silent()
+    shard = _Shard(0, silent, silent, "life")
+    await shard.run()
+    await shard._obey()
+
+
+# --- what is refused ------------------------------------------------------------------------------------
+
+
+async def test_what_is_wrong_is_refused_before_any_request(
+    cloud: Emulator, cluster: Cluster, tmp_path: Path
+) -> None:
+    one = Target(cloud.endpoint, "a", auth="token")
+    for wrong, reason in (
+        ([], "one at least"),
+        (["a"], "must be Targets"),
+        ([one, one], "two targets are called 'a'"),
+        ([one, Target(cloud.endpoint, "a", auth="token", name="b")], "two targets are the same"),
+        ([Target(None, "a", auth="token")], "endpoint and project_id must be given"),
+        ([Target(cloud.endpoint, "a", auth="token", account=vizwatch.Account())], "no account"),
+        ([Target("http://example.com", "a", auth="token")], "target 'a'"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            watch_fleet(cluster, wrong)  # type: ignore[arg-type]
+    for options, reason in (
+        ({"shards": 0}, "shards"),
+        ({"status": "running"}, "status"),
+        ({"interval": -1}, "interval"),
+        ({"workspace_id": "../"}, "workspace_id"),
+        ({"checkpoint": "file"}, "checkpoint"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            watch_fleet(cluster, [one], **options)
+    with pytest.raises(ConfigError, match="asynchronous=True"):
+        watch_fleet(object(), [one])  # type: ignore[arg-type]
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(b"damaged")
+    async with watch_fleet(cluster, [one], checkpoint=SqliteCheckpoint(damaged)) as watch:
+        with pytest.raises(CheckpointError, match="damaged"):
+            await anext(watch)
+    assert not cloud.requests
+
+
+async def test_credentials_do_not_travel_in_the_clear(
+    cloud: Emulator, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(address: str) -> None:
+        monkeypatch.setattr("vizwatch.dask._watching.address_of", lambda _client: address)
+        watch_fleet(cluster, targets(cloud))
+
+    for address in ("tcp://10.0.0.7:8786", "ws://scheduler:80", "tcp://scheduler:8786", ""):
+        with pytest.raises(ConfigError, match="in the clear"):
+            at(address)
+    for address in ("tls://10.0.0.7:8786", "inproc://x", "tcp://127.0.0.1:8786", "tcp://[::1]:8786"):
+        at(address)
+
+
+class Own:
+    """Credentials that cannot be sent."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.secret = "canary-token"
+
+    async def headers(self, request: vizwatch.Outgoing) -> dict[str, str]:
+        return {"X-Auth-Token": self.secret}
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"cannot pickle {self.secret}")
+
+
+def planned(of: Sequence[Target], shards: int, settings: Settings = SETTINGS) -> list[Plan]:
+    return plans(of, streams_of(of, settings, None), shards, settings, {})
+
+
+async def test_a_plan_arrives_with_its_credentials_and_shows_none() -> None:
+    endpoint = "https://modelarts.eu-de.otc.t-systems.com"
+    auths: list[Any] = [
+        TokenAuth("canary-token"),
+        vizwatch.AkSkAuth("key", "canary-token", "canary-token"),
+        PasswordAuth(
+            "https://iam.eu-de.otc.t-systems.com",
+            username="user",
+            password="canary-token",
+            domain_name="domain",
+            project_name="eu-de",
+        ),
+        vizwatch.CloudsAuth("otc"),
+    ]
+    of = [Target(endpoint, f"p{number}", auth=auth) for number, auth in enumerate(auths)]
+    (plan,) = planned(of, 1)
+    assert "canary" not in repr(plan)
+    arrived: list[Any] = [target.auth for target in Plan.opened(plan.sealed()).targets()]
+    assert [type(auth) for auth in arrived] == [type(auth) for auth in auths]
+    assert [auth.arguments() for auth in arrived] == [auth.arguments() for auth in auths]
+    (plan,) = planned([Target(endpoint, "p", auth=Own())], 1)
+    with pytest.raises(ConfigError, match="TypeError") as refused:
+        plan.sealed()
+    assert "canary" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=30),
+    st.integers(1, 12),
+    st.none() | st.floats(0.01, 100),
+)
+def test_each_target_is_in_one_shard_and_budgets_are_divided(
+    users: list[int], shards: int, budget: float | None
+) -> None:
+    auths = [TokenAuth(f"token-{user}") for user in users]  # equal for one user, and not the same
+    of = [
+        Target("https://modelarts.eu-de.otc.t-systems.com", f"p{number}", auth=auth)
+        for number, auth in enumerate(auths)
+    ]
+    made = planned(of, min(shards, len(of)), Settings(requests_per_second=budget))
+    assert sorted(one.index for plan in made for one in plan.projects) == [*range(len(of))]
+    assert max(len(plan.projects) for plan in made) - min(len(plan.projects) for plan in made) <= 1
+    spent: Counter[int] = Counter()
+    for plan in made:
+        rates = {users[one.index]: plan.rates[one.account] for one in plan.projects}
+        for user, rate in rates.items():
+            assert (rate is None) == (budget is None)
+            spent[user] += rate or 0  # type: ignore[assignment]
+        for one, target in zip(plan.projects, plan.targets(), strict=True):
+            assert (target.project_id, target.name) == (f"p{one.index}", str(one.index))
+            assert target.auth.identity == f"token-{users[one.index]}"  # type: ignore[attr-defined]
+    assert all(rate == pytest.approx(budget or 0) for rate in spent.values())

@@ -1,0 +1,105 @@
+"""Dask distributed, as far as it is used here: tasks that wait, queues, and which workers there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import attrs
+from distributed import Client, KilledWorker, get_client, get_worker
+from distributed.protocol.pickle import dumps
+from distributed.worker_state_machine import SecedeEvent
+
+__all__ = [
+    "Channel",
+    "Client",
+    "KilledWorker",
+    "address_of",
+    "cancelled",
+    "here",
+    "pickled",
+    "secede",
+    "workers_of",
+]
+
+Message = list[Any]
+"""What msgpack can say: numbers, texts, bytes, lists and dictionaries of those."""
+
+
+class Gone(Exception):  # noqa: N818 - it is expected
+    """A channel was closed."""
+
+
+@attrs.frozen(eq=False)
+class Channel:
+    """Messages in their order, by way of the scheduler; any number may put, and one gets.
+
+    A `distributed.Queue` is the same, but whoever names one has to close it: one whose reader has died would
+    be there for ever.
+    """
+
+    _client: Client
+    _name: str
+
+    async def make(self) -> Self:
+        """Has the scheduler make it, before all else."""
+        await self._scheduler.queue_create(name=self._name, maxsize=0)
+        return self
+
+    async def put(self, message: Message) -> None:
+        """Sends a message; raises :class:`Gone` where nobody will get it."""
+        try:
+            await self._scheduler.queue_put(name=self._name, data=message, timeout=None)
+        except KeyError:
+            raise Gone from None
+
+    async def get(self, within: float | None = None) -> Message:
+        """The next message; raises :class:`TimeoutError` where there is none within so many seconds.
+
+        One that is cancelled may take a message with it, as the scheduler does not hear of that.
+        """
+        answer = await self._scheduler.queue_get(name=self._name, timeout=within, batch=False)
+        message: Message = answer["value"]
+        return message
+
+    def close(self) -> None:
+        """Has the scheduler forget it."""
+        if self._client.status == "running":
+            self._client._send_to_scheduler({"op": "queue_release", "name": self._name})  # noqa: SLF001
+
+    @property
+    def _scheduler(self) -> Any:
+        return self._client.scheduler
+
+
+def here() -> tuple[Client, str]:
+    """The client of the worker that runs this task, and the worker's address."""
+    worker = get_worker()
+    return get_client(), str(worker.address)
+
+
+def secede(key: str) -> None:
+    """The task of that key, which waits for most of its life, takes no thread of its worker's from others."""
+    event = SecedeEvent(key=key, compute_duration=0.0, stimulus_id=f"vizwatch-secede-{key}")
+    get_worker().handle_stimulus(event)
+
+
+async def workers_of(client: Client) -> list[str]:
+    """The addresses of all workers."""
+    return [*await client.nthreads()]
+
+
+async def cancelled(client: Client, futures: Sequence[Any]) -> None:
+    """Has the scheduler forget tasks; one that runs is not ended by that."""
+    await client.cancel(futures)
+
+
+def address_of(client: Client) -> str:
+    """The scheduler's."""
+    return str(getattr(client.scheduler, "address", ""))
+
+
+def pickled(value: object) -> bytes:
+    """The value as bytes, also where it is a function that was made in a script."""
+    data: bytes = dumps(value)
+    return data

@@ -1,0 +1,186 @@
+"""Shards: what a worker does, told by the caller what to watch, until the caller tells it to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import uuid
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+import attrs
+
+from vizwatch._rules import records
+from vizwatch._rules.records import Given
+from vizwatch._values.errors import VizwatchError
+from vizwatch._world.checkpoint import Stream
+from vizwatch.dask._cluster import Channel, here, pickled, secede
+from vizwatch.dask._plan import Plan
+from vizwatch.fleet import Fleet, Outcome
+
+AT_ONCE: Final = 1_000
+"""How many transitions a shard sends at once, and has ready while the caller deals with those before."""
+PULSE: Final = 5.0
+"""How often a shard says how it is getting on, in seconds."""
+PATIENCE: Final = 30.0
+"""How long a shard goes on without a word of the caller's, who may be no more, in seconds."""
+
+
+@attrs.define(eq=False)
+class _Kept:
+    """The checkpoint of a shard: what the caller has of it. The caller keeps what is delivered."""
+
+    _kept: dict[Stream, dict[int, bytes]]
+
+    async def open(self, stream: Stream) -> None:
+        """Nobody else has it."""
+
+    async def load(self, stream: Stream, job_ids: Collection[int] | None) -> Mapping[int, bytes]:  # noqa: ARG002
+        """What the caller has of all jobs; once."""
+        return self._kept.pop(stream, {})
+
+    async def save(self, records: Mapping[Stream, Mapping[int, bytes | None]]) -> None:
+        """The caller does that."""
+
+    async def close(self, stream: Stream) -> None:
+        """Nobody else wants it."""
+
+
+@attrs.define(eq=False)
+class _Shard:
+    """One life of a shard, from the beginning of its task to its end."""
+
+    number: int
+    _orders: Channel
+    """What the caller says to this life alone."""
+    _reports: Channel
+    """What all shards say to the caller."""
+    life: str
+    _kept: dict[Stream, dict[int, bytes]] = attrs.field(factory=dict, init=False)
+    _ready: list[tuple[int, int, bytes]] = attrs.field(factory=list, init=False)
+    """Transitions that were not sent yet: of which target, of which job, and the record."""
+    _changed: asyncio.Condition = attrs.field(factory=asyncio.Condition, init=False)
+    _is_sent: bool = attrs.field(default=False, init=False)
+    """Whether some were sent that the caller has not taken yet."""
+    _sealed: bytes = attrs.field(default=b"", init=False, repr=False)
+
+    async def say(self, what: str, *more: Any) -> None:
+        """Tells the caller something."""
+        await self._reports.put([what, self.number, self.life, *more])
+
+    async def run(self) -> None:
+        """Watches until the caller says stop, or says nothing any more."""
+        if not await self._begin():
+            return
+        plan = Plan.opened(self._sealed)
+        self._sealed = b""
+        async with Fleet(plan.targets(), settings=plan.settings) as fleet:
+            obeying = asyncio.create_task(self._obey())
+            works = (self._watch(fleet, plan), self._send(), self._tell(fleet))
+            tasks = [asyncio.create_task(work) for work in works]
+            try:
+                # To be told to stop, to have nothing left to watch and to fail is the end of all.
+                done, _ = await asyncio.wait([obeying, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                if not obeying.done():
+                    await self._orders.put(["stop"])
+                await asyncio.wait([obeying, *tasks])
+
+    async def _begin(self) -> bool:
+        """Gets its orders from the caller; tells whether there are any."""
+        while True:
+            what, *more = await self._ordered()
+            if what == "watch":
+                (self._sealed,) = more
+                return True
+            if what != "kept":
+                return False
+            where, kept = more
+            self._kept.setdefault(Stream(*where), {}).update(kept)
+
+    async def _ordered(self) -> list[Any]:
+        """The caller's next order; to stop, where none comes."""
+        try:
+            # A read that is broken off on this side may take an order with it: the other side ends it.
+            return await self._orders.get(PATIENCE)
+        except TimeoutError:
+            return ["stop"]
+
+    async def _watch(self, fleet: Fleet, plan: Plan) -> None:
+        """Takes each transition, a few ahead of the caller."""
+        numbers = {one.stream: one.index for one in plan.projects}
+        jobs = fleet.watch_jobs(**plan.options, checkpoint=_Kept(self._kept))
+        async for transition in jobs:
+            assert jobs.given_of is not None  # noqa: S101 - there is a checkpoint
+            record = records.encode(Given(transition, is_delivered=False))
+            async with self._changed:
+                await self._changed.wait_for(lambda: len(self._ready) < AT_ONCE)
+                self._ready.append((numbers[jobs.given_of], transition.job_id, record))
+                self._changed.notify_all()
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._ready and not self._is_sent)
+        await self.say("alive", _outcomes(fleet.outcomes))
+
+    async def _send(self) -> None:
+        """Sends what is ready, and no more before the caller has taken it."""
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._ready and not self._is_sent)
+                sent, self._ready = self._ready, []
+                self._is_sent = True
+                self._changed.notify_all()
+            await self.say("told", sent)
+
+    async def _obey(self) -> None:
+        """Listens to the caller, until he says stop."""
+        while (order := await self._ordered())[0] != "stop":
+            if order[0] == "taken":
+                async with self._changed:
+                    self._is_sent = False
+                    self._changed.notify_all()
+
+    async def _tell(self, fleet: Fleet) -> None:
+        """Says now and then how it is getting on, which the caller answers."""
+        told: dict[str, Outcome] = {}
+        for pause in itertools.chain((0.2, 0.5, 1.0), itertools.repeat(PULSE)):
+            now = {**fleet.outcomes}
+            await self.say(
+                "alive", _outcomes({name: one for name, one in now.items() if told.get(name) != one})
+            )
+            told = now
+            await asyncio.sleep(pause)
+
+
+def _outcomes(outcomes: Mapping[str, Outcome]) -> list[tuple[int, bool, bytes | None, int]]:
+    """Of each target: which it is, whether it is complete, its error, and how many jobs it has."""
+    return [
+        (int(name), one.complete, None if one.error is None else pickled(one.error), one.jobs)
+        for name, one in outcomes.items()
+    ]
+
+
+async def watch_shard(run: str, number: int, key: str) -> None:
+    """The task of a shard: all else that it needs to know the caller tells it, each time that it begins.
+
+    Args:
+        run: Names the queue on which the caller listens.
+        number: Which shard it is.
+        key: The task's key.
+    """
+    secede(key)
+    (client, worker), life = here(), uuid.uuid4().hex
+    orders = await Channel(client, f"{run}-{life}").make()
+    shard = _Shard(number, orders, Channel(client, run), life)
+    failure = None
+    try:
+        await shard.say("begin", worker)
+        await shard.run()
+    except VizwatchError as error:
+        failure = pickled(error)
+    finally:
+        orders.close()
+    await shard.say("over", failure)

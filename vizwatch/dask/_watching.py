@@ -1,0 +1,511 @@
+"""What the caller does: gives shards to workers, takes what they tell, and keeps what was delivered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import ipaddress
+import pickle
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import attrs
+
+from vizwatch._flows.delivering import Delivery
+from vizwatch._rules import records
+from vizwatch._rules.choice import chosen
+from vizwatch._rules.records import Given
+from vizwatch._rules.rhythm import interval_of, max_age_of
+from vizwatch._values import checks
+from vizwatch._values.errors import ConfigError, TransportError, VizwatchError
+from vizwatch._values.models import Transition
+from vizwatch._values.settings import Settings, given_or_default
+from vizwatch._values.text import printable
+from vizwatch._world.checkpoint import Checkpoint, Stream
+from vizwatch._world.journal import Journals
+from vizwatch._world.line import to_its_end
+from vizwatch.client import Seconds, Statuses
+from vizwatch.dask._cluster import Channel, Client, Gone, KilledWorker, address_of, cancelled, workers_of
+from vizwatch.dask._memory import Memory
+from vizwatch.dask._plan import Plan, plans, streams_of
+from vizwatch.dask._shard import AT_ONCE, watch_shard
+from vizwatch.fleet import Outcome, Target, WatchOptions
+
+_A_WORKER: Final = 4
+"""How many shards there are for each worker, by default: what one loses is spread over the others."""
+_LOOKS_AFTER: Final = 1.0
+"""How often the caller looks how the workers are getting on, in seconds."""
+_MISSING: Final = 2
+_STOPS_WITHIN: Final = 5.0
+_AHEAD: Final = 10_000
+
+Told = tuple[int, int, bytes]
+"""A transition as a shard tells it: of which target, of which job, and the record."""
+
+
+@attrs.define(eq=False)
+class _Shard:
+    """A shard, as the caller sees it."""
+
+    number: int
+    plan: Plan
+    future: Any = None
+    """That of its task."""
+    life: str | None = None
+    """Which of its lives counts: one whose worker was taken for dead may go on telling."""
+    worker: str | None = None
+    """Where that is, or is to be."""
+    missing: int = 0
+    """How many looks in succession found no such worker."""
+    moves_to: str | None = None
+    """Where it is to go on, once it has stopped."""
+    is_over: bool = False
+    ready: deque[Told] = attrs.field(factory=deque, init=False)
+    """What it has told, and is not prepared yet."""
+
+
+class ShardedWatch:
+    """The transitions of all jobs of many projects, which the workers of a cluster watch.
+
+    It is iterated as :meth:`Fleet.watch_jobs` is, by one task at a time, and has to be closed: `async with`
+    does that, and :meth:`aclose`. A transition counts as delivered once the next one is asked for. What a
+    shard has told is not lost with its worker: it goes on elsewhere, after the last one that came from it.
+    """
+
+    def __init__(
+        self,
+        cluster: Client,
+        targets: Sequence[Target],
+        streams: Sequence[Stream],
+        checkpoint: Checkpoint,
+        shards: int | None,
+        plans_of: Callable[[Sequence[Stream], int], Sequence[Plan]],
+    ) -> None:
+        self._cluster = cluster
+        self._targets = targets
+        self._streams = streams
+        self._count = shards
+        self._plans_of = plans_of
+        self._shards: Sequence[_Shard] = ()
+        self._journals = Journals()
+        self._journal = self._journals.of(checkpoint)
+        self._deliveries = [Delivery(self._journal, stream) for stream in streams]
+        self._outcomes = {target.name: Outcome(target) for target in targets}
+        self._run = f"vizwatch-{uuid.uuid4().hex}"
+        self._reports: Channel | None = None
+        self._orders: dict[str, Channel] = {}
+        """What is said to each life."""
+        self._loaded: set[int] = set()
+        """The targets whose undelivered transitions have come again."""
+        self._ahead: deque[tuple[Delivery, Transition]] = deque()
+        """What is given next: it is written, once that is settled, that it was."""
+        self._is_settled = True
+        self._given: Delivery | None = None
+        self._came = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._pumping: asyncio.Task[None] | None = None
+        self._has_begun = False
+        self._closed = False
+
+    @property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """How the watch of each target is getting on, by its name, as its shard said some seconds ago."""
+        return {**self._outcomes}
+
+    @property
+    def workers(self) -> Mapping[int, str | None]:
+        """The address of the worker that each shard is with, by its number; ``None`` for none yet."""
+        return {shard.number: shard.worker for shard in self._shards}
+
+    # --- what comes --------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Transition:
+        given, self._given = self._given, None
+        if given is not None:
+            await given.asks()
+        if not self._has_begun and not self._closed:
+            await self._begin()
+        while not self._closed:
+            if self._failure is not None:
+                raise self._failure
+            if self._ahead:
+                if not self._is_settled:
+                    await self._journal.settled()
+                    self._is_settled = True
+                self._given, transition = self._ahead.popleft()
+                self._given.gives(transition)
+                return transition
+            if self._prepare():
+                continue
+            if all(shard.is_over for shard in self._shards):
+                break
+            self._came.clear()
+            await self._came.wait()
+        raise StopAsyncIteration
+
+    def _prepare(self) -> bool:
+        """Has what the shards have told written down, of no job more than one transition."""
+        seen: set[tuple[int, int]] = set()
+        for shard in self._shards:
+            while shard.ready and len(self._ahead) < _AHEAD:
+                target, job_id, record = shard.ready[0]
+                if (target, job_id) in seen:
+                    break
+                seen.add((target, job_id))
+                shard.ready.popleft()
+                self._prepare_one(self._deliveries[target], job_id, record)
+                if not shard.ready:
+                    self._tell(shard, "taken")
+        return bool(self._ahead)
+
+    def _prepare_one(self, delivery: Delivery, job_id: int, record: bytes) -> None:
+        transition = records.decode(record, delivery.stream.project_id, job_id).transition
+        delivery.prepares([transition])
+        self._ahead.append((delivery, transition))
+        self._is_settled = False
+
+    # --- what shards say ---------------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        self._has_begun = True
+        await self._journal.load(self._deliveries[0].stream, ())  # before any request, if it is refused
+        workers = await workers_of(self._cluster)
+        count = min(self._count or _A_WORKER * max(len(workers), 1), len(self._streams))
+        self._shards = [_Shard(*one) for one in enumerate(self._plans_of(self._streams, count))]
+        self._reports = await Channel(self._cluster, self._run).make()
+        self._pumping = self._start(self._pump(self._reports))
+        for shard in self._shards:
+            self._submit(shard, workers[shard.number % len(workers)] if workers else None)
+        self._start(self._look_after())
+
+    def _submit(self, shard: _Shard, worker: str | None) -> None:
+        key = f"{self._run}-{shard.number}-{uuid.uuid4().hex[:8]}"
+        self._retire(shard.life)
+        shard.life, shard.moves_to, shard.missing, shard.worker = None, None, 0, worker
+        shard.future = self._cluster.submit(
+            watch_shard,
+            self._run,
+            shard.number,
+            key,
+            key=key,
+            pure=False,
+            workers=None if worker is None else [worker],
+            # Without that one, somewhere else.
+            allow_other_workers=worker is not None,
+        )
+
+    async def _pump(self, reports: Channel) -> None:
+        """Listens to all shards."""
+        while True:
+            what, *more = await reports.get()
+            if what == "end":
+                return
+            number, life, *more = more
+            self._heard(self._shards[number], what, life, more)
+
+    def _heard(self, shard: _Shard, what: str, life: str, more: Sequence[Any]) -> None:
+        if what == "begin":
+            self._retire(shard.life)
+            self._orders[life] = Channel(self._cluster, f"{self._run}-{life}")
+            if self._closed:
+                self._retire(life)
+                return
+            shard.life, (shard.worker,) = life, more
+            shard.moves_to, shard.missing = None, 0
+            self._start(self._instruct(shard, self._orders[life]))
+        elif what == "over":
+            self._ended(shard, life, *more)
+        elif shard.life != life:
+            self._retire(life)
+        elif what == "told":
+            shard.ready.extend(more[0])
+            self._came.set()
+        elif what == "alive":
+            self._tell(shard, "heard")
+            for place, complete, error, jobs in more[0]:
+                target = self._targets[place]
+                failed = None if error is None else pickle.loads(error)  # noqa: S301 - a worker runs our code
+                self._outcomes[target.name] = Outcome(target, complete, failed, jobs)
+
+    def _ended(self, shard: _Shard, life: str, error: bytes | None) -> None:
+        self._orders.pop(life, None)
+        if shard.life != life:
+            return
+        if shard.moves_to is not None:
+            self._submit(shard, shard.moves_to)
+            return
+        shard.is_over = True
+        if error is not None:
+            self._fail(pickle.loads(error))  # noqa: S301 - as above
+        self._came.set()
+
+    def _retire(self, life: str | None) -> None:
+        """A life is no shard's any more: one whose worker is gone, or was taken to be."""
+        orders = None if life is None else self._orders.pop(life, None)
+        if orders is not None:
+            self._start(_dismissed(orders))
+
+    async def _instruct(self, shard: _Shard, orders: Channel) -> None:
+        """Tells a shard that begins what was told of its jobs, and then to watch them."""
+        with contextlib.suppress(Gone):  # another life has begun meanwhile
+            for project in shard.plan.projects:
+                kept = await self._kept(shard, project.index)
+                of = project.stream
+                where = [of.endpoint, of.project_id, of.workspace_id]
+                rows = [*kept.items()]
+                for first in range(0, len(rows), AT_ONCE):
+                    await orders.put(["kept", where, dict(rows[first : first + AT_ONCE])])
+            await orders.put(["watch", shard.plan.sealed()])
+
+    async def _kept(self, shard: _Shard, target: int) -> dict[int, bytes]:
+        """What was told of a target's jobs, delivered or not: a shard goes on after all of it."""
+        delivery = self._deliveries[target]
+        told = {job_id: record for place, job_id, record in shard.ready if place == target}
+        kept = await delivery.begin(None)
+        if target not in self._loaded:
+            self._loaded.add(target)
+            again = sorted(
+                (one.transition for one in kept.values() if not one.is_delivered),
+                key=lambda one: one.not_after,
+            )
+            self._ahead.extend((delivery, one) for one in again)
+            self._came.set()
+        known = {job_id: given.transition for job_id, given in kept.items()}
+        for job_id, record in told.items():
+            known[job_id] = records.decode(record, delivery.stream.project_id, job_id).transition
+        return {job_id: records.encode(Given(one, is_delivered=True)) for job_id, one in known.items()}
+
+    # --- how the workers are getting on ------------------------------------------------------------------
+
+    async def _look_after(self) -> None:
+        """Has shards begun again whose task failed, and moved to where there are fewer."""
+        while True:
+            await asyncio.sleep(_LOOKS_AFTER)
+            workers = await workers_of(self._cluster)
+            for shard in self._shards:
+                if workers and not shard.is_over:
+                    await self._revive(shard, workers)
+            self._balance(workers)
+
+    async def _revive(self, shard: _Shard, workers: Sequence[str]) -> None:
+        """Has a shard begun again that the scheduler gave up, or does not begin."""
+        # Once there was no worker at all, a task that was to be with one waits for that one alone.
+        shard.missing = 0 if shard.worker is None or shard.worker in workers else shard.missing + 1
+        if shard.future.status == "error":
+            error = await shard.future.exception()
+            # A shard that several workers died with is no more to blame than any other.
+            if not isinstance(error, KilledWorker):
+                self._fail(error)
+                return
+        elif shard.future.status not in {"cancelled", "lost"} and shard.missing < _MISSING:
+            return
+        await cancelled(self._cluster, [shard.future])
+        counts = self._counts(workers)
+        self._submit(shard, min(workers, key=lambda worker: counts[worker]))
+
+    def _counts(self, workers: Sequence[str]) -> Counter[str]:
+        """How many shards are with each worker."""
+        counts = Counter(dict.fromkeys(workers, 0))
+        placed = [one.worker for one in self._shards if one.worker is not None and not one.is_over]
+        counts.update(worker for worker in placed if worker in counts)
+        return counts
+
+    def _balance(self, workers: Sequence[str]) -> None:
+        """Moves one shard, if that makes things more even; the next one when that has begun again."""
+        shards = [shard for shard in self._shards if not shard.is_over]
+        if not workers or any(shard.life is None or shard.moves_to is not None for shard in shards):
+            return
+        counts = self._counts(workers).most_common()
+        (most, highest), (least, lowest) = counts[0], counts[-1]
+        if highest - lowest > 1:
+            shard = next(shard for shard in shards if shard.worker == most)
+            shard.moves_to = least
+            self._tell(shard, "stop")
+
+    # --- talking to shards -------------------------------------------------------------------------------
+
+    def _tell(self, shard: _Shard, what: str) -> None:
+        orders = self._orders.get(shard.life or "")
+        if orders is not None:
+            self._start(_said(orders, what))
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _guarded(self, work: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await work
+        except VizwatchError as error:
+            self._fail(error)
+        except OSError as error:
+            self._fail(TransportError(f"the cluster's scheduler does not answer: {type(error).__name__}"))
+        except Exception as error:  # noqa: BLE001 - whatever it is, who iterates has to hear of it
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._closed:
+            self._failure = self._failure or error
+            self._came.set()
+
+    # --- the end -----------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        """Has all shards stop, writes what was delivered, and gives the checkpoint up. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._came.set()
+            await to_its_end(self._close())
+
+    async def _close(self) -> None:
+        try:
+            if self._reports is not None:
+                async with asyncio.timeout(_STOPS_WITHIN):
+                    await self._stop(self._reports)
+        except (OSError, TimeoutError):
+            pass  # it may be gone; what is left of it stops by itself when it hears no more
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for delivery in self._deliveries:
+                delivery.end()
+            await self._journals.aclose()
+
+    async def _stop(self, reports: Channel) -> None:
+        """Has all shards stop, and waits until they have."""
+        for shard in self._shards:
+            shard.moves_to = None
+        for orders in [*self._orders.values()]:
+            await _said(orders, "stop")
+        begun = [shard for shard in self._shards if shard.future is not None]
+        running = [shard.future for shard in begun if shard.life is not None and not shard.is_over]
+        await asyncio.gather(*running, return_exceptions=True)
+        await cancelled(self._cluster, [shard.future for shard in begun])
+        await reports.put(["end"])
+        if self._pumping is not None:
+            await self._pumping
+        for orders in [*self._orders.values()]:
+            orders.close()
+        reports.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+async def _said(orders: Channel, what: str) -> None:
+    with contextlib.suppress(Gone):  # it has stopped meanwhile
+        await orders.put([what])
+
+
+async def _dismissed(orders: Channel) -> None:
+    with contextlib.suppress(Gone):  # it has stopped already
+        await orders.put(["stop"])
+    orders.close()
+
+
+def watch_fleet(
+    client: Client,
+    targets: Iterable[Target],
+    *,
+    checkpoint: Checkpoint | None = None,
+    shards: int | None = None,
+    settings: Settings | None = None,
+    status: Statuses | None = None,
+    search_content: str | None = None,
+    workspace_id: str | None = None,
+    interval: Seconds | None = None,
+    max_age: Seconds | None = None,
+) -> ShardedWatch:
+    """The transitions of all jobs of all targets, watched by the workers of a cluster.
+
+    ::
+
+        async with distributed.Client("tls://scheduler:8786", security=…, asynchronous=True) as cluster:
+            async with vizwatch.dask.watch_fleet(cluster, targets, checkpoint=checkpoint) as watch:
+                async for transition in watch:
+                    print(transition.project_id, transition.job_id, transition.current)
+
+    The targets are divided into shards, each of which is one task, that waits on its worker's event loop and
+    takes none of its threads. Where a worker dies, its shards go on elsewhere, after the last transition that
+    came from them; where one joins, some move there. The checkpoint is read and written by the caller alone,
+    so that a file will do. Should the caller die, the shards stop half a minute later.
+
+    Workers need vizwatch as the caller has it. Credentials are told to them by way of the scheduler, in the
+    clear where it is not reached by TLS.
+
+    Args:
+        client: An asynchronous `distributed.Client`, which is not closed here.
+        targets: The projects, each with endpoint and project id, and without an account of its own.
+        checkpoint: As of :meth:`Fleet.watch_jobs`. Without one, what was told is kept in memory, since shards
+            that move go on after it.
+        shards: How many there are; by default four for each worker that there is at the beginning.
+        settings: Of all targets. `requests_per_second` is the budget of each account, and divided among the
+            shards that have targets of it. Hooks are called where the requests are made: on the workers.
+        status: As of :meth:`Fleet.watch_jobs`, as is all else.
+        search_content: As there.
+        workspace_id: As there.
+        interval: As there.
+        max_age: As there.
+
+    Raises:
+        ConfigError: An argument is wrong, or credentials would travel in the clear beyond this machine. While
+            iterated, also: the checkpoint cannot be used, or two targets are the same.
+    """
+    settings = given_or_default(settings)
+    several = [*targets]
+    for target in several:
+        if not isinstance(target, Target):
+            raise ConfigError(f"targets must be Targets, and one is of type {type(target).__name__}")
+    if not several:
+        raise ConfigError("targets must be one at least")
+    if not isinstance(client, Client) or not client.asynchronous:
+        raise ConfigError("client must be a distributed.Client made with asynchronous=True")
+    _check_secure(client, settings)
+    chosen(None, status, search_content)
+    interval_of(settings, interval, max_age_of(settings, max_age))
+    if workspace_id is not None:
+        workspace_id = checks.identifier("workspace_id", workspace_id)
+    options = WatchOptions(status=status, search_content=search_content, interval=interval, max_age=max_age)
+    return ShardedWatch(
+        client,
+        several,
+        streams_of(several, settings, workspace_id),
+        Memory() if checkpoint is None else checkpoint,
+        None if shards is None else checks.whole("shards", shards, low=1, high=100_000),
+        functools.partial(plans, several, settings=settings, options=options),
+    )
+
+
+def _check_secure(client: Client, settings: Settings) -> None:
+    """Raises where credentials would travel in the clear."""
+    address = address_of(client)
+    parts = urlsplit(address)
+    if parts.scheme in {"tls", "inproc", "wss", "ucx"} or settings.allow_insecure:
+        return
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(parts.hostname or "").is_loopback:
+            return
+    raise ConfigError(
+        f"credentials would travel in the clear to {printable(address, 100)}: secure the cluster by TLS "
+        "(distributed.security.Security), or set Settings(allow_insecure=True) where nobody listens"
+    )
