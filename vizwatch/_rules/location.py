@@ -61,7 +61,8 @@ def locate(url: str, name: str) -> Location:
         ConfigError: It is none. The error does not show it, as it may hold a password.
     """
     url = hidden(url)
-    found = _located(url) if isinstance(url, str) and len(url) <= _LONGEST else None
+    is_text = isinstance(url, str) and len(url) <= _LONGEST and url.isprintable() and " " not in url
+    found = _located(url) if is_text else None
     if isinstance(found, Location):
         return found
     reason = f"; {found}" if found else ""

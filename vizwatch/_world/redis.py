@@ -32,6 +32,7 @@ _LOG: Final = logging.getLogger("vizwatch")
 _WITHIN: Final = 5.0
 """How long connecting may take, a part of an answer, and waiting for a connection, in seconds."""
 _IN_ALL: Final = 2 * _WITHIN
+_TO_RELEASE: Final = 1.0
 _CONNECTIONS: Final = 8
 _A_PAGE: Final = 1_000
 """How many records are read at once."""
@@ -141,14 +142,18 @@ class RedisCheckpoint:
     async def close(self, stream: Stream) -> None:
         """Gives the stream up, and closes the connections after the last one."""
         claim, self._claims[stream] = self._claims.get(stream), None
-        # Where the Redis is away, a lease ends by itself, and closing many streams does not wait for each.
-        if claim is not None and stream not in self._lost and not self._opened().is_away:
-            with contextlib.suppress(CheckpointError, OSError):
-                await self._step(Step.RELEASE, [claim])
-        self._lost.discard(stream)
-        del self._claims[stream]
-        if self._claims:
-            return
+        try:
+            # Where the Redis is away, a lease ends by itself, and closing many streams does not wait for each.
+            if claim is not None and stream not in self._lost and not self._opened().is_away:
+                with contextlib.suppress(CheckpointError, OSError):
+                    await self._step(Step.RELEASE, [claim])
+        finally:
+            self._lost.discard(stream)
+            del self._claims[stream]
+            if not self._claims:
+                await self._disconnect()
+
+    async def _disconnect(self) -> None:
         server, self._server = self._server, None
         renewing, self._renewing = self._renewing, None
         if renewing is not None:
@@ -220,7 +225,8 @@ class RedisCheckpoint:
     ) -> tuple[bytes, object]:
         """What the Redis answers: a word, and what that is about. Raises for what nobody can use."""
         command = fencing.command(step, self.prefix, self.lease, claims, records or {})
-        match await self._opened().ask(*command):
+        within = _TO_RELEASE if step is Step.RELEASE else _IN_ALL
+        match await self._opened().ask(*command, within=within):
             case [bytes(b"done" | b"lost" | b"held" as word), about]:
                 return word, about
             case [b"elsewhere", [int(number), bytes(endpoint)]] if 0 < number <= len(claims):
@@ -244,7 +250,7 @@ class RedisCheckpoint:
         kept: dict[int, bytes] = {}
         cursor = 0
         while True:
-            match await self._opened().ask("HSCAN", key, cursor, "COUNT", _A_PAGE):
+            match await self._opened().ask("HSCAN", key, cursor, "COUNT", _A_PAGE, within=_IN_ALL):
                 case int(cursor), dict(page):
                     kept |= {self._job_id(field): self._record(value) for field, value in page.items()}
                 case _:
@@ -256,7 +262,7 @@ class RedisCheckpoint:
         kept: dict[int, bytes] = {}
         for at in range(0, len(job_ids), _A_PAGE):
             page = job_ids[at : at + _A_PAGE]
-            values = await self._opened().ask("HMGET", key, *page)
+            values = await self._opened().ask("HMGET", key, *page, within=_IN_ALL)
             if not isinstance(values, list) or len(values) != len(page):
                 raise self._refused(_DAMAGED)
             found = zip(page, values, strict=True)
@@ -298,7 +304,7 @@ class RedisCheckpoint:
                 "a checkpoint with a password in its URL is not pickled: "
                 "RedisCheckpoint(url_env='VIZWATCH_REDIS_URL') reads it where it is used"
             )
-        url = None if self._url is None else str.__str__(self._url)
+        url = None if self._url is None else str(self._url)
         options = {name: getattr(self, name) for name in ("window", "prefix", "lease")}
         return _made, ({"url": url, "url_env": self._url_env, **options},)
 
@@ -321,18 +327,18 @@ class _Server:
         """Whether it did not do what it was asked last."""
         self._client: Any = _client(location)
 
-    async def ask(self, *command: str | bytes | int) -> object:
-        """Its answer.
+    async def ask(self, *command: str | bytes | int, within: float) -> object:
+        """Its answer, within some seconds.
 
         Raises:
             CheckpointError: A key is of another type.
             ConnectionError: There is no answer, or a refusal that may pass.
         """
         try:
-            async with asyncio.timeout(_IN_ALL):
+            async with asyncio.timeout(within):
                 answer = await self._client.execute_command(*command)
         except Exception as error:  # noqa: BLE001 - of redis-py, and of what it makes of any answer
-            problem = self._of_ours(error)
+            problem = self._of_ours(error, within)
         else:
             self.is_away = False
             return answer
@@ -343,11 +349,11 @@ class _Server:
             await self._client.connection_pool.disconnect(inuse_connections=False)
         raise problem
 
-    def _of_ours(self, error: Exception) -> CheckpointError | ConnectionError:
+    def _of_ours(self, error: Exception, within: float) -> CheckpointError | ConnectionError:
         said = str(error)
         if "WRONGTYPE" in said:
             return CheckpointError(f"checkpoint {self.location}: {_DAMAGED}")
-        text = f"{type(error).__name__}: {said}" if said else f"no answer within {_IN_ALL:g} s"
+        text = f"{type(error).__name__}: {said}" if said else f"no answer within {within:g} s"
         text = printable(redacted(text, self.location.secrets), 200)
         return ConnectionError(f"checkpoint {self.location}: it cannot be used: {text}")
 
