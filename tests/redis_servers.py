@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Self
 
 import pytest
 
@@ -31,7 +33,7 @@ class RedisServer:
         self._is_tls = is_tls
         self._process: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> RedisServer:
+    def __enter__(self) -> Self:
         self.directory = Path(tempfile.mkdtemp(prefix="vizwatch"))  # the path of a socket has to be short
         self.socket = self.directory / "s"
         with socket.socket() as free:
@@ -79,8 +81,9 @@ class RedisServer:
         shutil.rmtree(self.directory)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Waits in real time for what is bound to happen soon."""
+async def until(condition: Callable[[], Any]) -> None:
+    """Waits in real time for what is bound to happen soon; also for what has to be awaited."""
     async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
+        # A process of its own sets no event here.
+        while not (await met if inspect.isawaitable(met := condition()) else met):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)

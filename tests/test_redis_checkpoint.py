@@ -23,6 +23,7 @@ from taking import taken
 
 import vizwatch
 from vizwatch import CheckpointError, Client, ConfigError, RedisCheckpoint, Stream, Transition
+from vizwatch._rules.fencing import Step
 from vizwatch._world import redis as module
 from vizwatch._world.batching import Batches
 from vizwatch.emulator import Emulator
@@ -104,7 +105,7 @@ async def test_all_keys_of_a_prefix_lie_in_one_slot_of_a_cluster(shared: RedisSe
 
 @needs_redis
 async def test_ten_thousand_records_are_one_step_and_read_in_pages(shared: RedisServer, raw: Any) -> None:
-    records = {job_id: b"x" * 500 for job_id in range(10_000)}
+    records = dict.fromkeys(range(10_000), b"x" * 500)
     loop = asyncio.get_running_loop()
     async with opened(checkpoint_of(shared), ALL) as one:
         began = loop.time()
@@ -200,7 +201,7 @@ async def test_who_waits_for_a_stream_gets_it_once_it_is_given_up(shared: RedisS
     async with opened(checkpoint_of(shared), ALL) as holder:
         waiting = asyncio.create_task(second.open(ALL))
         while "cmdstat_pttl" not in await raw.info("commandstats"):
-            await asyncio.sleep(0.001)
+            pass
         await holder.save({ALL: {1: b"1"}})
         assert not waiting.done()
     await waiting
@@ -245,8 +246,7 @@ async def test_a_process_that_only_renews_hears_that_it_was_succeeded(
         await raw.set(LEASE, "0" * 16 + ":ab")
         await until(lambda: "taken it over" in caplog.text)
         await raw.delete("{vizwatch}:lease:p1")
-        while not await raw.exists("{vizwatch}:lease:p1"):
-            await asyncio.sleep(0.01)
+        await until(lambda: raw.exists("{vizwatch}:lease:p1"))
         assert await raw.get(LEASE) == b"0" * 16 + b":ab", "what another one has is left alone, also by close"
     assert await raw.get(LEASE) == b"0" * 16 + b":ab"
 
@@ -282,7 +282,7 @@ async def test_what_a_process_sent_before_it_closed_takes_no_stream_again(
         claim = one._claims[ALL]
         assert claim is not None
         await one.close(ALL)
-        assert await one._step(module.Step.RENEW, [claim]) == (b"done", [1])
+        assert await one._step(Step.RENEW, [claim]) == (b"done", [1])
         assert not await raw.exists(LEASE)
         await one.open(ALL)
 
@@ -310,7 +310,8 @@ async def write_on(url: str) -> None:
         number += 1
         record = str(number).encode()
         await checkpoint.save({ALL: {1: record, 2: record}, SINGLE: {1: record}})
-        print(number, flush=True)
+        sys.stdout.write(f"{number}\n")
+        sys.stdout.flush()
 
 
 @needs_redis
@@ -589,10 +590,10 @@ async def test_a_wrong_password_is_told_without_it(
         right = RedisCheckpoint(f"redis://ada:{CANARY}-right@127.0.0.1:{shared.port}")
         async with opened(right, ALL):
             await right.save({ALL: {1: b"1"}})
-            assert CANARY not in f"{right}{right!r}{vars(right)}{vars(right._server)}{right._located()!r}"
-            assert CANARY not in repr(vars(right._server._client)) + repr(
-                vars(right._server._client.connection_pool)
-            )
+            server = right._server
+            assert server is not None
+            for view in (right, vars(right), vars(server), vars(server._client.connection_pool)):
+                assert CANARY not in f"{view}{view!r}"
         wrong = RedisCheckpoint(f"redis://ada:{CANARY}-wrong@127.0.0.1:{shared.port}")
         with pytest.raises(CheckpointError, match="AuthenticationError: invalid username-password") as told:
             await wrong.open(ALL)
@@ -635,7 +636,7 @@ async def test_tls_is_checked_against_what_is_trusted_and_the_name(tmp_path: Pat
             trusted.replace("ca.pem", "others.pem"),
             trusted.replace("localhost", "127.0.0.1"),
         ):
-            with pytest.raises(CheckpointError, match="CERTIFICATE_VERIFY_FAILED|certificate"):
+            with pytest.raises(CheckpointError, match="certificate"):
                 await RedisCheckpoint(url).open(ALL)
         with pytest.raises(CheckpointError, match="No such file"):
             await RedisCheckpoint(trusted.replace("ca.pem", "no_such.pem")).open(ALL)

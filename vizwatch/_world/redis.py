@@ -93,11 +93,15 @@ class RedisCheckpoint:
         lease: float = 15.0,
     ) -> None:
         url = hidden(url)
+        self._location: Location | None = None
+        self._url_env = url_env
         if (url is None) == (url_env is None):
             raise ConfigError("give either url or url_env, the environment variable that has the URL")
         self._url = url
-        self._url_env = None if url_env is None else checks.text("url_env", url_env, low=1, high=255)
-        self._location = None if url is None else locate(url, "url")
+        if url_env is not None:
+            checks.text("url_env", url_env, low=1, high=255)
+        if url is not None:
+            self._location = locate(url, "url")
         self.window = checks.seconds("window", window, high=60)
         self.lease = checks.seconds("lease", lease, low=1, high=3600)
         if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
@@ -143,7 +147,7 @@ class RedisCheckpoint:
         """Gives the stream up, and closes the connections after the last one."""
         claim, self._claims[stream] = self._claims.get(stream), None
         try:
-            # Where the Redis is away, a lease ends by itself, and closing many streams does not wait for each.
+            # Where the Redis is away, closing many streams does not wait for each: leases end.
             if claim is not None and stream not in self._lost and not self._opened().is_away:
                 with contextlib.suppress(CheckpointError, OSError):
                     await self._step(Step.RELEASE, [claim])
