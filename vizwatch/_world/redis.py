@@ -383,6 +383,7 @@ def _client(location: Location) -> Redis:
         from redis.asyncio import UnixDomainSocketConnection as SocketConnection  # noqa: PLC0415
         from redis.asyncio.retry import Retry  # noqa: PLC0415
         from redis.backoff import NoBackoff  # noqa: PLC0415 - an extra, and slow to import
+        from redis.credentials import UsernamePasswordCredentialProvider  # noqa: PLC0415
     except ImportError:
         raise ConfigError("RedisCheckpoint needs redis-py: pip install 'vizwatch[redis]'") from None
     options: dict[str, Any] = {"path": location.path}
@@ -393,13 +394,15 @@ def _client(location: Location) -> Redis:
     if location.is_tls:
         options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True, **location.tls_files}
         kind = SSLConnection
+    if location.secrets:
+        # As options, some versions of redis-py show them in the repr of a pool.
+        provider = UsernamePasswordCredentialProvider(location.username, location.password)
+        options["credential_provider"] = provider
     pool = BlockingConnectionPool(
         max_connections=_CONNECTIONS,
         timeout=_WITHIN,
         connection_class=kind,
         db=location.database,
-        username=location.username,
-        password=location.password,
         protocol=2,
         retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=_WITHIN,
