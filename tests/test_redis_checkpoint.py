@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import gc
 import logging
 import os
 import pickle
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from redis.asyncio import Redis
 from redis.crc import key_slot
 from redis_servers import RedisServer, needs_redis, until
 from taking import taken
+from virtual import elapse
 
 import vizwatch
 from vizwatch import CheckpointError, Client, ConfigError, RedisCheckpoint, Stream, Transition
@@ -136,6 +139,8 @@ async def test_what_is_saved_within_a_window_is_one_step(shared: RedisServer, ra
         assert (await raw.info("commandstats"))["cmdstat_eval"]["calls"] == 1
         for stream in streams:
             assert await one.load(stream, [1]) == {1: b"1"}
+        await asyncio.gather(*(one.save({streams[0]: {1: record}}) for record in (b"2", None, b"3")))
+        assert await one.load(streams[0], [1]) == {1: b"3"}, "the last one counts"
 
 
 @pytest.mark.looptime
@@ -158,6 +163,32 @@ async def test_a_window_begins_with_a_write_and_what_fails_fails_for_all_in_it()
         (0.2, [2, 3]),
         (0.4, [4]),
     ]
+
+
+@pytest.mark.looptime
+async def test_who_is_cancelled_while_a_write_waits_spoils_it_for_nobody() -> None:
+    written: list[list[int]] = []
+    unheard: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+
+    async def write(numbers: list[int]) -> None:
+        written.append(numbers)
+        if 4 in numbers:
+            raise OSError(28, "No space left on device")
+
+    batches = Batches(0.2, write)
+    await batches.put(1)
+    puts = [asyncio.create_task(batches.put(number)) for number in (2, 3)]
+    await elapse(0.1)
+    puts[0].cancel()
+    await puts[1]
+    put = asyncio.create_task(batches.put(4))
+    await elapse(0.1)
+    put.cancel()
+    await elapse(1)
+    gc.collect()
+    assert written == [[1], [2, 3], [4]]
+    assert not unheard
 
 
 @pytest.mark.looptime
@@ -204,7 +235,7 @@ async def test_who_waits_for_a_stream_gets_it_once_it_is_given_up(shared: RedisS
             pass
         await holder.save({ALL: {1: b"1"}})
         assert not waiting.done()
-    await waiting
+    await asyncio.wait_for(waiting, 2)
     assert await second.load(ALL, None) == {1: b"1"}
     await second.close(ALL)
 
@@ -235,6 +266,9 @@ async def test_a_paused_process_changes_nothing_after_its_successor_came(
         assert await raw.hgetall(JOBS) == {b"1": b"new"}
         assert await paused.load(SINGLE, None) == {1: b"old"}, "all or nothing"
         await paused.save({SINGLE: {1: b"new"}})
+        await paused.close(ALL)
+        await paused.open(ALL)
+        await paused.save({ALL: {1: b"newest"}})
     assert len([one for one in caplog.messages if "taken it over" in one]) == 1
 
 
@@ -285,6 +319,8 @@ async def test_what_a_process_sent_before_it_closed_takes_no_stream_again(
         assert await one._step(Step.RENEW, [claim]) == (b"done", [1])
         assert not await raw.exists(LEASE)
         await one.open(ALL)
+        one._lose({ALL: claim}, (b"done", [1]))
+        await one.save({ALL: {1: b"1"}})
 
 
 @needs_redis
@@ -435,6 +471,10 @@ async def test_a_record_that_is_garbage_is_damaged_and_left_as_it_is(kept: Redis
         assert await kept.load(ALL, None) == {1: b"1"}
 
 
+def _line(answer: bytes, _: bytes) -> bytes:
+    return answer + b"\r\n"
+
+
 async def test_whatever_a_server_answers_is_no_error_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_WITHIN", 0.1)
     monkeypatch.setattr(module, "_IN_ALL", 0.1)
@@ -449,15 +489,33 @@ async def test_whatever_a_server_answers_is_no_error_of_another_kind(monkeypatch
         ),
         *(b"$99999999999", b"*99999999", b"-NOAUTH", b"*-5", b"!x", b"-MOVED 1 h:1", b"-MOVED"),
     ):
-        async with answering(lambda _, answer=answer: answer + b"\r\n") as url:
+        async with answering(functools.partial(_line, answer)) as url:
             with pytest.raises(CheckpointError) as told:
                 await RedisCheckpoint(url).open(ALL)
         assert len(str(told.value)) < 500
 
 
 @contextlib.asynccontextmanager
-async def answering(answer: Any) -> AsyncIterator[str]:
-    """A server that knows what connecting takes, and answers anything else by hand."""
+async def served(serve: Any) -> AsyncIterator[str]:
+    """Where a server answers that is none of Redis."""
+    serving: set[asyncio.Task[None]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.create_task(serve(reader, writer)))
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        await server.wait_closed()
+        if serving:
+            await asyncio.wait(serving)  # their connections are closed
+
+
+@contextlib.asynccontextmanager
+async def answering(answer: Callable[[bytes], bytes]) -> AsyncIterator[str]:
+    """One that knows what connecting takes, and answers anything else by hand."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError), contextlib.closing(writer):
@@ -465,12 +523,8 @@ async def answering(answer: Any) -> AsyncIterator[str]:
                 writer.write(b"+OK\r\n" * said.count(b"SETINFO") if b"SETINFO" in said else answer(said))
                 await writer.drain()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        await server.wait_closed()
+    async with served(serve) as url:
+        yield url
 
 
 # --- a Redis that is away -------------------------------------------------------------------------------
@@ -526,16 +580,34 @@ async def test_a_redis_that_is_away_is_said_at_once_and_holds_no_close_up() -> N
 
 @needs_redis
 async def test_a_redis_that_hangs_is_given_up_and_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_WITHIN", 0.2)
+    streams = [Stream("https://example.com", f"p{number}", "0") for number in range(50)]
     with RedisServer() as server:
-        async with opened(checkpoint_of(server), ALL) as one:
-            monkeypatch.setattr(module, "_IN_ALL", 0.1)
+        async with opened(checkpoint_of(server), *streams) as one:
             server.signal(signal.SIGSTOP)
-            with pytest.raises(ConnectionError, match=r"no answer within 0\.1 s"):
+            with pytest.raises(ConnectionError, match="TimeoutError"):
                 await one.save({ALL: {1: b"1"}})
             server.signal(signal.SIGCONT)
-            monkeypatch.setattr(module, "_IN_ALL", 5)
             await one.save({ALL: {2: b"2"}})
-            assert (await one.load(ALL, [2])) == {2: b"2"}
+            assert await one.load(ALL, [2]) == {2: b"2"}
+            server.signal(signal.SIGSTOP)
+            closing = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - closing < 1, "one of them waited"
+
+
+async def test_an_answer_that_only_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_IN_ALL", 0.2)
+
+    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError), contextlib.closing(writer):
+            while True:
+                writer.write(b"*")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+
+    async with served(drip) as url:
+        with pytest.raises(CheckpointError, match=r"no answer within 0\.2 s"):
+            await RedisCheckpoint(url).open(ALL)
 
 
 @needs_redis

@@ -36,7 +36,7 @@ class Batches(Generic[T]):
         if self._next is None:
             self._next = asyncio.create_task(self._write_soon())
             self._writes.add(self._next)
-            self._next.add_done_callback(self._writes.discard)
+            self._next.add_done_callback(self._written)
         await asyncio.shield(self._next)
 
     async def _write_soon(self) -> None:
@@ -45,6 +45,11 @@ class Batches(Generic[T]):
         self._next, self._last = None, loop.time()
         gathered, self._gathered = self._gathered, []
         await self._write(gathered)
+
+    def _written(self, write: asyncio.Task[None]) -> None:
+        self._writes.discard(write)
+        if not write.cancelled():
+            write.exception()  # which nobody hears of where all that waited were cancelled
 
     async def aclose(self) -> None:
         """Gives up what is not written yet."""

@@ -381,9 +381,7 @@ def _client(location: Location) -> Redis:
     try:
         from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection  # noqa: PLC0415
         from redis.asyncio import UnixDomainSocketConnection as SocketConnection  # noqa: PLC0415
-        from redis.asyncio.retry import Retry  # noqa: PLC0415
-        from redis.backoff import NoBackoff  # noqa: PLC0415 - an extra, and slow to import
-        from redis.credentials import UsernamePasswordCredentialProvider  # noqa: PLC0415
+        from redis.credentials import UsernamePasswordCredentialProvider  # noqa: PLC0415 - slow to import
     except ImportError:
         raise ConfigError("RedisCheckpoint needs redis-py: pip install 'vizwatch[redis]'") from None
     options: dict[str, Any] = {"path": location.path}
@@ -404,7 +402,6 @@ def _client(location: Location) -> Redis:
         connection_class=kind,
         db=location.database,
         protocol=2,
-        retry=Retry(NoBackoff(), 0),
         socket_connect_timeout=_WITHIN,
         socket_timeout=_WITHIN,
         **options,
