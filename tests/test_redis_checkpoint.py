@@ -106,6 +106,7 @@ async def test_all_keys_of_a_prefix_lie_in_one_slot_of_a_cluster(shared: RedisSe
     assert {key_slot(key) for key in keys} == {key_slot(b"a:b")}
 
 
+@pytest.mark.fault("D7")
 @needs_redis
 async def test_ten_thousand_records_are_one_step_and_read_in_pages(shared: RedisServer, raw: Any) -> None:
     records = dict.fromkeys(range(10_000), b"x" * 500)
@@ -211,6 +212,7 @@ async def test_what_waits_for_its_window_is_given_up_when_all_is_closed() -> Non
 # --- leases ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("D5")
 @needs_redis
 async def test_a_stream_that_is_held_is_in_use_for_others(shared: RedisServer, raw: Any) -> None:
     loop = asyncio.get_running_loop()
@@ -249,6 +251,7 @@ async def test_who_waits_for_a_stream_can_be_cancelled(shared: RedisServer, raw:
                 await asyncio.wait_for(second.open(ALL), 0.05)
 
 
+@pytest.mark.fault("D5")
 @needs_redis
 async def test_a_paused_process_changes_nothing_after_its_successor_came(
     shared: RedisServer, raw: Any, caplog: pytest.LogCaptureFixture
@@ -350,6 +353,7 @@ async def write_on(url: str) -> None:
         sys.stdout.flush()
 
 
+@pytest.mark.fault("D2")
 @needs_redis
 async def test_who_is_killed_at_any_moment_leaves_old_or_new_and_a_lease_that_ends(
     shared: RedisServer, raw: Any
@@ -397,6 +401,7 @@ async def kept(shared: RedisServer, raw: Any) -> RedisCheckpoint:
     return checkpoint_of(shared)
 
 
+@pytest.mark.fault("D5")
 @needs_redis
 async def test_a_project_of_another_endpoint_is_refused(kept: RedisCheckpoint, raw: Any) -> None:
     for workspace_id in ("0", None):
@@ -406,6 +411,7 @@ async def test_a_project_of_another_endpoint_is_refused(kept: RedisCheckpoint, r
         pass
 
 
+@pytest.mark.fault("D5")
 @needs_redis
 async def test_a_newer_version_is_refused_and_stops_who_runs(kept: RedisCheckpoint, raw: Any) -> None:
     async with opened(kept, SINGLE):
@@ -558,6 +564,32 @@ async def test_watches_go_on_while_a_redis_is_away_and_nothing_is_lost(
             checkpoint = checkpoint_of(server)
             found += [one async for one in second.watch(job_id, checkpoint=checkpoint)]
     assert [one.current for one in found] == [1, 8, 10]
+
+
+@pytest.mark.fault("D2")
+@needs_redis
+async def test_a_redis_that_is_killed_while_it_writes_has_all_of_a_step_or_nothing() -> None:
+    acknowledged = 0
+
+    async def write() -> None:
+        nonlocal acknowledged
+        while True:
+            record = b"%d" % (acknowledged + 1)
+            await one.save({ALL: dict.fromkeys(range(100), record), SINGLE: {1: record}})
+            acknowledged += 1
+
+    with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
+        async with opened(checkpoint_of(server), ALL, SINGLE) as one:
+            writing = asyncio.create_task(write())
+            await until(lambda: acknowledged >= 20)
+            server.kill()
+            with pytest.raises(ConnectionError):
+                await writing
+            server.start()
+            kept = [*(await one.load(ALL, None)).values(), *(await one.load(SINGLE, None)).values()]
+    assert len(kept) == 101
+    assert len({*kept}) == 1
+    assert int(kept[0]) in {acknowledged, acknowledged + 1}
 
 
 @needs_redis
