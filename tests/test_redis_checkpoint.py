@@ -144,6 +144,16 @@ async def test_what_is_saved_within_a_window_is_one_step(shared: RedisServer, ra
         assert await one.load(streams[0], [1]) == {1: b"3"}, "the last one counts"
 
 
+@needs_redis
+async def test_what_waits_for_its_window_is_given_up_when_it_is_closed(shared: RedisServer, raw: Any) -> None:
+    async with opened(checkpoint_of(shared, window=60), ALL) as one:
+        await one.save({ALL: {1: b"at once"}})
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(one.save({ALL: {1: b"later"}}), 0.01)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert await raw.hgetall(JOBS) == {b"1": b"at once"}
+
+
 @pytest.mark.looptime
 async def test_a_window_begins_with_a_write_and_what_fails_fails_for_all_in_it() -> None:
     loop = asyncio.get_running_loop()
