@@ -8,7 +8,7 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final
 
@@ -256,7 +256,7 @@ class RedisCheckpoint:
         while True:
             match await self._opened().ask("HSCAN", key, cursor, "COUNT", _A_PAGE, within=_IN_ALL):
                 case int(cursor), dict(page):
-                    kept |= {self._job_id(field): self._record(value) for field, value in page.items()}
+                    kept |= self._sound(page.items())
                 case _:
                     raise self._refused(_DAMAGED)
             if not cursor:
@@ -269,19 +269,19 @@ class RedisCheckpoint:
             values = await self._opened().ask("HMGET", key, *page, within=_IN_ALL)
             if not isinstance(values, list) or len(values) != len(page):
                 raise self._refused(_DAMAGED)
-            found = zip(page, values, strict=True)
-            kept |= {job_id: self._record(value) for job_id, value in found if value is not None}
+            found = zip((b"%d" % job_id for job_id in page), values, strict=True)
+            kept |= self._sound((field, value) for field, value in found if value is not None)
         return kept
 
-    def _job_id(self, field: object) -> int:
-        if not isinstance(field, bytes) or not _JOB_ID.fullmatch(field):
-            raise self._refused(_DAMAGED)
-        return int(field)
-
-    def _record(self, value: object) -> bytes:
-        if not isinstance(value, bytes) or len(value) > LONGEST:
-            raise self._refused(_DAMAGED)
-        return value
+    def _sound(self, fields: Iterable[tuple[object, object]]) -> dict[int, bytes]:
+        kept: dict[int, bytes] = {}
+        for field, value in fields:
+            if not isinstance(field, bytes) or not _JOB_ID.fullmatch(field):
+                raise self._refused(_DAMAGED)
+            if not isinstance(value, bytes) or len(value) > LONGEST:
+                raise self._refused(_DAMAGED)
+            kept[int(field)] = value
+        return kept
 
     # --- which Redis -------------------------------------------------------------------------------------
 
