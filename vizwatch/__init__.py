@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from vizwatch._world.checkpoint import Checkpoint, Stream
     from vizwatch._world.clouds import CloudsAuth
     from vizwatch._world.iam import PasswordAuth
+    from vizwatch._world.redis import RedisCheckpoint
     from vizwatch._world.sqlite import SqliteCheckpoint
     from vizwatch.client import Client
     from vizwatch.fleet import Fleet, ListOptions, Outcome, Target, TargetJob, WatchOptions
@@ -95,6 +96,7 @@ __all__ = [
     "PermissionDeniedError",
     "ProtocolError",
     "RateLimitError",
+    "RedisCheckpoint",
     "RenewableAuth",
     "RequestTimeoutError",
     "Retry",
@@ -168,6 +170,7 @@ _HOMES: Final = {
     "vizwatch._world.checkpoint": ("Checkpoint", "Stream"),
     "vizwatch._world.clouds": ("CloudsAuth",),
     "vizwatch._world.iam": ("PasswordAuth",),
+    "vizwatch._world.redis": ("RedisCheckpoint",),
     "vizwatch._world.sqlite": ("SqliteCheckpoint",),
     "vizwatch.client": ("Client",),
     "vizwatch.fleet": ("Fleet", "ListOptions", "Outcome", "Target", "TargetJob", "WatchOptions"),
