@@ -28,9 +28,10 @@ class Checkpoint(Protocol):
 
     What is kept of a job is a *record*, bytes that mean nothing here: a line of JSON of some 500 bytes.
     Every method may raise :class:`CheckpointError`, which says what is wrong and what to do about it; what
-    cannot be used is left as it is. Whatever :meth:`save` raises is told in the log and tried again, with
-    growing pauses, while the watch goes on; what the others raise reaches whoever watches, or closes. All
-    are called in one event loop, also for several clients that share a checkpoint.
+    cannot be used is left as it is. That ends the watches, which raise it. Whatever else :meth:`save` raises
+    is told in the log and tried again, with growing pauses, while the watches go on; what :meth:`open` and
+    :meth:`load` raise reaches whoever watches. All are called in one event loop, also for several clients
+    that share a checkpoint.
     """
 
     async def open(self, stream: Stream) -> None:
