@@ -167,8 +167,8 @@ CATALOGUE: Final = {
     "bounded": "promise: memory, sockets, tasks, queues and bytes have bounds",
 }
 
-LATER: Final = frozenset({"D1", "D2", "D3", "D4", "D5", "D7", "X11", "X12"})
-"""Rows of what does not exist yet: checkpoints, files of tokens, and reads that watches share."""
+LATER: Final = frozenset({"X11"})
+"""Rows of what does not exist: files of tokens."""
 
 
 class Table:

@@ -19,6 +19,8 @@ class Memory:
     rows: int = 0
     fails: bool = False
     """Whether it cannot be written just now."""
+    refusal: CheckpointError | None = None
+    """What it refuses every write with."""
     takes: float = 0.0
     """How long a write takes, in seconds."""
     _open: set[Stream] = attrs.field(factory=set)
@@ -35,6 +37,8 @@ class Memory:
 
     async def save(self, records: Mapping[Stream, Mapping[int, bytes | None]]) -> None:
         await asyncio.sleep(self.takes)
+        if self.refusal is not None:
+            raise self.refusal
         if self.fails:
             raise OSError(28, "No space left on device")
         self.writes += 1

@@ -421,6 +421,58 @@ async def test_a_client_that_closes_while_it_cannot_write_ends_soon_and_says_wha
     assert "2 jobs" in caplog.messages[-1]
 
 
+@pytest.mark.fault("D5")
+async def test_a_checkpoint_that_another_process_took_over_ends_what_is_watched_with_it(
+    cloud: Emulator, kept: Memory
+) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [100, 9], [200, 12]])
+    async with process(cloud) as client:
+        watches: list[AsyncIterator[Transition]] = [
+            client.watch_jobs(checkpoint=kept),
+            client.watch(job_id, checkpoint=kept),
+        ]
+        for watch in watches:
+            await anext(watch)
+        await elapse(1)
+        before = kept.as_it_is()
+        kept.refusal = vizwatch.CheckpointError("another process has taken it over")
+        for watch in watches:
+            with pytest.raises(vizwatch.CheckpointError, match="taken it over"):
+                while True:
+                    await anext(watch)
+    assert kept.records == before.records
+
+
+async def test_a_checkpoint_that_does_not_open_or_close_holds_up_no_client_that_closes(
+    cloud: Emulator, kept: Memory, caplog: pytest.LogCaptureFixture
+) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    loop = asyncio.get_running_loop()
+
+    class Slow(Memory):
+        async def open(self, stream: vizwatch.Stream) -> None:
+            await elapse(100)
+            await super().open(stream)
+
+        async def close(self, stream: vizwatch.Stream) -> None:
+            raise OSError(5, f"cannot close {stream.workspace_id}")
+
+    slow = Slow()
+    async with process(cloud) as client:
+        async with taken(client.watch(job_id, checkpoint=slow), lambda _: None):
+            await elapse(10)
+        closing = loop.time()
+    assert loop.time() - closing < 1
+    async with process(cloud) as client:
+        async with (
+            taken(client.watch(job_id, checkpoint=slow), lambda _: None),
+            taken(client.watch_jobs(checkpoint=slow), lambda _: None),
+        ):
+            await elapse(300)
+    told = [message for message in caplog.messages if "could not be closed" in message]
+    assert [message[-4:] for message in told] == ["None", "se 0"]
+
+
 async def test_what_waits_is_written_when_the_client_closes(cloud: Emulator) -> None:
     kept = Memory(takes=2.0)
     (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [60, 12]])

@@ -20,7 +20,7 @@ from canaries import shown
 from servers import RawServer, http
 
 import vizwatch
-from vizwatch import AkSkAuth, Client, PasswordAuth, TokenAuth
+from vizwatch import AkSkAuth, Client, PasswordAuth, RedisCheckpoint, TokenAuth
 
 pytestmark = pytest.mark.looptime
 
@@ -205,6 +205,12 @@ CONSTRUCTED: dict[str, Callable[[], object]] = {
     "http": lambda: Client("http://example.com", PROJECT, auth=CANARY),
     "wrong project": lambda: Client("https://h.de", "../x", auth=CANARY),
     "wrong token": lambda: Client("https://h.de", PROJECT, auth=f"{CANARY}\n"),
+    "password in the URL of a Redis": lambda: RedisCheckpoint(f"redis://u:{CANARY}#@h"),
+    "half a password in the URL of a Redis": lambda: RedisCheckpoint(f"redis://u:p/{CANARY}@h"),
+    "port in the URL of a Redis": lambda: RedisCheckpoint(f"redis://u:{CANARY}"),
+    "broken URL of a Redis": lambda: RedisCheckpoint(f"redis://[{CANARY}"),
+    "wrong window beside a URL of a Redis": lambda: RedisCheckpoint(f"redis://:{CANARY}@h", window=-1),
+    "two URLs of a Redis": lambda: RedisCheckpoint(f"redis://:{CANARY}@h", url_env="X"),
     "from_env": lambda: Client.from_env(endpoint=f"https://u:{CANARY}@h.de"),
 }
 

@@ -25,7 +25,7 @@ import attrs
 import pytest
 from aiohttp import web
 from receivers import Post, Receiver
-from redises import redis_server
+from redis_servers import RedisServer, needs_redis
 from test_cli import child_environment
 
 import vizwatch
@@ -222,6 +222,10 @@ async def test_a_sink_that_hangs_holds_back_only_itself(
     assert waiting(tmp_path) == {"hanging": [8, 9, 12]}
 
 
+def ends_with(status: int, transitions: list[dict[str, Any]]) -> bool:
+    return bool(transitions) and transitions[-1]["current"] == status
+
+
 def counted(count: int, transitions: list[dict[str, Any]]) -> bool:
     return len(transitions) == count
 
@@ -257,19 +261,21 @@ async def test_a_webhook_that_is_down_and_comes_up_gets_all_in_order_and_health_
     assert [post.transition for post in posts] == got.transitions
 
 
+@needs_redis
 async def test_redis_that_goes_and_comes_back_gets_what_it_has_not_taken(
     cloud: Emulator, tmp_path: Path
 ) -> None:
     (job_id,) = cloud.add_jobs(1, status=8)
     async with contextlib.AsyncExitStack() as stack:
-        with redis_server(tmp_path) as address:
-            stream = sink("redis", RedisStream(address, "jobs", None))
-            running = await stack.enter_async_context(serving(configuration(cloud, tmp_path, stream)))
-            assert [entry["current"] for entry in await entries(address)] == [8]
+        server = stack.enter_context(RedisServer())
+        stream = sink("redis", RedisStream(server.url, "jobs", None))
+        running = await stack.enter_async_context(serving(configuration(cloud, tmp_path, stream)))
+        assert [entry["current"] for entry in await entries(server.url)] == [8]
+        server.kill()
         cloud.set_status(job_id, 12)
         await running.until("/healthz", lambda asked: asked.json["sinks"]["redis"]["error"])
-        with redis_server(tmp_path) as address:
-            (entry,) = await entries(address)
+        server.start()
+        (entry,) = await entries(server.url)
     assert (entry["previous"], entry["current"]) == (8, 12)
 
 
@@ -281,6 +287,29 @@ async def entries(address: str) -> list[dict[str, Any]]:
         found: Any = await reader.xread({"jobs": "0"}, block=1_000 * int(WITHIN))
         ((_, rows),) = found
         return [json.loads(row[b"transition"]) for _, row in rows]
+
+
+@needs_redis
+async def test_a_place_that_a_redis_keeps_is_gone_on_from(cloud: Emulator, tmp_path: Path) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    got = Got()
+    with RedisServer() as server:
+        for status in (8, 12):
+            cloud.set_status(job_id, status)
+            kept = vizwatch.RedisCheckpoint(server.url, window=0)
+            configured = configuration(cloud, tmp_path, sink("got", calling(got)), checkpoint=kept)
+            async with serving(configured):
+                await got.until(functools.partial(ends_with, status))
+    assert [(one["previous"], one["current"]) for one in got.transitions] == [(None, 8), (8, 12)]
+
+
+async def test_a_redis_that_is_away_at_the_start_is_no_fault_of_the_file(cloud: Emulator, file: Path) -> None:
+    change(file, PORT=9)
+    change(file, **{"[settings]": 'checkpoint = "redis://127.0.0.1:1"\n[settings]'})
+    async with command(file) as process:
+        _, err = await process.communicate()
+    assert process.returncode == 1
+    assert b"vizwatch: checkpoint 127.0.0.1:1/0: it cannot be used" in err
 
 
 async def test_a_backlog_that_cannot_be_written_holds_all_until_it_can(

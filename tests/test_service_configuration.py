@@ -154,7 +154,21 @@ def test_a_whole_configuration_is_read_and_shows_no_secret(check: Check, tmp_pat
     assert call.timeout == 5
 
 
+_STATE = 'path = "{tmp}/state"'
 WRONG = [
+    (
+        _STATE,
+        f'{_STATE}\ncheckpoint = "http://a"',
+        3,
+        "state.checkpoint must be redis://[user:password@]host",
+    ),
+    (_STATE, f'{_STATE}\ncheckpoint = "redis://a:canary@b"', 3, "state.checkpoint must have no user or"),
+    (
+        _STATE,
+        f'{_STATE}\ncheckpoint_env = "TOKEN"',
+        3,
+        "state.checkpoint_env must be redis://[user:password@]h",
+    ),
     ("poll_interval = 30", "poll_interval = 0", 5, "settings.poll_interval must be a number of seconds from"),
     ("poll_interval = 30", "poll_interval = 0.5", 4, "settings are wrong: Settings.poll_interval_min (1)"),
     (
@@ -307,6 +321,13 @@ def test_without_an_extra_its_sink_says_what_to_install(
         "openstack: pip install 'vizwatch[openstack]'",
         "redis: pip install 'vizwatch[redis]'",
     ]
+
+
+def test_the_checkpoint_may_be_in_a_redis_whose_password_does_not_show(check: Check) -> None:
+    for line in ('checkpoint_env = "REDIS"', 'checkpoint = "rediss://example.com/0"'):
+        found = check(WHOLE.replace(_STATE, f"{_STATE}\n{line}"))
+        assert repr(found.checkpoint) == "RedisCheckpoint('example.com:6379/0')"
+        assert "canary" not in repr(found)
 
 
 def test_an_entry_point_names_a_function_too(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ import pytest
 from aiohttp import web
 from canaries import shown
 from receivers import Receiver
-from redises import redis_server
+from redis_servers import RedisServer, needs_redis
 from servers import RawServer
 from virtual import elapse
 
@@ -259,11 +259,12 @@ async def test_a_line_that_was_torn_is_ended_before_it_is_written_again(
 
 
 @pytest.fixture(scope="module")
-def redis_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as address:
-        yield address
+def redis_address() -> Iterator[str]:
+    with RedisServer("--requirepass", "canary") as server:
+        yield server.url.replace("://", "://:canary@")
 
 
+@needs_redis
 async def test_redis_gets_an_entry_each_and_keeps_about_as_many_as_it_is_told(redis_address: str) -> None:
     import redis.asyncio
 
@@ -279,9 +280,8 @@ async def test_redis_gets_an_entry_each_and_keeps_about_as_many_as_it_is_told(re
         assert kept[0][1] == {b"id": ENTRY.id.encode(), b"transition": ENTRY.payload.encode()}
 
 
-async def test_redis_that_refuses_or_is_gone_is_told_without_the_password(
-    redis_address: str, tmp_path: Path
-) -> None:
+@needs_redis
+async def test_redis_that_refuses_or_is_gone_is_told_without_the_password(redis_address: str) -> None:
     import redis.asyncio
 
     from vizwatch.service.streams import RedisSink
@@ -291,7 +291,7 @@ async def test_redis_that_refuses_or_is_gone_is_told_without_the_password(
     cases = {
         (redis_address, "text"): ("refused: WRONGTYPE", True),
         (redis_address.replace("canary", "canary2"), "jobs"): ("refused: the user or password", True),
-        (f"unix://:canary@{tmp_path}/none", "jobs"): ("no answer: ConnectionError", False),
+        ("redis://:canary@127.0.0.1:1", "jobs"): ("no answer: ConnectionError", False),
     }
     for (url, stream), (said, is_refusal) in cases.items():
         async with contextlib.aclosing(RedisSink(RedisStream(url, stream, None), 5)) as sink:

@@ -106,6 +106,17 @@ async def test_what_comes_within_a_window_is_one_write(path: Path, monkeypatch: 
     assert writes == [1, 100]
 
 
+async def test_what_waits_for_its_window_is_given_up_when_the_file_is_closed(path: Path) -> None:
+    checkpoint = SqliteCheckpoint(path, window=60)
+    await checkpoint.open(ALL)
+    await checkpoint.save({ALL: {1: b"at once"}})
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(checkpoint.save({ALL: {1: b"later"}}), 0.01)
+    await checkpoint.close(ALL)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert await found(path) == {1: b"at once"}
+
+
 @pytest.mark.fault("D7")
 async def test_ten_thousand_watches_are_less_than_five_megabytes(cloud: Emulator, path: Path) -> None:
     cloud.add_jobs(10_000, status=8)

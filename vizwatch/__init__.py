@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from vizwatch._world.checkpoint import Checkpoint, Stream
     from vizwatch._world.clouds import CloudsAuth
     from vizwatch._world.iam import PasswordAuth
+    from vizwatch._world.redis import RedisCheckpoint
     from vizwatch._world.sqlite import SqliteCheckpoint
     from vizwatch.client import Client
     from vizwatch.fleet import Fleet, ListOptions, Outcome, Target, TargetJob, WatchOptions
@@ -96,6 +97,7 @@ __all__ = [
     "PermissionDeniedError",
     "ProtocolError",
     "RateLimitError",
+    "RedisCheckpoint",
     "Region",
     "RenewableAuth",
     "RequestTimeoutError",
@@ -172,6 +174,7 @@ _HOMES: Final = {
     "vizwatch._world.checkpoint": ("Checkpoint", "Stream"),
     "vizwatch._world.clouds": ("CloudsAuth",),
     "vizwatch._world.iam": ("PasswordAuth",),
+    "vizwatch._world.redis": ("RedisCheckpoint",),
     "vizwatch._world.sqlite": ("SqliteCheckpoint",),
     "vizwatch.client": ("Client",),
     "vizwatch.fleet": ("Fleet", "ListOptions", "Outcome", "Target", "TargetJob", "WatchOptions"),

@@ -40,7 +40,8 @@ class Journal:
 
     One write at a time takes all that has come while the one before it was under way, of each job the newest
     alone. A write that fails is tried again for as long as it takes, and nothing is given up meanwhile: not
-    more waits than the jobs' newest records, and consumers wait once that is too much.
+    more waits than the jobs' newest records, and consumers wait once that is too much. A write that is
+    refused, since the checkpoint is another one's by now, is the last one, and consumers hear of it.
     """
 
     _checkpoint: Checkpoint
@@ -89,21 +90,33 @@ class Journal:
     def put(self, stream: Stream, job_id: int, given: Given | None) -> None:
         """Keeps what a consumer was given, or forgets it, soon."""
         self._waiting[stream, job_id] = given
-        if self._writer is None:
+        if self._writer is None and not isinstance(self.failure, CheckpointError):
             self._writer = asyncio.create_task(self._write())
 
     async def settled(self) -> None:
-        """Waits until all that was put is written, or a write has failed; and not while they do."""
+        """Waits until all that was put is written, or a write has failed; and not while they do.
+
+        Raises:
+            CheckpointError: No write will succeed any more.
+        """
+        self._check()
         if self.failure is None and (self._waiting or self._under_way):
             settled = asyncio.get_running_loop().create_future()
             self._settling.append(settled)
             await settled
+            self._check()
 
     async def room(self) -> None:
-        """Waits until there is room for more."""
+        """Waits until there is room for more. Raises as :meth:`settled` does."""
+        self._check()
         while len(self._waiting) >= _ROOM:
             self._room.clear()
             await self._room.wait()
+            self._check()
+
+    def _check(self) -> None:
+        if isinstance(self.failure, CheckpointError):
+            raise self.failure
 
     async def _write(self) -> None:
         """Writes until nothing waits."""
@@ -120,6 +133,9 @@ class Journal:
                     self._take_back()
                     pause = self._failed(error)
                     self._settle(len(self._settling))
+                    if isinstance(error, CheckpointError):
+                        self._room.set()
+                        return
                     await self._pause(pause)
                 else:
                     self._succeeded()
@@ -143,11 +159,17 @@ class Journal:
         """Says so once, and gives how long to wait before the next try, in seconds."""
         self._failures += 1
         if self.failure is None:
-            _LOG.error(
-                "A checkpoint could not be written: %s. Watches go on, and it is tried again; should this "
-                "process end before, the transitions since then will come once more.",
-                printable(f"{type(error).__name__}: {error}", _SHOWN),
-            )
+            told = printable(f"{type(error).__name__}: {error}", _SHOWN)
+            if isinstance(error, CheckpointError):
+                _LOG.error(
+                    "A checkpoint can be written no more, which ends what is watched with it: %s", told
+                )
+            else:
+                _LOG.error(
+                    "A checkpoint could not be written: %s. Watches go on, and it is tried again; should "
+                    "this process end before, the transitions since then will come once more.",
+                    told,
+                )
         self.failure = error
         return backoff(self._failures, CHANCE.random(), _PAUSE_BASE, _PAUSE_MAX)
 
@@ -179,10 +201,19 @@ class Journal:
                 len(self._waiting),
             )
         streams, self._streams = self._streams, {}
-        for stream, opening in streams.items():
-            await asyncio.wait([opening])
-            if not opening.cancelled() and opening.exception() is None:
-                await self._checkpoint.close(stream)
+        for opening in streams.values():
+            opening.cancel()  # of those that wait, maybe for another process to end
+        await asyncio.gather(*map(self._given_up, streams, streams.values()))
+
+    async def _given_up(self, stream: Stream, opening: asyncio.Task[None]) -> None:
+        await asyncio.wait([opening])
+        if opening.cancelled() or opening.exception() is not None:
+            return
+        try:
+            await self._checkpoint.close(stream)
+        except Exception as error:  # noqa: BLE001 - the other streams are to be closed as well
+            told = printable(f"{type(error).__name__}: {error}", _SHOWN)
+            _LOG.error("A checkpoint could not be closed: %s", told)
 
 
 @attrs.define(eq=False)

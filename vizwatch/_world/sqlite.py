@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import math
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Final, ParamSpec, TypeVar
 from vizwatch._values import checks
 from vizwatch._values.errors import CheckpointError
 from vizwatch._values.text import printable
+from vizwatch._world.batching import Batches
 from vizwatch._world.checkpoint import Stream
 
 P = ParamSpec("P")
@@ -87,9 +87,7 @@ class SqliteCheckpoint:
         self._thread: ThreadPoolExecutor | None = None
         """The one that knows the file."""
         self._connection: sqlite3.Connection | None = None
-        self._batches: list[Mapping[Stream, Mapping[int, bytes | None]]] = []
-        self._commit: asyncio.Task[None] | None = None
-        self._last_commit = -math.inf
+        self._batches = Batches(self.window, self._commit)
 
     async def open(self, stream: Stream) -> None:
         """Opens the file if need be, and takes the stream. As of :class:`Checkpoint`."""
@@ -110,16 +108,9 @@ class SqliteCheckpoint:
 
     async def save(self, records: Mapping[Stream, Mapping[int, bytes | None]]) -> None:
         """Keeps records, with all that others save within the window in one transaction."""
-        self._batches.append(records)
-        if self._commit is None:
-            self._commit = asyncio.create_task(self._commit_soon())
-        await asyncio.shield(self._commit)
+        await self._batches.put(records)
 
-    async def _commit_soon(self) -> None:
-        loop = asyncio.get_running_loop()
-        await asyncio.sleep(max(self._last_commit + self.window - loop.time(), 0.0))
-        self._commit, self._last_commit = None, loop.time()
-        batches, self._batches = self._batches, []
+    async def _commit(self, batches: Sequence[Mapping[Stream, Mapping[int, bytes | None]]]) -> None:
         rows = [
             (self._numbers[stream], job_id, record)
             for records in batches
@@ -133,8 +124,9 @@ class SqliteCheckpoint:
         self._numbers.pop(stream, None)
         if self._numbers or self._thread is None:
             return
+        await self._batches.aclose()
         await self._in_thread(self._disconnect)
-        thread, self._thread, self._last_commit = self._thread, None, -math.inf
+        thread, self._thread = self._thread, None
         thread.shutdown()
 
     async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from vizwatch import ConfigError, Target, printable
+from vizwatch import CheckpointError, ConfigError, Target, printable
 from vizwatch.cli._errors import ExitCode, report
 from vizwatch.service.files import FaultyConfigurationError, load
 from vizwatch.service.options import (
@@ -42,8 +42,12 @@ async def run_service(file: Path, *, only_check: bool) -> ExitCode:
         return ExitCode.DONE
     logging.basicConfig(stream=sys.stderr, format=_LOG_FORMAT, force=True)
     logging.getLogger("vizwatch").setLevel(logging.INFO)
-    with contextlib.suppress(asyncio.CancelledError):
-        await serve(configuration)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await serve(configuration)
+    except CheckpointError as error:
+        report(error)
+        return ExitCode.FAILED  # its Redis may be away: another try may do, as it does not for a wrong file
     return ExitCode.DONE
 
 
@@ -53,6 +57,7 @@ def _described(configuration: Configuration) -> list[str]:
         *(_target(target) for target in configuration.targets),
         *(_sink(sink) for sink in configuration.sinks),
         f"state: {configuration.state}",
+        *([] if configuration.checkpoint is None else [f"checkpoint: {configuration.checkpoint!r}"]),
         f"health: http://{f'[{host}]' if ':' in host else host}:{port}",
     ]
 

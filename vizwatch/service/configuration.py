@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
-from vizwatch import ConfigError, Fleet, JobStatus, Region, Settings, Target, region
+from vizwatch import ConfigError, Fleet, JobStatus, RedisCheckpoint, Region, Settings, Target, region
 from vizwatch.service.credentials import Sources, auth, signing_key
 from vizwatch.service.options import (
     Configuration,
@@ -64,6 +64,7 @@ def configured(
     file = Table(document, (), faults)
     state = file.table("state")
     path = state.need("path", _TEXT)
+    checkpoint = _checkpoint(state, sources)
     state.close()
     settings = _settings(file.table("settings"))
     watch = _watch(file.table("watch"))
@@ -82,6 +83,7 @@ def configured(
         return faults.sorted()
     return Configuration(
         state=Path(path or ""),
+        checkpoint=checkpoint,
         settings=settings,
         watch=watch,
         listen=listen or _LISTEN,
@@ -103,6 +105,29 @@ def _check_unique(faults: Faults, what: str, key: str, made: Sequence[Target | S
     for number, value in enumerate(values):
         if value is not None and counts[value] > 1:
             faults.note((what, number, key), f"is that of another one, too: {shown(value)}")
+
+
+def _checkpoint(table: Table, sources: Sources) -> RedisCheckpoint | None:
+    """A checkpoint in a Redis, by its address; what has a password in it is named by `checkpoint_env`."""
+
+    def made(url: object) -> RedisCheckpoint:
+        sources.check_installed("redis", "redis")
+        try:
+            return RedisCheckpoint(str(url))
+        except ConfigError as error:
+            problem = str(error).removeprefix("url ")
+        raise ConfigError(problem)
+
+    def made_openly(url: object) -> RedisCheckpoint:
+        if isinstance(url, str) and "@" in url:
+            raise ConfigError("must have no user or password, which are secrets: give checkpoint_env")
+        return made(url)
+
+    if table.has("checkpoint") and table.has("checkpoint_env"):
+        table.note("and checkpoint_env must not both be given", "checkpoint")
+    openly = table.take("checkpoint", made_openly, shows=False)
+    named = table.take("checkpoint_env", lambda name: made(sources.variable(name)), shows=False)
+    return named if openly is None else openly
 
 
 def _settings(table: Table) -> Settings:

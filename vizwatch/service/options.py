@@ -105,6 +105,8 @@ class Configuration:
     """All that the service is told."""
 
     state: Path
+    checkpoint: Checkpoint | None = None
+    """Where the watch keeps its place; ``None`` for a file in `state`."""
     settings: Settings
     watch: Watching
     listen: tuple[str, int]

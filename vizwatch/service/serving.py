@@ -133,7 +133,8 @@ class _Service:
     async def _watch(self) -> None:
         """Keeps each transition, before it asks for the next one. Raises what ends the watch."""
         targets = {target.project_id: target.name for target in self.configuration.targets}
-        checkpoint = SqliteCheckpoint(self.configuration.state / "checkpoint.sqlite")
+        configured = self.configuration
+        checkpoint = configured.checkpoint or SqliteCheckpoint(configured.state / "checkpoint.sqlite")
         async with self.fleet as fleet, self.configuration.watch.begin(fleet, checkpoint) as watch:
             async for transition in watch:
                 target = targets[transition.project_id]
