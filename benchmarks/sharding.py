@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from benchmarks._child import Figure, Found, in_turn, measured, sample
+from benchmarks._child import Found, in_turn, measured, sample
 from benchmarks._frame import Report, Row
 from benchmarks._server import canned_server
 from benchmarks._shards import by_shards
@@ -55,25 +55,22 @@ def run(
             ),
         )
 
-    def row(what: str, unit: str, ours: Sequence[Found], figure: Figure, *, is_beside: bool = True) -> Row:
-        theirs = sample(one, figure) if is_beside else None
+    def row(what: str, unit: str, ours: Sequence[Found], mine: str, beside: str) -> Row:
         return Row(
-            what=what, against=_ONE if is_beside else "", unit=unit, ours=sample(ours, figure), theirs=theirs
+            what=what,
+            against=_ONE,
+            unit=unit,
+            ours=sample(ours, lambda found: found[mine]),
+            theirs=sample(one, lambda found: found[beside]),
         )
 
     rows = []
     for count, found in zip(shards, many, strict=True):
         rows += [
-            row(f"{count} shards: first transitions", "s CPU", found, lambda found: found["first"]),
-            row(f"{count} shards: first transitions", "s", found, lambda found: found["first_wall"]),
-            row(f"{count} shards: a reading", "s CPU", found, lambda found: found["steady"]),
-            row(
-                f"{count} shards: of that the caller's",
-                "s CPU",
-                found,
-                lambda found: found["steady_caller"],
-                is_beside=False,
-            ),
+            row(f"{count} shards: first transitions", "s CPU", found, "first", "first"),
+            row(f"{count} shards: first transitions", "s", found, "first_wall", "first_wall"),
+            row(f"{count} shards: a reading", "s CPU", found, "steady", "steady"),
+            row(f"{count} shards: the caller's part of it", "s CPU", found, "steady_caller", "steady"),
         ]
     return Report(
         name="sharding",
