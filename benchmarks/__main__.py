@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from benchmarks import compare, delay, fleet, foreign, importing, listing, plots, scaling, watching
+from benchmarks import compare, delay, fleet, foreign, importing, listing, plots, scaling, sharding, watching
 from benchmarks._frame import Report, promised
 
 
@@ -35,6 +35,7 @@ BENCHMARKS: Final[Mapping[str, Callable[..., Result]]] = {
     "polling": watching.one_by_one,
     "idling": watching.idle,
     "fleet": fleet.run,
+    "sharding": sharding.run,
     "scaling": scaling.run,
     "compare": compare.run,
     "delay": delay.run,

@@ -17,7 +17,7 @@ from benchmarks._child import Found
 from benchmarks._frame import peak_resident
 from benchmarks._server import asked
 
-_TOKEN: Final = "the-token-of-a-benchmark"
+TOKEN: Final = "the-token-of-a-benchmark"
 _PER_PAGE: Final = 1000
 _POOL: Final = 100
 
@@ -47,7 +47,7 @@ class Projects:
 async def by_fleet(sweeps: int, **options: Any) -> Found:
     """CPU seconds of the first sweep over all jobs, and of one in steady state, and the most memory held."""
     projects = Projects(**options)
-    targets = [vizwatch.Target(projects.endpoint, one, auth=_TOKEN) for one in projects.ids]
+    targets = [vizwatch.Target(projects.endpoint, one, auth=TOKEN) for one in projects.ids]
     settings = vizwatch.Settings(
         poll_interval=projects.interval, poll_interval_min=min(1.0, projects.interval)
     )
@@ -84,7 +84,7 @@ async def by_hand(sweeps: int, **options: Any) -> Found:
     projects = Projects(**options)
     statuses: dict[str, dict[int, int]] = {project: {} for project in projects.ids}
     connector = aiohttp.TCPConnector(limit=_POOL)
-    async with aiohttp.ClientSession(headers={"X-Auth-Token": _TOKEN}, connector=connector) as session:
+    async with aiohttp.ClientSession(headers={"X-Auth-Token": TOKEN}, connector=connector) as session:
 
         async def sweep(project: str, places: asyncio.Semaphore) -> None:
             url, known = f"{projects.endpoint}/v1/{project}/visualization-jobs", statuses[project]

@@ -28,8 +28,8 @@ def test_a_row_without_a_test_is_told() -> None:
     assert lines[0].split()[:3] == ["N1", "not", "run"]
     assert lines[1].strip() == "tests/test_x.py::test_y"
     assert "NO TEST" in next(line for line in lines if line.startswith("N2 "))
-    assert " later " in next(line for line in lines if line.startswith("D1 "))
+    assert " later " in next(line for line in lines if line.startswith("X11 "))
     table.outcomes["tests/test_x.py::test_y[1]"] = "failed"
     assert next(table.lines()).split()[1] == "failed"
     assert "N2" in table.missing
-    assert "D1" not in table.missing
+    assert "X11" not in table.missing
