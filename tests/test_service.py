@@ -297,7 +297,8 @@ async def test_a_place_that_a_redis_keeps_is_gone_on_from(cloud: Emulator, tmp_p
         for status in (8, 12):
             cloud.set_status(job_id, status)
             kept = vizwatch.RedisCheckpoint(server.url, window=0)
-            configured = configuration(cloud, tmp_path, sink("got", calling(got)), checkpoint=kept)
+            state = tmp_path / str(status)  # which knows nothing of the one before
+            configured = configuration(cloud, state, sink("got", calling(got)), checkpoint=kept)
             async with serving(configured):
                 await got.until(functools.partial(ends_with, status))
     assert [(one["previous"], one["current"]) for one in got.transitions] == [(None, 8), (8, 12)]

@@ -158,6 +158,12 @@ _STATE = 'path = "{tmp}/state"'
 WRONG = [
     (
         _STATE,
+        f'{_STATE}\ncheckpoint = "redis://a"\ncheckpoint_env = "REDIS"',
+        3,
+        "state.checkpoint and checkpo",
+    ),
+    (
+        _STATE,
         f'{_STATE}\ncheckpoint = "http://a"',
         3,
         "state.checkpoint must be redis://[user:password@]host",
