@@ -473,6 +473,36 @@ async def test_a_checkpoint_that_does_not_open_or_close_holds_up_no_client_that_
     assert [message[-4:] for message in told] == ["None", "se 0"]
 
 
+async def test_a_write_that_failed_is_not_written_after_what_came_since(
+    cloud: Emulator, kept: Memory
+) -> None:
+    cloud.add_jobs(1, plan=[[0, 1], [10, 8], [20, 9], [30, 12]])
+    kept.takes, kept.fails = 8.0, True
+    async with process(cloud) as client:
+        async with taken(client.watch_jobs(checkpoint=kept), lambda _: None):
+            await elapse(60)
+            kept.fails = False
+            await elapse(300)
+    assert await survey(cloud, kept) == []
+
+
+async def test_a_deleted_job_that_a_replica_shows_once_more_after_a_restart_is_of_another_run(
+    cloud: Emulator, kept: Memory
+) -> None:
+    job_id, _ = cloud.add_jobs(2, status=8)
+    cloud.advance(3600)
+    found = await survey(cloud, kept, functools.partial(cloud.set_status, job_id, None))
+    cloud.fault("stale", seconds=3600, match={"operation": "list"}, count=1)
+    found += await survey(cloud, kept)
+    assert changes([one for one in found if one.job_id == job_id]) == [
+        (None, 8),
+        (8, None),
+        (None, 8),
+        (8, None),
+    ]
+    assert len({one.id for one in found}) == len(found)
+
+
 async def test_what_waits_is_written_when_the_client_closes(cloud: Emulator) -> None:
     kept = Memory(takes=2.0)
     (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [60, 12]])

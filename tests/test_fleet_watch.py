@@ -253,7 +253,8 @@ def test_the_options_are_those_of_a_client_but_for_job_ids() -> None:
     of_client, of_fleet = (
         set(inspect.signature(one.watch_jobs).parameters) - {"self"} for one in (vizwatch.Client, Fleet)
     )
-    assert of_client - {"job_ids"} == of_fleet == set(vizwatch.WatchOptions.__annotations__)
+    assert of_client - {"job_ids"} == of_fleet
+    assert of_fleet - {"checkpoint"} == set(vizwatch.WatchOptions.__annotations__)
 
 
 async def test_an_unknown_option_is_a_mistake_in_the_call(cloud: Emulator) -> None:

@@ -146,7 +146,7 @@ class ListOptions(TypedDict, total=False):
 
 
 class WatchOptions(TypedDict, total=False):
-    """What :meth:`Client.watch_jobs` takes, but for `job_ids`, which are of one project."""
+    """What :meth:`Client.watch_jobs` takes, but for `job_ids`, which are of one project, and a checkpoint."""
 
     status: Statuses | None
     search_content: str | None

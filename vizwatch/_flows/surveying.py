@@ -225,21 +225,19 @@ class Survey:
         return None
 
     def prepare(self, limit: int) -> int:
-        """Keeps the next ones that were found, so many at most, before they are taken; says how many are."""
+        """Keeps the next ones that were found, so many at most, before they are taken; says how many are.
+
+        Of no job there is more than one: it is left alone until that is taken.
+        """
         if self.delivery is None or self.prepared > 0 or not self._found:
             return 0
-        found: dict[int, Transition] = {}
-        for transition in itertools.islice(itertools.chain.from_iterable(self._found), limit):
-            if transition.job_id in found:
-                self._found.appendleft(iter([transition]))
-                break
-            found[transition.job_id] = transition
+        found = [*itertools.islice(itertools.chain.from_iterable(self._found), limit)]
         if not found:
             self._found.clear()
             return 0
-        self._found.appendleft(iter(found.values()))
+        self._found.appendleft(iter(found))
         self.prepared = len(found)
-        self.delivery.prepares(filter(self._choice.takes, found.values()))
+        self.delivery.prepares(filter(self._choice.takes, found))
         return len(found)
 
     def go_on(self) -> None:
@@ -320,12 +318,13 @@ class Survey:
         news = self._census.take(sighting)
         page, ids = news.sighting, news.sighting.rows.ids
         new = [row for row in news.new if ids[row] not in self._members] if self._members else news.new
+        again: Sequence[int] = new
         if self.read_at is None:
-            if new:
-                self._put(self._of_page(page, new))
-        else:
-            for row in new:
-                self._saw(self._member(ids[row]), page, row)
+            again = [row for row in new if ids[row] in self._gone] if self._gone else ()
+            if len(again) < len(new):
+                self._put(self._of_page(page, [row for row in new if row not in again] if again else new))
+        for row in again:
+            self._saw(self._member(ids[row]), page, row)
         for row, page_before, row_before in news.changed:
             if ids[row] not in self._members:
                 self._saw(self._resumed(page_before, row_before), page, row)

@@ -145,7 +145,7 @@ class _Shard:
 
     async def _tell(self, fleet: Fleet) -> None:
         """Says now and then how it is getting on, which the caller answers."""
-        told: dict[str, Outcome] = {}
+        told: Mapping[str, Outcome] = {}
         for pause in itertools.chain((0.2, 0.5, 1.0), itertools.repeat(PULSE)):
             now = {**fleet.outcomes}
             await self.say(
