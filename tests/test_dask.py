@@ -6,12 +6,14 @@ import asyncio
 import functools
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from distributed import Client as Cluster
 from distributed import LocalCluster
@@ -36,6 +38,8 @@ from vizwatch import (
 from vizwatch.dask import ShardedWatch, watch_fleet
 from vizwatch.dask._plan import Plan, plans, streams_of
 from vizwatch.emulator import Emulator
+from vizwatch.service.options import Configuration, Filter, PythonCall, SinkOptions, Watching
+from vizwatch.service.serving import serve
 
 SETTINGS = Settings(poll_interval=0.3, poll_interval_min=0.05, watch_backoff_base=0.05, watch_backoff_max=0.3)
 PROJECTS = [f"project-{number}" for number in range(8)]
@@ -261,6 +265,49 @@ async def test_a_shard_stops_when_it_hears_no_more_of_its_caller() -> None:
     await shard._obey()
 
 
+async def test_a_service_has_the_workers_watch(
+    cloud: Emulator, workers: LocalCluster, jobs: Mapping[str, list[int]], tmp_path: Path
+) -> None:
+    came: list[dict[str, Any]] = []
+    sink = SinkOptions(
+        name="noted", destination=PythonCall("noted", came.append), filter=Filter(), backlog=100, timeout=5
+    )
+    configuration = Configuration(
+        state=tmp_path,
+        settings=SETTINGS,
+        watch=Watching(),
+        listen=("127.0.0.1", 0),
+        targets=tuple(targets(cloud)),
+        sinks=(sink,),
+    )
+    for number, count in enumerate((24, 8)):
+        serving = asyncio.create_task(serve(configuration, dask=workers.scheduler_address))
+        await until(
+            functools.partial(lambda serving, count: len(came) >= count or serving.done(), serving, count)
+        )
+        serving.cancel()
+        await asyncio.wait([serving])
+        assert serving.cancelled(), serving.exception()
+        assert {one["current"] for one in came} == {8 + 4 * number}
+        came.clear()
+        for project in PROJECTS:
+            cloud.set_status(jobs[project][0], 12, project_id=project)
+
+
+async def test_a_service_says_that_there_is_no_scheduler(cloud: Emulator, tmp_path: Path) -> None:
+    configuration = Configuration(
+        state=tmp_path,
+        settings=SETTINGS,
+        watch=Watching(),
+        listen=("127.0.0.1", 0),
+        targets=tuple(targets(cloud)),
+        sinks=(),
+    )
+    with dask.config.set({"distributed.comm.timeouts.connect": 0.2}):
+        with pytest.raises(vizwatch.VizwatchError, match=r"no scheduler at tcp://127\.0\.0\.1:1"):
+            await serve(configuration, dask="tcp://127.0.0.1:1")
+
+
 # --- what is refused ------------------------------------------------------------------------------------
 
 
@@ -296,6 +343,18 @@ async def test_what_is_wrong_is_refused_before_any_request(
         with pytest.raises(CheckpointError, match="damaged"):
             await anext(watch)
     assert not cloud.requests
+
+
+async def test_without_its_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("vizwatch.dask.")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("_cluster", "_watching"):
+        monkeypatch.delattr(vizwatch.dask, name)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ConfigError, match=r"pip install 'vizwatch\[dask\]'"):
+        _ = vizwatch.dask.watch_fleet
+    with pytest.raises(AttributeError, match="no attribute 'watch'"):
+        _ = vizwatch.dask.watch
 
 
 async def test_credentials_do_not_travel_in_the_clear(

@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from vizwatch import compat, doctor, emulator, otel
+    from vizwatch import compat, dask, doctor, emulator, otel
     from vizwatch._flows.arriving import JobsWatch
     from vizwatch._flows.paging import JobPager
     from vizwatch._flows.watching import Watch
@@ -123,6 +123,7 @@ __all__ = [
     "WatchTimeoutError",
     "WrongEndpointError",
     "compat",
+    "dask",
     "doctor",
     "emulator",
     "otel",
@@ -179,7 +180,7 @@ _HOMES: Final = {
     "vizwatch.client": ("Client",),
     "vizwatch.fleet": ("Fleet", "ListOptions", "Outcome", "Target", "TargetJob", "WatchOptions"),
 }
-_MODULES: Final = frozenset({"compat", "doctor", "emulator", "otel"})
+_MODULES: Final = frozenset({"compat", "dask", "doctor", "emulator", "otel"})
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 

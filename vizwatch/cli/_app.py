@@ -287,11 +287,15 @@ async def run_service(
             help="Only read the file and all that it names, and say what would be done.",
         ),
     ] = False,
+    dask: Annotated[
+        str | None,
+        Parameter(help="The address of a Dask scheduler, such as tls://scheduler:8786, whose workers watch."),
+    ] = None,
 ) -> int:
     """Watch many projects, and deliver each transition to sinks, until SIGTERM."""
     from vizwatch.cli import _run  # noqa: PLC0415 - which other commands start without
 
-    return await _run.run_service(file, only_check=check)
+    return await _run.run_service(file, only_check=check, dask=dask)
 
 
 @app.command

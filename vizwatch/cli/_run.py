@@ -29,7 +29,7 @@ _MAX_LINE: Final = 1_000
 _LOG_FORMAT: Final = "vizwatch: %(levelname)s: %(message)s"
 
 
-async def run_service(file: Path, *, only_check: bool) -> ExitCode:
+async def run_service(file: Path, *, only_check: bool, dask: str | None) -> ExitCode:
     """Serves until a signal comes, which is how it is meant to end; or says what it would do."""
     try:
         configuration = await load(file)
@@ -44,7 +44,7 @@ async def run_service(file: Path, *, only_check: bool) -> ExitCode:
     logging.getLogger("vizwatch").setLevel(logging.INFO)
     try:
         with contextlib.suppress(asyncio.CancelledError):
-            await serve(configuration)
+            await serve(configuration, dask=dask)
     except CheckpointError as error:
         report(error)
         return ExitCode.FAILED  # its Redis may be away: another try may do, as it does not for a wrong file

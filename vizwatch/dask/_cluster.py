@@ -16,6 +16,7 @@ __all__ = [
     "KilledWorker",
     "address_of",
     "cancelled",
+    "connected",
     "here",
     "pickled",
     "secede",
@@ -24,6 +25,20 @@ __all__ = [
 
 Message = list[Any]
 """What msgpack can say: numbers, texts, bytes, lists and dictionaries of those."""
+
+
+async def connected(address: str) -> Client:
+    """An asynchronous client of the scheduler at this address, to be closed; raises :class:`OSError`.
+
+    Where it is reached by TLS, the configuration of Dask says with which certificates.
+    """
+    client = Client(address, asynchronous=True)
+    try:
+        await client
+    except BaseException:
+        await client.close()
+        raise
+    return client
 
 
 class Gone(Exception):  # noqa: N818 - it is expected

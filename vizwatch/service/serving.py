@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from vizwatch import ConfigError, Fleet, Outcome, SqliteCheckpoint, VizwatchError
+from vizwatch import ConfigError, Outcome, SqliteCheckpoint, VizwatchError
 from vizwatch.service.backlog import Backlog
 from vizwatch.service.courier import Courier
 from vizwatch.service.health import Health
@@ -22,14 +22,19 @@ from vizwatch.service.outbox import Outbox
 from vizwatch.service.payload import transition_fields
 from vizwatch.service.progress import LOG, Progress
 from vizwatch.service.sinks import PythonSink, Sink, StdoutSink
+from vizwatch.service.watching import Here, OnCluster, Watcher
 from vizwatch.service.webhook import WebhookSink
 
 _IN_HAND: Final = 3.0
 """How many seconds deliveries in hand have once the service is to end."""
 
 
-async def serve(configuration: Configuration) -> None:
+async def serve(configuration: Configuration, *, dask: str | None = None) -> None:
     """Watches and delivers until it is cancelled; then brings to its end what is in hand, within 5 seconds.
+
+    Args:
+        configuration: What to watch, and where to deliver.
+        dask: The address of a Dask scheduler, whose workers watch; ``None`` for this process.
 
     Raises:
         ConfigError: The backlog or the checkpoint is none, or another service uses them.
@@ -44,8 +49,8 @@ async def serve(configuration: Configuration) -> None:
     with _alone(configuration.state):
         async with Outbox(make, names, progress) as outbox:
             _warn_of_orphans(outbox.sizes, names)
-            fleet = Fleet(configuration.targets, settings=settings)
-            await _Service(configuration, fleet, outbox, progress).run()
+            watcher = Here(configuration, settings) if dask is None else OnCluster(configuration, dask)
+            await _Service(configuration, watcher, outbox, progress).run()
 
 
 @contextlib.contextmanager
@@ -86,7 +91,7 @@ def _made(options: SinkOptions) -> Sink:
 @attrs.define(eq=False)
 class _Service:
     configuration: Configuration
-    fleet: Fleet
+    watcher: Watcher
     outbox: Outbox
     progress: Progress
 
@@ -111,7 +116,7 @@ class _Service:
 
     def _snapshot(self, watching: asyncio.Task[None]) -> Snapshot:
         return Snapshot(
-            outcomes=self.fleet.outcomes,
+            outcomes=self.watcher.outcomes,
             sizes=self.outbox.sizes,
             merged=self.outbox.merged,
             progress=self.progress,
@@ -135,8 +140,8 @@ class _Service:
         targets = {target.project_id: target.name for target in self.configuration.targets}
         configured = self.configuration
         checkpoint = configured.checkpoint or SqliteCheckpoint(configured.state / "checkpoint.sqlite")
-        async with self.fleet as fleet, self.configuration.watch.begin(fleet, checkpoint) as watch:
-            async for transition in watch:
+        async with self.watcher.transitions(checkpoint) as transitions:
+            async for transition in transitions:
                 target = targets[transition.project_id]
                 self.progress.saw(target, transition)
                 takers = [
@@ -144,7 +149,7 @@ class _Service:
                 ]
                 if takers:
                     await self.outbox.put(takers, transition_fields(transition))
-            raise _over(fleet.outcomes)
+            raise _over(self.watcher.outcomes)
 
 
 def _over(outcomes: Mapping[str, Outcome]) -> BaseException:
