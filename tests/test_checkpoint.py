@@ -18,6 +18,7 @@ from virtual import elapse
 import vizwatch
 from vizwatch import Client, ConfigError, JobStatus, Transition
 from vizwatch._flows.following import Clock
+from vizwatch._rules import records
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime
@@ -362,6 +363,32 @@ async def test_a_fleet_keeps_the_places_of_all_its_projects(cloud: Emulator, kep
     cloud.set_status(job_ids[3], 10, project_id=projects[3])
     (ended,) = await watched()
     assert (ended.project_id, ended.job_id, ended.current) == (projects[3], job_ids[3], COMPLETED)
+
+
+@pytest.mark.parametrize("is_single", [False, True])
+async def test_a_cancelled_step_loses_nothing_and_gives_nothing_that_is_not_written(
+    cloud: Emulator, is_single: bool
+) -> None:
+    kept = Memory(takes=10.0)
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 1], [40, 8]])
+    async with process(cloud) as client:
+        watch: AsyncIterator[Transition] = client.watch_jobs(checkpoint=kept)
+        if is_single:
+            watch = client.watch(job_id, checkpoint=kept)
+        found: list[Transition] = []
+        while len(found) < 2:
+            with contextlib.suppress(TimeoutError):
+                found.append(await asyncio.wait_for(anext(watch), 0.7))
+                assert found[-1] in [given_in(record, client) for record in of_all(kept)]
+    assert changes(found) == [(None, 1), (1, 8)]
+
+
+def of_all(kept: Memory) -> list[bytes]:
+    return [record for by_job in kept.records.values() for record in by_job.values()]
+
+
+def given_in(record: bytes, client: Client) -> Transition:
+    return records.decode(record, client.project_id, 1).transition
 
 
 # --- cost and trouble -----------------------------------------------------------------------------------

@@ -165,6 +165,8 @@ class JobsWatch:
         self._begin: Callable[[], Awaitable[None]] | None = begin
         self._given: Delivery | None = None
         """Where it is kept what was given last, until the next one is asked for."""
+        self._is_settled = True
+        """Whether what was prepared is written, as far as it can be."""
         weakref.finalize(self, arrivals.forget, asyncio.get_running_loop()).atexit = False
 
     @property
@@ -223,7 +225,7 @@ class JobsWatch:
                 await arrivals.wait()
                 continue
             survey = arrivals.ready[0]
-            if survey.delivery is not None and survey.has_found and survey.prepared <= 0:
+            if survey.delivery is not None and survey.has_found and not self._is_prepared(survey):
                 await arrivals.within_step(self._prepare(survey.delivery))
                 continue
             transition = survey.take()
@@ -242,14 +244,18 @@ class JobsWatch:
             await arrivals.within_step(asyncio.sleep(0))
         raise StopAsyncIteration
 
+    def _is_prepared(self, survey: Finder) -> bool:
+        return survey.prepared > 0 and self._is_settled
+
     async def _prepare(self, delivery: Delivery) -> None:
         """Has all that is at hand written down, of all surveys in one write, before any of it is given."""
-        room = _AHEAD
+        room, self._is_settled = _AHEAD, False
         for survey in self._arrivals.ready:
             room -= survey.prepare(room)
             if not room:
                 break
         await delivery.settled()
+        self._is_settled = True
 
     async def _ask(self) -> None:
         """The consumer has dealt with what it was given, and wants the next one; at first, all begins."""

@@ -159,7 +159,7 @@ class Journal:
         """Says so once, and gives how long to wait before the next try, in seconds."""
         self._failures += 1
         if self.failure is None:
-            told = printable(f"{type(error).__name__}: {error}", _SHOWN)
+            told = printable(f"{type(error).__name__}: {error}", _SHOWN).rstrip(".")
             if isinstance(error, CheckpointError):
                 _LOG.error(
                     "A checkpoint can be written no more, which ends what is watched with it: %s", told
