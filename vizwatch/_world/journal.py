@@ -75,17 +75,22 @@ class Journal:
             opening = self._streams[stream] = asyncio.create_task(self._checkpoint.open(stream))
             opening.add_done_callback(_heard_of)
         await asyncio.shield(opening)
-        unwritten = {**self._under_way, **self._waiting}
+        unwritten = self._unwritten(stream, job_ids)
         kept = await self._checkpoint.load(stream, job_ids)
-        loaded = {job_id: _given(stream, job_id, record) for job_id, record in kept.items()}
-        for (of, job_id), given in unwritten.items():
-            if of != stream or (job_ids is not None and job_id not in job_ids):
-                continue
-            if given is not None:
-                loaded[job_id] = given
-            else:
-                loaded.pop(job_id, None)
-        return loaded
+        loaded = {
+            job_id: _given(stream, job_id, record)
+            for job_id, record in kept.items()
+            if job_id not in unwritten
+        }
+        return loaded | {job_id: given for job_id, given in unwritten.items() if given is not None}
+
+    def _unwritten(self, stream: Stream, job_ids: Collection[int] | None) -> dict[int, Given | None]:
+        """What is not in the checkpoint yet of these jobs, or for ``None`` of all."""
+        places = (self._under_way, self._waiting)
+        if job_ids is None:
+            return {job_id: given for one in places for (of, job_id), given in one.items() if of == stream}
+        keys = [(stream, job_id) for job_id in job_ids]
+        return {key[1]: one[key] for one in places for key in keys if key in one}
 
     def put(self, stream: Stream, job_id: int, given: Given | None) -> None:
         """Keeps what a consumer was given, or forgets it, soon."""
