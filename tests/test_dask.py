@@ -348,7 +348,7 @@ async def test_what_is_wrong_is_refused_before_any_request(
 async def test_without_its_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith("vizwatch.dask.")]:
         monkeypatch.delitem(sys.modules, name)
-    for name in ("_cluster", "_watching"):
+    for name in ("_asking", "_cluster", "_watching"):
         monkeypatch.delattr(vizwatch.dask, name)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ConfigError, match=r"pip install 'vizwatch\[dask\]'"):
@@ -361,7 +361,7 @@ async def test_credentials_do_not_travel_in_the_clear(
     cloud: Emulator, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def at(address: str) -> None:
-        monkeypatch.setattr("vizwatch.dask._watching.address_of", lambda _client: address)
+        monkeypatch.setattr("vizwatch.dask._asking.address_of", lambda _client: address)
         watch_fleet(cluster, targets(cloud))
 
     for address in ("tcp://10.0.0.7:8786", "ws://scheduler:80", "tcp://scheduler:8786", ""):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from vizwatch._values.errors import ConfigError
 
 if TYPE_CHECKING:
+    from vizwatch.dask._asking import watch_fleet
     from vizwatch.dask._cluster import connected
-    from vizwatch.dask._watching import ShardedWatch, watch_fleet
+    from vizwatch.dask._watching import ShardedWatch
 
 __all__ = ["ShardedWatch", "connected", "watch_fleet"]
 
@@ -20,11 +21,12 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from vizwatch.dask import _cluster, _watching  # noqa: PLC0415 - what they import may not be installed
+        from vizwatch.dask import _asking, _cluster, _watching  # noqa: PLC0415 - they may miss what they import
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"dask", "distributed"}:
             raise
         reason = "vizwatch.dask needs its extra: pip install 'vizwatch[dask]'"
     else:
-        return getattr(_cluster if name == "connected" else _watching, name)
+        homes = {"ShardedWatch": _watching, "connected": _cluster, "watch_fleet": _asking}
+        return getattr(homes[name], name)
     raise ConfigError(reason)
