@@ -14,7 +14,7 @@ from benchmarks._child import Found
 from benchmarks._server import asked
 from benchmarks._sweeps import TOKEN, Projects
 
-_QUIET: Final = {"dashboard_address": None, "silence_logs": 50, "asynchronous": True}
+_QUIET: Final = {"dashboard_address": ":0", "silence_logs": 50, "asynchronous": True}
 
 
 async def by_shards(workers: int, shards: int, sweeps: int, **options: Any) -> Found:

@@ -48,7 +48,7 @@ SOON = 15.0
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[LocalCluster]:
-    options = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "silence_logs": 50}
+    options = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0", "silence_logs": 50}
     with LocalCluster(n_workers=2, **options) as running:  # type: ignore[no-untyped-call]
         yield running
 
@@ -210,6 +210,45 @@ async def test_a_target_that_fails_is_in_the_outcomes_and_ends_no_other(
         assert isinstance(watch.outcomes["wrong"].error, AuthenticationError)
 
 
+async def test_a_caller_that_stood_still_for_long_has_its_shards_begin_again(
+    cloud: Emulator, cluster: Cluster, jobs: Mapping[str, list[int]]
+) -> None:
+    async with watch_fleet(cluster, targets(cloud), shards=2, settings=SETTINGS) as watch:
+        await some(watch, 24)
+        lives = {shard.number: shard.life for shard in watch._shards}
+        for shard in watch._shards:  # as if each had heard nothing for half a minute
+            await watch._orders[shard.life or ""].put(["stop"])
+        await until(lambda: all(shard.life not in {None, lives[shard.number]} for shard in watch._shards))
+        cloud.set_status(jobs[PROJECTS[3]][1], 12, project_id=PROJECTS[3])
+        assert told(await some(watch, 1)) == {(PROJECTS[3], jobs[PROJECTS[3]][1], 12)}
+
+
+@pytest.mark.usefixtures("jobs")
+async def test_a_first_step_that_is_cancelled_loses_nothing(cloud: Emulator, cluster: Cluster) -> None:
+    class Slow(Memory):
+        async def open(self, stream: vizwatch.Stream) -> None:
+            await asyncio.sleep(0.3)
+            await super().open(stream)
+
+    async with watch_fleet(cluster, targets(cloud), checkpoint=Slow(), shards=2, settings=SETTINGS) as watch:
+        for within in (0.0, 0.001, 0.01, 0.1, 0.2):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(watch), within)
+        assert len({one.id for one in await some(watch, 24)}) == 24
+
+
+async def test_a_cluster_whose_client_is_closed_first_is_told(cloud: Emulator, workers: LocalCluster) -> None:
+    connected = await vizwatch.dask.connected(workers.scheduler_address)
+    watch = watch_fleet(connected, targets(cloud, PROJECTS[:1]), settings=SETTINGS)
+    waiting = asyncio.create_task(anext(watch))
+    await until(lambda: watch._has_begun)
+    await connected.close()  # type: ignore[no-untyped-call]
+    with pytest.raises(vizwatch.TransportError):
+        async with asyncio.timeout(SOON):
+            await waiting
+    await watch.aclose()
+
+
 # --- what it does to a cluster --------------------------------------------------------------------------
 
 
@@ -261,7 +300,7 @@ async def test_a_shard_stops_when_it_hears_no_more_of_its_caller() -> None:
 
     silent: Any = Silent()
     shard = _Shard(0, silent, silent, "life")
-    await shard.run()
+    assert not await shard.run()
     await shard._obey()
 
 
@@ -317,6 +356,7 @@ async def test_what_is_wrong_is_refused_before_any_request(
     one = Target(cloud.endpoint, "a", auth="token")
     for wrong, reason in (
         ([], "one at least"),
+        (one, "targets must be several"),
         (["a"], "must be Targets"),
         ([one, one], "two targets are called 'a'"),
         ([one, Target(cloud.endpoint, "a", auth="token", name="b")], "two targets are the same"),
@@ -413,7 +453,7 @@ async def test_a_plan_arrives_with_its_credentials_and_shows_none() -> None:
     with pytest.raises(ConfigError, match="TypeError") as refused:
         plan.sealed()
     assert "canary" not in str(refused.value)
-    assert refused.value.__cause__ is None
+    assert refused.value.__context__ is None
 
 
 @given(

@@ -161,7 +161,8 @@ class _EachOptions(WatchOptions, total=False):
     checkpoint: Journal | None
 
 
-def _several(targets: object) -> Iterable[object]:
+def several_of(targets: object) -> Iterable[object]:
+    """The targets, if they are several; raises :class:`ConfigError`."""
     if not isinstance(targets, Iterable):
         kind = type(targets).__name__
         raise ConfigError(f"targets must be several, such as Fleet([Target(…), Target(…)]), not one {kind}")
@@ -312,7 +313,7 @@ class Fleet:
         accounts: dict[Hashable, Account] = {}
         openings = Bulkhead(size)
         self._members: dict[str, _Member] = {}
-        for target in _several(targets):
+        for target in several_of(targets):
             if not isinstance(target, Target):
                 raise ConfigError(f"targets must be Targets, and one is of type {type(target).__name__}")
             if target.name in self._members:

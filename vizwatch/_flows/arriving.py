@@ -50,8 +50,8 @@ class Finder(Protocol):
         """Reads from now on."""
         ...
 
-    def leave(self) -> None:
-        """Reads no more."""
+    def end(self) -> None:
+        """Nobody will take anything any more."""
         ...
 
     def go_on(self) -> None:
@@ -121,7 +121,7 @@ class Arrivals:
         self.closed = True
         with contextlib.suppress(RuntimeError):  # the loop is closed
             for survey in self.surveys:
-                loop.call_soon_threadsafe(survey.leave)
+                loop.call_soon_threadsafe(survey.end)
 
     def end(self, survey: Finder) -> None:
         """A survey has ended, and all that it found is taken; may raise its error."""
@@ -275,7 +275,7 @@ class JobsWatch:
         """Ends the iteration, from any task, and the reads under way. Idempotent."""
         self._arrivals.closed = True
         self._arrivals.came.set()
-        for survey in self._arrivals.surveys:
+        for survey in {*self._arrivals.surveys} | ({self.survey} if self.survey is not None else set()):
             await survey.aclose()
 
     async def __aenter__(self) -> Self:

@@ -114,13 +114,15 @@ class Survey:
         """Reads from now on, and goes on with what a checkpoint has; may raise what is wrong with that."""
         kept = {} if self.delivery is None else await self.delivery.begin(self._choice.job_ids)
         if self.arrivals.closed:
+            self.end()
             return
         self.arrivals.surveys.append(self)
         self.arrivals.expected -= 1
         self._poller.attend(self)
         self._resume(kept)
+        gone = {job_id for job_id, given in kept.items() if given.transition.current is None}
         for job_id in self._choice.job_ids or ():
-            if job_id not in self._gone:
+            if job_id not in gone:
                 self._follow(self._members.get(job_id) or self._member(job_id))
         self._ageing = self.terms.ageing(self._project_id, None, lambda: self.heard_at)
         if self._ageing is not None and not self._found:
@@ -189,7 +191,8 @@ class Survey:
         of_a_read: defaultdict[float, list[Transition]] = defaultdict(list)
         for one in told:
             if one.current is None:
-                self._note_gone(one.job_id, counts_of(one))
+                if kept[one.job_id].is_delivered:
+                    self._note_gone(one.job_id, counts_of(one))
             elif self._choice.job_ids is not None:
                 self._member(one.job_id).follower.resume_after(one, now)
             else:
@@ -297,6 +300,8 @@ class Survey:
     def _was_taken(self, transition: Transition) -> None:
         """The consumer has dealt with a transition, or does not want it: its job is looked at again."""
         member = self._members.get(transition.job_id)
+        if member is None and transition.current is None:
+            self._note_gone(transition.job_id, counts_of(transition))  # told by another process before
         if member is None or member.told is not transition:
             return
         member.told = None
@@ -396,11 +401,15 @@ class Survey:
         for member in self._members.values():
             self._poller.leave(member)
 
-    async def aclose(self) -> None:
-        """Reads no more, and ends the reads under way that nobody else wants."""
+    def end(self) -> None:
+        """Nobody will take anything any more."""
         self.leave()
         if self.delivery is not None:
             self.delivery.end()
+
+    async def aclose(self) -> None:
+        """Reads no more, and ends the reads under way that nobody else wants."""
+        self.end()
         await self._poller.abandon(self._members)
 
     # --- jobs that are followed by themselves -------------------------------------------------------------

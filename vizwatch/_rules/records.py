@@ -18,6 +18,8 @@ from vizwatch._values.text import printable
 LONGEST: Final = 2**18
 """How many bytes a record has at most; no reader of one trusts that it is ours."""
 _LONGEST_TEXT: Final = 4_096
+_SCHEDULES: Final = 20
+_SHORT: Final = 256
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 _Time = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_000_000)]
@@ -79,11 +81,16 @@ _DECODER: Final = msgspec.json.Decoder(_Record)
 
 
 def encode(given: Given) -> bytes:
-    """The record. Of a job, texts of more than 4,096 characters and what no document knows are left out."""
+    """The record, of `LONGEST` bytes at most, whatever the server says.
+
+    Left out are texts of a job of more than 4,096 characters, schedules beyond 20, and what no document
+    knows.
+    """
     transition, job = given.transition, given.transition.job
     fields = {name: _bounded(getattr(job, name)) for name in _OF_JOB}
     schedule = tuple(
-        _Schedule(_bounded(one.type), _bounded(one.time_unit), one.duration) for one in job.schedule[:100]
+        _Schedule(_bounded(one.type, _SHORT), _bounded(one.time_unit, _SHORT), one.duration)
+        for one in job.schedule[:_SCHEDULES]
     )
     return msgspec.json.encode(
         _Record(
@@ -102,6 +109,8 @@ def encode(given: Given) -> bytes:
 
 def decode(record: bytes, project_id: str, job_id: int) -> Given:
     """What was encoded. Raises :class:`ValueError` for anything else."""
+    if not isinstance(record, bytes):
+        raise ValueError(f"it is of type {type(record).__name__}, and a record is bytes")  # noqa: TRY004 - as all else
     if len(record) > LONGEST:
         raise ValueError(f"it has {len(record)} bytes, and no record has more than {LONGEST}")
     try:
@@ -141,8 +150,8 @@ def _moment(time: int | None) -> dt.datetime | None:
     return None if time is None else _EPOCH + time * _MICROSECOND
 
 
-def _bounded(value: Any) -> Any:
-    return None if isinstance(value, str) and len(value) > _LONGEST_TEXT else value
+def _bounded(value: Any, limit: int = _LONGEST_TEXT) -> Any:
+    return None if isinstance(value, str) and len(value) > limit else value
 
 
 def _number(status: JobStatus | None) -> int | None:

@@ -29,6 +29,7 @@ _WAY: Final = {
 _READS_TO_CONFIRM: Final = 2
 _ROUNDING: Final = 1.0
 """By how much a duration may be longer than it was, in milliseconds: it is told in whole ones."""
+_CHANGE: Final = re.compile(r"([0-9]{1,18})/([0-9]{1,18})/[^/]{1,20}-(.{1,20})")
 _REPLICAS_LAG: Final = 60.0
 """How long a replica may lag, in seconds."""
 
@@ -242,13 +243,12 @@ def counts_of(transition: Transition) -> tuple[int, int]:
     Raises:
         ValueError: Its id is not one of those that are made here.
     """
-    job, current = re.escape(f"{transition.project_id}/{transition.job_id}/"), _code(transition.current)
+    job = f"{transition.project_id}/{transition.job_id}/"
+    match = _CHANGE.fullmatch(transition.id.removeprefix(job)) if transition.id.startswith(job) else None
     # One that stands for several has the id of the last of them, and the status before the first.
-    match = re.fullmatch(rf"{job}(\d{{1,18}})/(\d{{1,18}})/[^/]{{1,20}}-{current}", transition.id, re.ASCII)
-    if match is None:
+    if match is None or match[3] != _code(transition.current):
         raise ValueError("its transition has not the id of such a change")
-    run, count = match.groups()
-    return int(run), int(count)
+    return int(match[1]), int(match[2])
 
 
 def _id(

@@ -77,11 +77,12 @@ class Journal:
         await asyncio.shield(opening)
         unwritten = self._unwritten(stream, job_ids)
         kept = await self._checkpoint.load(stream, job_ids)
-        loaded = {
-            job_id: _given(stream, job_id, record)
-            for job_id, record in kept.items()
-            if job_id not in unwritten
-        }
+        loaded: dict[int, Given] = {}
+        for number, (job_id, record) in enumerate(kept.items(), start=1):
+            loaded[job_id] = _given(stream, job_id, record)
+            if not number % _A_STEP:
+                await asyncio.sleep(0)
+        loaded = {job_id: given for job_id, given in loaded.items() if job_id not in unwritten}
         return loaded | {job_id: given for job_id, given in unwritten.items() if given is not None}
 
     def _unwritten(self, stream: Stream, job_ids: Collection[int] | None) -> dict[int, Given | None]:
@@ -94,9 +95,21 @@ class Journal:
 
     def put(self, stream: Stream, job_id: int, given: Given | None) -> None:
         """Keeps what a consumer was given, or forgets it, soon."""
+        if self._closing.is_set():
+            return
         self._waiting[stream, job_id] = given
         if self._writer is None and not isinstance(self.failure, CheckpointError):
             self._writer = asyncio.create_task(self._write())
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether :meth:`settled` waits, or raises."""
+        return bool(self._waiting or self._under_way or self.failure)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether :meth:`room` waits, or raises."""
+        return len(self._waiting) >= _ROOM or self.failure is not None
 
     async def settled(self) -> None:
         """Waits until all that was put is written, or a write has failed; and not while they do.

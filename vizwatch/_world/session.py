@@ -172,6 +172,10 @@ class Session:
         try:
             async with closing:
                 return await work
+        except VizwatchError as error:
+            # What hangs on it unseen may hold what a server repeats, and be pickled along.
+            error.__context__ = error.__cause__
+            raise
         except TimeoutError:
             if not closing.expired():
                 raise

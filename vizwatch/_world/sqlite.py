@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -206,15 +208,26 @@ class SqliteCheckpoint:
 
     def _made(self) -> sqlite3.Connection:
         try:
-            # Whatever the process's mask is, others have no business with it.
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            size = os.fstat(file).st_size
-            os.close(file)
+            if 0 < self._size() < _SMALLEST:
+                raise self._refused(_DAMAGED)  # SQLite would take it for an empty one
         except OSError as error:
             raise self._refused(f"it cannot be opened: {error.strerror}") from None
-        if 0 < size < _SMALLEST:
-            raise self._refused(_DAMAGED)  # SQLite would take it for an empty one
         return sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+
+    def _size(self) -> int:
+        """How many bytes the file has; makes one where there is none.
+
+        One that is there is not opened: to close it would give up the locks that this process has on it.
+        """
+        try:
+            # Whatever the process's mask is, others have no business with it.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            about = self.path.stat()
+            if stat.S_ISDIR(about.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+            return about.st_size
+        return 0
 
     def _check(self, connection: sqlite3.Connection) -> None:
         """Raises unless the file is a checkpoint, and sound; makes one of an empty file."""

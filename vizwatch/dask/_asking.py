@@ -20,7 +20,7 @@ from vizwatch.dask._cluster import Client, address_of
 from vizwatch.dask._memory import Memory
 from vizwatch.dask._plan import plans, streams_of
 from vizwatch.dask._watching import ShardedWatch
-from vizwatch.fleet import Target, WatchOptions
+from vizwatch.fleet import Target, WatchOptions, several_of
 
 
 def watch_fleet(
@@ -72,10 +72,11 @@ def watch_fleet(
             iterated, also: the checkpoint cannot be used, or two targets are the same.
     """
     settings = given_or_default(settings)
-    several = [*targets]
-    for target in several:
+    several: list[Target] = []
+    for target in several_of(targets):
         if not isinstance(target, Target):
             raise ConfigError(f"targets must be Targets, and one is of type {type(target).__name__}")
+        several.append(target)
     if not several:
         raise ConfigError("targets must be one at least")
     if not isinstance(client, Client) or not client.asynchronous:

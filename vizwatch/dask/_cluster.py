@@ -42,7 +42,7 @@ async def connected(address: str) -> Client:
 
 
 class Gone(Exception):  # noqa: N818 - it is expected
-    """A channel was closed."""
+    """A channel was closed, or the client that it goes through."""
 
 
 @attrs.frozen(eq=False)
@@ -84,6 +84,8 @@ class Channel:
 
     @property
     def _scheduler(self) -> Any:
+        if self._client.scheduler is None:
+            raise Gone
         return self._client.scheduler
 
 
@@ -100,13 +102,16 @@ def secede(key: str) -> None:
 
 
 async def workers_of(client: Client) -> list[str]:
-    """The addresses of all workers."""
+    """The addresses of all workers; raises :class:`Gone`."""
+    if client.status != "running":
+        raise Gone
     return [*await client.nthreads()]
 
 
 async def cancelled(client: Client, futures: Sequence[Any]) -> None:
     """Has the scheduler forget tasks; one that runs is not ended by that."""
-    await client.cancel(futures)
+    if client.status == "running":
+        await client.cancel(futures)
 
 
 def address_of(client: Client) -> str:

@@ -60,10 +60,12 @@ class Plan:
         try:
             return pickled(self)
         except Exception as error:  # noqa: BLE001 - pickling raises whatever a user's object does
-            raise ConfigError(
-                f"settings and credentials must be such as can be sent to a worker: {type(error).__name__}; "
-                "hooks and credentials of your own have to be importable there"
-            ) from None
+            reason = type(error).__name__
+        # Outside of the except clause: what was raised may show a secret, and must not hang on this.
+        raise ConfigError(
+            f"settings and credentials must be such as can be sent to a worker: {reason}; hooks and "
+            "credentials of your own have to be importable there"
+        )
 
     @classmethod
     def opened(cls, sealed: bytes) -> Plan:

@@ -68,10 +68,14 @@ class _Shard:
         """Tells the caller something."""
         await self._reports.put([what, self.number, self.life, *more])
 
-    async def run(self) -> None:
-        """Watches until the caller says stop, or says nothing any more."""
+    async def run(self) -> bool:
+        """Watches until the caller says stop, or says nothing any more; or else nothing is left to watch.
+
+        Returns:
+            Whether that is so.
+        """
         if not await self._begin():
-            return
+            return False
         plan = Plan.opened(self._sealed)
         self._sealed = b""
         async with Fleet(plan.targets(), settings=plan.settings) as fleet:
@@ -83,6 +87,7 @@ class _Shard:
                 done, _ = await asyncio.wait([obeying, *tasks], return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
+                return obeying not in done
             finally:
                 for task in tasks:
                     task.cancel()
@@ -175,12 +180,12 @@ async def watch_shard(run: str, number: int, key: str) -> None:
     (client, worker), life = here(), uuid.uuid4().hex
     orders = await Channel(client, f"{run}-{life}").make()
     shard = _Shard(number, orders, Channel(client, run), life)
-    failure = None
+    has_ended, failure = False, None
     try:
         await shard.say("begin", worker)
-        await shard.run()
+        has_ended = await shard.run()
     except VizwatchError as error:
-        failure = pickled(error)
+        has_ended, failure = True, pickled(error)
     finally:
         orders.close()
-    await shard.say("over", failure)
+    await shard.say("over", has_ended, failure)

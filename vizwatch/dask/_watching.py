@@ -33,6 +33,8 @@ _LOOKS_AFTER: Final = 1.0
 _MISSING: Final = 2
 _STOPS_WITHIN: Final = 5.0
 _AHEAD: Final = 10_000
+_REMEMBERED: Final = 1024
+"""How many deleted jobs of a target are kept, as a listing that lags may show them once more."""
 
 Told = tuple[int, int, bytes]
 """A transition as a shard tells it: of which target, of which job, and the record."""
@@ -123,7 +125,7 @@ class ShardedWatch:
         if given is not None:
             await given.asks()
         if not self._has_begun and not self._closed:
-            await self._begin()
+            await self._prepare_to_begin()
         while not self._closed:
             if self._failure is not None:
                 raise self._failure
@@ -165,14 +167,22 @@ class ShardedWatch:
 
     # --- what shards say ---------------------------------------------------------------------------------
 
-    async def _begin(self) -> None:
-        self._has_begun = True
+    async def _prepare_to_begin(self) -> None:
+        """Waits for what has to be there first; may be cancelled, and done once more."""
         await self._journal.load(self._deliveries[0].stream, ())  # before any request, if it is refused
         workers = await workers_of(self._cluster)
+        if self._reports is None:
+            self._reports = await Channel(self._cluster, self._run).make()
+        if self._closed:
+            self._reports.close()
+        else:
+            self._begin(workers, self._reports)
+
+    def _begin(self, workers: Sequence[str], reports: Channel) -> None:
+        self._has_begun = True
         count = min(self._count or _A_WORKER * max(len(workers), 1), len(self._streams))
         self._shards = [_Shard(*one) for one in enumerate(self._plans_of(self._streams, count))]
-        self._reports = await Channel(self._cluster, self._run).make()
-        self._pumping = self._start(self._pump(self._reports))
+        self._pumping = self._start(self._pump(reports))
         for shard in self._shards:
             self._submit(shard, workers[shard.number % len(workers)] if workers else None)
         self._start(self._look_after())
@@ -226,12 +236,13 @@ class ShardedWatch:
                 failed = None if error is None else pickle.loads(error)  # noqa: S301 - a worker runs our code
                 self._outcomes[target.name] = Outcome(target, complete, failed, jobs)
 
-    def _ended(self, shard: _Shard, life: str, error: bytes | None) -> None:
+    def _ended(self, shard: _Shard, life: str, has_ended: bool, error: bytes | None) -> None:  # noqa: FBT001
         self._orders.pop(life, None)
-        if shard.life != life:
+        if shard.life != life or self._closed:
             return
-        if shard.moves_to is not None:
-            self._submit(shard, shard.moves_to)
+        if not has_ended:
+            # It was told to move, or has not heard of this process for so long that it took it for dead.
+            self._submit(shard, shard.moves_to or shard.worker)
             return
         shard.is_over = True
         if error is not None:
@@ -270,6 +281,11 @@ class ShardedWatch:
             self._ahead.extend((delivery, one) for one in again)
             self._came.set()
         known = {job_id: given.transition for job_id, given in kept.items()}
+        gone = [one for one in kept.values() if one.is_delivered and one.transition.current is None]
+        gone.sort(key=lambda one: one.transition.not_after)
+        for one in gone[:-_REMEMBERED]:
+            delivery.forgets(one.transition.job_id)
+            del known[one.transition.job_id]
         for job_id, record in told.items():
             known[job_id] = records.decode(record, delivery.stream.project_id, job_id).transition
         return {job_id: records.encode(Given(one, is_delivered=True)) for job_id, one in known.items()}
@@ -339,6 +355,8 @@ class ShardedWatch:
             await work
         except VizwatchError as error:
             self._fail(error)
+        except Gone:
+            self._fail(TransportError("the cluster's client was closed, or its scheduler has gone"))
         except OSError as error:
             self._fail(TransportError(f"the cluster's scheduler does not answer: {type(error).__name__}"))
         except Exception as error:  # noqa: BLE001 - whatever it is, who iterates has to hear of it
@@ -363,7 +381,7 @@ class ShardedWatch:
             if self._reports is not None:
                 async with asyncio.timeout(_STOPS_WITHIN):
                     await self._stop(self._reports)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, Gone):
             pass  # it may be gone; what is left of it stops by itself when it hears no more
         finally:
             for task in self._tasks:
