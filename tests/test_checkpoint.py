@@ -18,7 +18,7 @@ from virtual import elapse
 import vizwatch
 from vizwatch import Client, ConfigError, JobStatus, Transition
 from vizwatch._flows.following import Clock
-from vizwatch._rules import records
+from vizwatch._rules import records, transitions
 from vizwatch.emulator import Emulator
 
 pytestmark = pytest.mark.looptime
@@ -389,6 +389,137 @@ def of_all(kept: Memory) -> list[bytes]:
 
 def given_in(record: bytes, client: Client) -> Transition:
     return records.decode(record, client.project_id, 1).transition
+
+
+async def test_more_deletions_than_are_remembered_are_all_told(cloud: Emulator, kept: Memory) -> None:
+    job_ids = cloud.add_jobs(1_100, status=8)
+    assert len(await survey(cloud, kept)) == 1_100
+    for job_id in job_ids[:1_050]:
+        cloud.set_status(job_id, None)
+    async with process(cloud) as client:
+        await anext(client.watch_jobs(checkpoint=kept))
+        await elapse(1)
+        left = kept.as_it_is()
+    async with process(cloud) as client:
+        await anext(client.watch_jobs(checkpoint=left))
+        await elapse(1)
+        left = left.as_it_is()
+    found = await survey(cloud, left)
+    assert {one.job_id for one in found if one.current is None} == set(job_ids[:1_050])
+
+
+async def test_watch_jobs_that_is_broken_off_and_forgotten_gives_its_place_up(
+    cloud: Emulator, kept: Memory
+) -> None:
+    cloud.add_jobs(3, status=8)
+    target = vizwatch.Target(cloud.endpoint, cloud.project_id, auth=cloud.token)
+    async with process(cloud) as client:
+        for _ in range(2):
+            async for _transition in client.watch_jobs(checkpoint=kept):
+                break
+    async with vizwatch.Fleet([target]) as fleet:
+        for _ in range(2):
+            async for _transition in fleet.watch_jobs(checkpoint=kept):
+                break
+
+
+async def test_a_watch_that_could_not_begin_gives_its_places_up(cloud: Emulator, kept: Memory) -> None:
+    first, second, third = cloud.add_jobs(3, status=8)
+    async with process(cloud) as client:
+        holder = client.watch(third, checkpoint=kept)
+        await anext(holder)
+        refused = client.watch_jobs(job_ids=[first, second, third], checkpoint=kept)
+        with pytest.raises(ConfigError, match=f"job {third} is watched"):
+            await anext(refused)
+        await refused.aclose()
+        assert (await anext(client.watch(first, checkpoint=kept))).current is RUNNING
+
+
+@pytest.mark.parametrize("is_single", [False, True])
+async def test_what_is_asked_for_after_the_end_is_not_written(
+    cloud: Emulator, kept: Memory, is_single: bool
+) -> None:
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [100, 9], [200, 12]])
+
+    def begun(client: Client) -> vizwatch.Watch | vizwatch.JobsWatch:
+        return client.watch(job_id, checkpoint=kept) if is_single else client.watch_jobs(checkpoint=kept)
+
+    async with process(cloud) as client:
+        first = begun(client)
+        await anext(first)
+        await first.aclose()
+        second = begun(client)
+        told = [await anext(second) for _ in range(3)]
+        with pytest.raises(StopAsyncIteration):
+            await anext(first)
+        await elapse(10)
+        left = kept.as_it_is()
+    with pytest.raises(StopAsyncIteration):
+        await anext(second)
+    assert await survey_or_watch(cloud, left, job_id, is_single=is_single) == [told[-1]]
+
+
+async def survey_or_watch(cloud: Emulator, kept: Memory, job_id: int, *, is_single: bool) -> list[Transition]:
+    if not is_single:
+        return await survey(cloud, kept)
+    async with process(cloud) as client:
+        return [one async for one in client.watch(job_id, checkpoint=kept)]
+
+
+@pytest.mark.parametrize("hangs", ["open", "load", "save"])
+@pytest.mark.parametrize("is_single", [False, True])
+async def test_closing_ends_a_step_that_waits_for_the_checkpoint(
+    cloud: Emulator, hangs: str, is_single: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    kept, loop = Memory(), asyncio.get_running_loop()
+    monkeypatch.setattr(Memory, hangs, hang)
+    (job_id,) = cloud.add_jobs(1, status=8)
+    async with process(cloud) as client:
+        watch = client.watch(job_id, checkpoint=kept) if is_single else client.watch_jobs(checkpoint=kept)
+        found: list[Transition] = []
+        async with taken(watch, found.append):
+            await elapse(100)
+            assert not found
+            await watch.aclose()
+            await elapse(1)
+            assert not found
+        closing = loop.time()
+    assert loop.time() - closing < 4
+
+
+async def test_what_a_service_says_at_length_makes_no_record_that_cannot_be_read(
+    cloud: Emulator, kept: Memory
+) -> None:
+    schedules = tuple(vizwatch.Schedule("\x00" * 3_000, "\x00" * 3_000, 1) for _ in range(200))
+    text = "\x00" * 4_096
+    names = ("job_name", "job_desc", "job_type", "service_url", "train_url", "resource_id")
+    texts: dict[str, Any] = dict.fromkeys(names, text)
+    job = vizwatch.Job(1, RUNNING, **texts, schedule=schedules)
+    given = records.Given(found_in("project", job), is_delivered=True)
+    record = records.encode(given)
+    assert len(record) <= records.LONGEST
+    assert records.decode(record, "project", 1).transition.job.job_desc == text
+
+
+def found_in(project_id: str, job: vizwatch.Job) -> Transition:
+    now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    return transitions.found(project_id, job, now, now)
+
+
+@pytest.mark.parametrize("garbage", [None, "text", 7])
+async def test_what_one_s_own_checkpoint_gives_that_is_no_record_is_told(
+    cloud: Emulator, kept: Memory, garbage: Any
+) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    await first_run(cloud, kept, job_id, RUNNING)
+    (by_job,) = kept.records.values()
+    by_job[job_id] = garbage
+    async with process(cloud) as client:
+        with pytest.raises(vizwatch.CheckpointError, match="damaged"):
+            await anext(client.watch(job_id, checkpoint=kept))
 
 
 # --- cost and trouble -----------------------------------------------------------------------------------

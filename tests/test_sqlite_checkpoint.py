@@ -285,6 +285,21 @@ async def test_another_process_is_refused_and_a_killed_one_holds_nothing(path: P
     assert await found(path) == {}
 
 
+@pytest.mark.fault("D5")
+@pytest.mark.usefixtures("_impatient")
+async def test_a_second_one_of_this_process_does_not_give_up_the_locks_of_the_first(path: Path) -> None:
+    holder = SqliteCheckpoint(path)
+    await holder.open(ALL)
+    with pytest.raises(CheckpointError, match="it is in use"):
+        await SqliteCheckpoint(path).open(SINGLE)
+    other = (
+        f"import sqlite3, sys; sqlite3.connect({str(path)!r}, timeout=0.05).execute('SELECT * FROM stream')"
+    )
+    tried = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=False)
+    assert "database is locked" in tried.stderr
+    await holder.close(ALL)
+
+
 async def test_an_error_at_the_beginning_is_raised_before_any_request(
     cloud: Emulator, here: Client, path: Path
 ) -> None:
