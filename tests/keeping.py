@@ -23,6 +23,7 @@ class Memory:
     """What it refuses every write with."""
     takes: float = 0.0
     """How long a write takes, in seconds."""
+    loads_in: float = 0.0
     _open: set[Stream] = attrs.field(factory=set)
 
     async def open(self, stream: Stream) -> None:
@@ -32,6 +33,7 @@ class Memory:
 
     async def load(self, stream: Stream, job_ids: Collection[int] | None) -> Mapping[int, bytes]:
         assert stream in self._open
+        await asyncio.sleep(self.loads_in)
         kept = self.records.get(stream, {})
         return {one: record for one, record in kept.items() if job_ids is None or one in job_ids}
 
