@@ -73,11 +73,6 @@ async def test_a_webhook_posts_the_json_object_signed() -> None:
     assert expected.items() <= post.headers.items()
 
 
-IN_A_MINUTE: Final = email.utils.format_datetime(
-    dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1), usegmt=True
-)
-
-
 @pytest.mark.parametrize(
     ("status", "headers", "is_refusal", "retry_after"),
     [
@@ -102,7 +97,8 @@ async def test_whatever_is_no_2xx_is_not_delivered(
 
 
 async def test_retry_after_may_be_a_date() -> None:
-    answer = web.Response(status=429, headers={"Retry-After": IN_A_MINUTE})
+    in_a_minute = email.utils.format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(minutes=1), usegmt=True)
+    answer = web.Response(status=429, headers={"Retry-After": in_a_minute})
     async with Receiver([answer]) as receiver, webhook(receiver.url) as sink:
         assert 0 < ((await failure(sink)).retry_after or 0) <= 60
 

@@ -327,7 +327,9 @@ class Client:
                 delivered once the next one is asked for. Another process goes on there: what was not
                 delivered comes again, with the same `id`, and what changed while nobody watched comes as one
                 transition. If the last one delivered was the job's end, and that still holds, there is none.
-                Of a backlog, what was not taken is not kept: it comes as one transition, too.
+                Of a backlog, what was not taken is not kept: it comes as one transition, too. Jobs that are
+                watched one by one, also by `watch_jobs(job_ids=…)`, have their places beside that of
+                `watch_jobs` of their whole workspace.
 
         Raises:
             ConfigError: An argument is wrong, or the client is not open. While iterated: another task takes a
@@ -376,7 +378,8 @@ class Client:
                 longer or shorter by `Settings.poll_jitter`.
             max_age: How old what is known of the jobs may become, in seconds, as in :meth:`watch`.
             checkpoint: Keeps what was delivered of each job, as in :meth:`watch`. Jobs that were told, and
-                have not changed, do not come again; those deleted meanwhile come as deleted.
+                have not changed, do not come again; those deleted meanwhile come as deleted. What `status` or
+                `search_content` leave out counts as delivered, and is not told later.
 
         Raises:
             ConfigError: An argument is wrong. While iterated: the checkpoint cannot be used, as in

@@ -52,6 +52,8 @@ class Checkpoint(Protocol):
     async def save(self, records: Mapping[Stream, Mapping[int, bytes | None]]) -> None:
         """Keeps records instead of those before, or for ``None`` forgets them: all durably, or none.
 
+        Nothing is given to a consumer before it is kept: while this waits, watches do.
+
         Not called again by the same client or fleet before it has returned. Cancelled when that closes and
         three seconds were not enough: what happens then is all the same, if it is all or none.
         """

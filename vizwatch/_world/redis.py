@@ -74,8 +74,8 @@ class RedisCheckpoint:
             (``?ssl_ca_certs=FILE``, ``ssl_certfile``, ``ssl_keyfile``), or ``unix:///path[?db=number]``. A
             checkpoint with a password in it cannot be pickled.
         url_env: Instead of it the environment variable that has it, of the process where a stream is opened.
-        window: How long what has come is gathered before it is written, in seconds. What was not written when
-            the process is killed is told once more.
+        window: How long what has come is gathered before it is written, in seconds. As nothing is given
+            before it is written, a transition may come two windows later for that.
         prefix: What the names of keys begin with: other prefixes are other checkpoints.
         lease: How long a stream stays taken when its process was killed, in seconds.
 

@@ -72,8 +72,8 @@ class SqliteCheckpoint:
 
     Args:
         path: The file. Its directory has to be there, and on a disk of this machine.
-        window: How long what has come is gathered before it is written, in seconds. What was not written when
-            the process is killed is told once more.
+        window: How long what has come is gathered before it is written, in seconds. As nothing is given
+            before it is written, a transition may come two windows later for that.
 
     Raises:
         ConfigError: An argument is wrong.
