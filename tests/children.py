@@ -24,6 +24,11 @@ def peak_memory() -> int:
     return int(line.split()[1]) * 1024
 
 
+def unmeasured() -> dict[str, str]:
+    """The environment of a process whose coverage is not measured: of what measures by itself."""
+    return {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_CONFIG"}
+
+
 async def in_child(function: Callable[..., Coroutine[Any, Any, Any]], *arguments: str) -> Any:
     """What a coroutine function gives in a process of its own, by way of JSON; any warning is an error."""
     module, name = function.__module__, function.__name__

@@ -12,6 +12,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from children import unmeasured
 
 from benchmarks import plots
 from benchmarks._frame import Report, Row, Sample, promised
@@ -23,7 +24,10 @@ ROOT = Path(__file__).parent.parent
 def run(code: str) -> str:
     """What the code prints in a process of its own, where nothing of the tests is measured along."""
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=120).stdout
+    ran = subprocess.run(
+        command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=120, env=unmeasured()
+    )
+    return ran.stdout
 
 
 def found(folder: Path, name: str, options: str, function: str = "") -> tuple[str, dict[str, Any]]:

@@ -45,6 +45,8 @@ from vizwatch.emulator import Emulator
 STEPS: Final = int(os.environ.get("VIZWATCH_STEPS", "5000"))
 SEED: Final = int(os.environ.get("VIZWATCH_SEED", "0"))
 STEPS_OF_A_RUN: Final = 50
+PARTS: Final = 4
+"""Into how many tests they are divided, so that several processes can share them."""
 SPEEDS_UP: Final = 150.0
 """For how long after a 429 the client sends fewer requests."""
 MOST_WATCHES: Final = 4
@@ -436,19 +438,20 @@ async def _cancel(*tasks: asyncio.Task[None]) -> None:
 
 @pytest.mark.fault(*PROMISES, "W17", "C8")
 @pytest.mark.parametrize("machine", [Machine, SharingMachine], ids=["each for itself", "shared"])
-def test_every_promise_holds_whatever_happens(machine: type[Machine]) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_promise_holds_whatever_happens(machine: type[Machine], part: int) -> None:
     """Jobs, faults, time, cancellation and closing in any order break none of the promises."""
     assert set(PROMISES) <= set(CHECKERS)
     machine.steps = 0
-    for number in itertools.count(SEED):
+    for number in itertools.count(SEED + 1_000 * part):
         run_state_machine_as_test(
             seed(number)(machine),
             settings=settings(
-                max_examples=math.ceil((STEPS - machine.steps) / STEPS_OF_A_RUN),
+                max_examples=math.ceil((STEPS / PARTS - machine.steps) / STEPS_OF_A_RUN),
                 stateful_step_count=STEPS_OF_A_RUN,
                 database=None,
                 suppress_health_check=list(HealthCheck),
             ),
         )
-        if machine.steps >= STEPS:  # some runs are cut short
+        if machine.steps >= STEPS / PARTS:  # some runs are cut short
             break
