@@ -83,6 +83,7 @@ async def test_a_token_is_renewed_at_four_fifths_of_its_life(cloud: Emulator) ->
     assert token_calls(cloud) == 2
 
 
+@pytest.mark.repeats
 @pytest.mark.fault("A5")
 async def test_a_month_of_rotations_is_seen_by_nobody(cloud: Emulator) -> None:
     (job_id,) = cloud.add_jobs(1, status=8)

@@ -82,6 +82,7 @@ def test_beyond_the_bound_the_newest_become_one_that_says_how_many_it_left_out()
     assert (merged.not_before, merged.not_after) == (put[1].not_before, put[-1].not_after)
 
 
+@pytest.mark.repeats
 @pytest.mark.fault("R1", "R7")
 def test_a_million_changes_that_nobody_takes_are_kept_in_nothing() -> None:
     forth, back = (changes([8, 15])[1], changes([8, 15, 8])[2])

@@ -28,6 +28,8 @@ from vizwatch._values.statuses import TERMINAL
 from vizwatch._world.gate import Gate
 from vizwatch._world.report import Report
 
+pytestmark = pytest.mark.repeats
+
 JOB: Final = 197
 DEADLINE: Final = 3000.0
 """Later than any script ends, in seconds."""

@@ -36,6 +36,8 @@ from vizwatch._world.gate import Gate
 from vizwatch._world.line import Due
 from vizwatch._world.report import Report
 
+pytestmark = pytest.mark.repeats
+
 EPOCH: Final = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 JITTER: Final = 0.2
 GRID: Final = 50.0

@@ -220,6 +220,7 @@ async def watched(good: Emulator, bad: Emulator, hanging: int) -> tuple[Lags, in
     return lags, len(bad.requests)
 
 
+@pytest.mark.repeats
 @pytest.mark.fault("N8")
 async def test_400_projects_that_hang_delay_the_20_others_of_a_watch_by_20_seconds_once() -> None:
     """By five for each hundred, as many as the pool has connections; the lag is then that of those alone."""
@@ -236,6 +237,7 @@ async def test_400_projects_that_hang_delay_the_20_others_of_a_watch_by_20_secon
         assert max(lags[status].values()) <= interval + 1
 
 
+@pytest.mark.repeats
 @pytest.mark.fault("N8")
 async def test_400_projects_of_which_all_hang_at_once_delay_the_20_others_of_a_watch_for_seconds() -> None:
     async with clouds() as (good, bad):
@@ -250,6 +252,7 @@ async def test_400_projects_of_which_all_hang_at_once_delay_the_20_others_of_a_w
                     assert max(came.values()) <= Settings().poll_interval + SLOW_AFTER + 1
 
 
+@pytest.mark.repeats
 @pytest.mark.fault("N8")
 @pytest.mark.parametrize("complete", [False, True])
 async def test_400_projects_that_hang_delay_the_20_others_of_a_listing_by_20_seconds_once(

@@ -542,6 +542,7 @@ async def test_what_one_s_own_checkpoint_gives_that_is_no_record_is_told(
 # --- cost and trouble -----------------------------------------------------------------------------------
 
 
+@pytest.mark.repeats
 @pytest.mark.fault("D7")
 async def test_writes_are_gathered_and_cost_grows_with_changes_alone(cloud: Emulator) -> None:
     kept = Memory(takes=0.2)

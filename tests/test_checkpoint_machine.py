@@ -19,6 +19,8 @@ from vizwatch import Client, JobStatus, Settings, Transition
 from vizwatch._flows.following import Clock
 from vizwatch.emulator import Emulator
 
+pytestmark = pytest.mark.repeats
+
 JOBS: Final = 3
 SETTINGS: Final = Settings(poll_interval=5, poll_interval_min=1)
 LONG: Final = 400.0

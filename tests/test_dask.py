@@ -204,6 +204,13 @@ async def test_a_target_that_fails_is_in_the_outcomes_and_ends_no_other(
         )
         assert isinstance(watch.outcomes["wrong"].error, AuthenticationError)
         assert watch.outcomes["project-1"].jobs == len(jobs["project-1"])
+        age = watch.outcomes["project-1"].age
+        assert age is not None
+        assert age < 10
+        heard = {name: (outcome, at - 100) for name, (outcome, at) in watch._outcomes.items()}
+        watch._outcomes = heard
+        assert not watch.outcomes["project-1"].complete, "nobody knows, after such a silence"
+        assert (watch.outcomes["project-1"].age or 0) > 100
     async with watch_fleet(cluster, [wrong], settings=SETTINGS) as watch:
         async with asyncio.timeout(SOON):
             assert [one async for one in watch] == [], "with nothing left to watch it ends"

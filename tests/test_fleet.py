@@ -166,6 +166,7 @@ async def test_several_tasks_may_take_jobs_from_one_listing(cloud: Emulator) -> 
 # --- bad projects ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.repeats
 async def test_a_project_that_answers_in_30_seconds_does_not_delay_the_99_others(cloud: Emulator) -> None:
     targets = targets_of(cloud, 100, jobs=3)
     cloud.fault("latency", seconds=30.0, match={"project_id": "p0"})
@@ -317,6 +318,7 @@ async def collected(fleet: Fleet) -> list[TargetJob]:
     return [item async for item in fleet.list_jobs()]
 
 
+@pytest.mark.repeats
 async def test_a_thousand_projects_are_read_over_a_pool_of_connections(cloud: Emulator) -> None:
     targets = targets_of(cloud, 1000, jobs=2)
     async with fleet_of(targets, pool_size=40) as fleet:

@@ -67,6 +67,7 @@ async def test_all_changes_of_all_targets_come(cloud: Emulator) -> None:
             assert list(statuses.values()) == [[1, 8, 10]] * 3
 
 
+@pytest.mark.repeats
 async def test_a_project_that_answers_in_30_seconds_does_not_delay_the_99_others(cloud: Emulator) -> None:
     """The lag of the others is the same with it and without."""
     targets = targets_of(cloud, 100)
@@ -164,6 +165,7 @@ async def test_a_target_that_cannot_be_opened_is_tried_again_or_says_why() -> No
             assert fleet.outcomes["late"].complete
 
 
+@pytest.mark.repeats
 async def test_a_thousand_projects_are_read_evenly_over_the_interval(cloud: Emulator) -> None:
     targets = targets_of(cloud, 1000)
     asked: list[float] = []

@@ -453,6 +453,7 @@ async def test_an_automatic_stop_is_seen_when_it_is_due(shared: bool) -> None:
         await ended(others)
 
 
+@pytest.mark.repeats
 @pytest.mark.looptime
 @pytest.mark.parametrize(("jobs", "pages"), [(1000, 1), (1001, 2)])
 async def test_a_thousand_jobs_that_wait_are_read_by_the_page(

@@ -99,6 +99,7 @@ async def test_what_a_fleet_knows_is_never_older_than_asked_for(cloud: Emulator)
             assert all(outcome.complete for outcome in fleet.outcomes.values())
 
 
+@pytest.mark.repeats
 async def test_where_requests_have_to_wait_those_that_are_due_first_go_first(cloud: Emulator) -> None:
     """Five that may be 10 seconds old, 45 that may be 200, and 50 that may be of any age: 1 request a second.
 

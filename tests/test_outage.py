@@ -131,6 +131,7 @@ class Service:
         return sum(self.reads[second] for second in range(int(begin), int(end))) / (int(end) - int(begin))
 
 
+@pytest.mark.repeats
 @pytest.mark.fault("N18")
 async def test_an_outage_costs_next_to_nothing_and_watches_come_back_spread() -> None:
     """Two hours of outage; benchmarks/soak.py does it with more watches."""
@@ -312,6 +313,7 @@ async def _all(watch: Watch) -> list[Any]:
     return [transition.current async for transition in watch]
 
 
+@pytest.mark.repeats
 @pytest.mark.fault("R8")
 async def test_thousands_of_failing_watches_are_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "vizwatch")

@@ -104,6 +104,7 @@ async def test_fewer_descriptors_than_the_pool_has_places_are_no_error(cloud: Em
 # --- memory: R7, J2 -------------------------------------------------------------------------------------
 
 
+@pytest.mark.repeats
 @pytest.mark.looptime(noop_cycles=0)
 @pytest.mark.fault("R7", "bounded")
 async def test_a_watch_of_days_holds_no_more_than_one_of_hours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +194,7 @@ async def test_large_answers_are_read_into_memory_that_the_process_has_already()
 # --- fairness: R3 ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.repeats
 @pytest.mark.looptime(noop_cycles=0)
 @pytest.mark.fault("R3")
 async def test_many_watches_on_few_connections_come_to_their_turns_alike(

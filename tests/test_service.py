@@ -408,8 +408,9 @@ async def test_a_watch_that_cannot_go_on_ends_the_service_with_its_error(
     cloud: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cloud.fault("status", status=403, code="ModelArts.0108")
-    with pytest.raises(vizwatch.PermissionDeniedError):
+    with pytest.raises(vizwatch.VizwatchError, match=r"any more: .*HTTP 403") as ended:
         await serve(configuration(cloud, tmp_path, sink("got", calling(Got()))))
+    assert not isinstance(ended.value, ConfigError), "which would tell a supervisor not to try again"
     assert "target here cannot be watched any more" in caplog.text
 
 

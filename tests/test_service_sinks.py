@@ -103,6 +103,17 @@ async def test_retry_after_may_be_a_date() -> None:
         assert 0 < ((await failure(sink)).retry_after or 0) <= 60
 
 
+async def test_a_status_that_was_said_counts_whatever_becomes_of_the_body() -> None:
+    async def broken(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(broken, "127.0.0.1")
+    async with server, webhook(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/") as sink:
+        await sink.deliver(ENTRY)
+
+
 @pytest.mark.fault("H7")
 async def test_no_redirect_is_followed() -> None:
     async with Receiver() as elsewhere:

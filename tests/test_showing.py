@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import attrs
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -19,6 +20,8 @@ from vizwatch._rules.transitions import Tracker
 from vizwatch._values.rows import Rows, Sighting, compact
 from vizwatch._values.statuses import TERMINAL
 from vizwatch._world.report import Report
+
+pytestmark = pytest.mark.repeats
 
 CADENCE = Cadence(15.0, 1.0, 0.2, 0.8, 30.0)
 TERMS = Terms(CADENCE, OwnWrites(), Report(), random.Random(1).random, request_time=30.0)

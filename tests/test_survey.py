@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 import looptime
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from taking import taken
@@ -34,6 +35,8 @@ from vizwatch._values.statuses import TERMINAL
 from vizwatch._world.gate import Gate
 from vizwatch._world.line import Due
 from vizwatch._world.report import Report
+
+pytestmark = pytest.mark.repeats
 
 INTERVAL = 15.0
 LASTS = 240

@@ -42,6 +42,8 @@ from vizwatch._flows.watching import Watch
 from vizwatch._world.chance import CHANCE
 from vizwatch.emulator import Emulator
 
+pytestmark = pytest.mark.repeats
+
 STEPS: Final = int(os.environ.get("VIZWATCH_STEPS", "5000"))
 SEED: Final = int(os.environ.get("VIZWATCH_SEED", "0"))
 STEPS_OF_A_RUN: Final = 50

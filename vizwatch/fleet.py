@@ -32,11 +32,10 @@ from vizwatch._values.models import Job, JobPage, Transition
 from vizwatch._values.secrets import hidden, hidden_address
 from vizwatch._values.settings import Settings, given_or_default
 from vizwatch._world.account import Account
-from vizwatch._world.auth import AkSkAuth, Auth, TokenAuth
+from vizwatch._world.auth import Auth, TokenAuth
 from vizwatch._world.bulkhead import Bulkhead
 from vizwatch._world.chance import CHANCE
 from vizwatch._world.checkpoint import Checkpoint
-from vizwatch._world.iam import PasswordAuth
 from vizwatch._world.journal import Journal, Journals
 from vizwatch._world.line import to_its_end
 from vizwatch._world.transport import Pool, Share
@@ -171,11 +170,9 @@ def several_of(targets: object) -> Iterable[object]:
 
 def payer_of(auth: Auth) -> Hashable:
     """Whose limit the requests count against, as far as these credentials tell: equal for one user's."""
-    match auth:
-        case TokenAuth() | AkSkAuth() | PasswordAuth():
-            return type(auth), auth.identity
-        case _:
-            return id(auth)  # which the target keeps alive
+    identity: Hashable = getattr(auth, "identity", None)
+    # What has none is told apart by itself, which its target keeps alive.
+    return id(auth) if identity is None else (type(auth), identity)
 
 
 @attrs.define(eq=False)

@@ -9,7 +9,7 @@ import functools
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -67,6 +67,11 @@ class CloudsAuth(TokenGetter):
         self._cloud: _Cloud | None = None
         self._finding = asyncio.Lock()
         super().__init__()
+
+    @property
+    def identity(self) -> Hashable:
+        """What the service knows its user by, as far as is known: the cloud's name."""
+        return self._name or "OS_*"
 
     def arguments(self) -> dict[str, Any]:
         """What to make the same of elsewhere; the settings aside."""

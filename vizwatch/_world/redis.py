@@ -350,7 +350,9 @@ class _Server:
         self.is_away = isinstance(problem, OSError)
         if self.is_away:
             # It may have become a replica, with another one at its address.
-            await self._client.connection_pool.disconnect(inuse_connections=False)
+            with contextlib.suppress(Exception):  # the connections are given up, one way or the other
+                async with asyncio.timeout(_TO_RELEASE):
+                    await self._client.connection_pool.disconnect(inuse_connections=False)
         raise problem
 
     def _of_ours(self, error: Exception, within: float) -> CheckpointError | ConnectionError:

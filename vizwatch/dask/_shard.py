@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import attrs
@@ -31,6 +31,7 @@ class _Kept:
     """The checkpoint of a shard: what the caller has of it. The caller keeps what is delivered."""
 
     _kept: dict[Stream, dict[int, bytes]]
+    _forget: Callable[[Stream, int], object]
 
     async def open(self, stream: Stream) -> None:
         """Nobody else has it."""
@@ -40,7 +41,11 @@ class _Kept:
         return self._kept.pop(stream, {})
 
     async def save(self, records: Mapping[Stream, Mapping[int, bytes | None]]) -> None:
-        """The caller does that."""
+        """The caller does that, but for what is to be forgotten."""
+        for stream, by_job in records.items():
+            for job_id, record in by_job.items():
+                if record is None:
+                    self._forget(stream, job_id)
 
     async def close(self, stream: Stream) -> None:
         """Nobody else wants it."""
@@ -59,6 +64,8 @@ class _Shard:
     _kept: dict[Stream, dict[int, bytes]] = attrs.field(factory=dict, init=False)
     _ready: list[tuple[int, int, bytes]] = attrs.field(factory=list, init=False)
     """Transitions that were not sent yet: of which target, of which job, and the record."""
+    _forgotten: list[tuple[int, int]] = attrs.field(factory=list, init=False)
+    """Of which target which jobs are of no interest any more."""
     _changed: asyncio.Condition = attrs.field(factory=asyncio.Condition, init=False)
     _is_sent: bool = attrs.field(default=False, init=False)
     """Whether some were sent that the caller has not taken yet."""
@@ -102,10 +109,11 @@ class _Shard:
             if what == "watch":
                 (self._sealed,) = more
                 return True
-            if what != "kept":
+            if what == "stop":
                 return False
-            where, kept = more
-            self._kept.setdefault(Stream(*where), {}).update(kept)
+            if what == "kept":  # else it is for the life before, which had told something
+                where, kept = more
+                self._kept.setdefault(Stream(*where), {}).update(kept)
 
     async def _ordered(self) -> list[Any]:
         """The caller's next order; to stop, where none comes."""
@@ -118,7 +126,11 @@ class _Shard:
     async def _watch(self, fleet: Fleet, plan: Plan) -> None:
         """Takes each transition, a few ahead of the caller."""
         numbers = {one.stream: one.index for one in plan.projects}
-        jobs = fleet.watch_jobs(**plan.options, checkpoint=_Kept(self._kept))
+
+        def forget(stream: Stream, job_id: int) -> None:
+            self._forgotten.append((numbers[stream], job_id))
+
+        jobs = fleet.watch_jobs(**plan.options, checkpoint=_Kept(self._kept, forget))
         async for transition in jobs:
             assert jobs.given_of is not None  # noqa: S101 - there is a checkpoint
             record = records.encode(Given(transition, is_delivered=False))
@@ -128,7 +140,7 @@ class _Shard:
                 self._changed.notify_all()
         async with self._changed:
             await self._changed.wait_for(lambda: not self._ready and not self._is_sent)
-        await self.say("alive", _outcomes(fleet.outcomes))
+        await self.say("alive", _outcomes(fleet.outcomes), self._forgotten)
 
     async def _send(self) -> None:
         """Sends what is ready, and no more before the caller has taken it."""
@@ -150,20 +162,16 @@ class _Shard:
 
     async def _tell(self, fleet: Fleet) -> None:
         """Says now and then how it is getting on, which the caller answers."""
-        told: Mapping[str, Outcome] = {}
         for pause in itertools.chain((0.2, 0.5, 1.0), itertools.repeat(PULSE)):
-            now = {**fleet.outcomes}
-            await self.say(
-                "alive", _outcomes({name: one for name, one in now.items() if told.get(name) != one})
-            )
-            told = now
+            await self.say("alive", _outcomes(fleet.outcomes), self._forgotten)
+            self._forgotten = []
             await asyncio.sleep(pause)
 
 
-def _outcomes(outcomes: Mapping[str, Outcome]) -> list[tuple[int, bool, bytes | None, int]]:
-    """Of each target: which it is, whether it is complete, its error, and how many jobs it has."""
+def _outcomes(outcomes: Mapping[str, Outcome]) -> list[tuple[Any, ...]]:
+    """Of each target: which it is, whether it is complete, its error, how many jobs it has, and their age."""
     return [
-        (int(name), one.complete, None if one.error is None else pickled(one.error), one.jobs)
+        (int(name), one.complete, None if one.error is None else pickled(one.error), one.jobs, one.age)
         for name, one in outcomes.items()
     ]
 

@@ -23,7 +23,7 @@ from vizwatch._world.journal import Journals
 from vizwatch._world.line import to_its_end
 from vizwatch.dask._cluster import Channel, Client, Gone, KilledWorker, cancelled, workers_of
 from vizwatch.dask._plan import Plan
-from vizwatch.dask._shard import AT_ONCE, watch_shard
+from vizwatch.dask._shard import AT_ONCE, PULSE, watch_shard
 from vizwatch.fleet import Outcome, Target
 
 _A_WORKER: Final = 4
@@ -31,7 +31,9 @@ _A_WORKER: Final = 4
 _LOOKS_AFTER: Final = 1.0
 """How often the caller looks how the workers are getting on, in seconds."""
 _MISSING: Final = 2
-_STOPS_WITHIN: Final = 5.0
+_STOPS_WITHIN: Final = 1.5
+_SILENT: Final = 3 * PULSE
+"""After how many seconds a shard that says nothing may be no more."""
 _AHEAD: Final = 10_000
 _REMEMBERED: Final = 1024
 """How many deleted jobs of a target are kept, as a listing that lags may show them once more."""
@@ -87,7 +89,8 @@ class ShardedWatch:
         self._journals = Journals()
         self._journal = self._journals.of(checkpoint)
         self._deliveries = [Delivery(self._journal, stream) for stream in streams]
-        self._outcomes = {target.name: Outcome(target) for target in targets}
+        self._outcomes = {target.name: (Outcome(target), 0.0) for target in targets}
+        """How each target was getting on, and when that was heard."""
         self._run = f"vizwatch-{uuid.uuid4().hex}"
         self._reports: Channel | None = None
         self._orders: dict[str, Channel] = {}
@@ -107,8 +110,9 @@ class ShardedWatch:
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
-        """How the watch of each target is getting on, by its name, as its shard said some seconds ago."""
-        return {**self._outcomes}
+        """How the watch of each target is getting on, by its name, as far as its shard was heard."""
+        now = asyncio.get_running_loop().time()
+        return {name: _aged(outcome, now - heard_at) for name, (outcome, heard_at) in self._outcomes.items()}
 
     @property
     def workers(self) -> Mapping[int, str | None]:
@@ -231,10 +235,16 @@ class ShardedWatch:
             self._came.set()
         elif what == "alive":
             self._tell(shard, "heard")
-            for place, complete, error, jobs in more[0]:
-                target = self._targets[place]
-                failed = None if error is None else pickle.loads(error)  # noqa: S301 - a worker runs our code
-                self._outcomes[target.name] = Outcome(target, complete, failed, jobs)
+            self._heard_of(*more)
+
+    def _heard_of(self, outcomes: Sequence[Sequence[Any]], forgotten: Sequence[Sequence[int]]) -> None:
+        now = asyncio.get_running_loop().time()
+        for place, complete, error, jobs, age in outcomes:
+            target = self._targets[place]
+            failed = None if error is None else pickle.loads(error)  # noqa: S301 - a worker runs our code
+            self._outcomes[target.name] = Outcome(target, complete, failed, jobs, age), now
+        for place, job_id in forgotten:
+            self._deliveries[place].forgets(job_id)
 
     def _ended(self, shard: _Shard, life: str, has_ended: bool, error: bytes | None) -> None:  # noqa: FBT001
         self._orders.pop(life, None)
@@ -418,6 +428,12 @@ class ShardedWatch:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+def _aged(outcome: Outcome, seconds: float) -> Outcome:
+    """The outcome, so many seconds after it was told: after long, nobody knows whether it is complete."""
+    age = None if outcome.age is None else outcome.age + seconds
+    return attrs.evolve(outcome, complete=outcome.complete and seconds < _SILENT, age=age)
 
 
 async def _said(orders: Channel, what: str) -> None:

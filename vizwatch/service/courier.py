@@ -38,11 +38,19 @@ class Courier:
                     return
             await self.outbox.remove(self.name, entry)
 
+    async def _deliver(self, entry: Entry) -> None:
+        try:
+            await self.sink.deliver(entry)
+        except DeliveryError:
+            raise
+        except Exception as error:  # a sink's surprise is its own, and ends no other
+            raise DeliveryError(f"it failed: {type(error).__name__}", is_refusal=True) from error
+
     async def _attempt(self, entry: Entry) -> float | None:
         """Delivers it, and gives ``None``; or says what went wrong, and gives for how long to wait."""
         trouble, deliveries = self.progress.sinks[self.name], self.progress.deliveries
         try:
-            await self.sink.deliver(entry)
+            await self._deliver(entry)
         except DeliveryError as error:
             trouble.failed(str(error), error.__cause__)
             deliveries[self.name, "refused" if error.is_refusal else "failed"] += 1

@@ -9,7 +9,7 @@ import importlib.util
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -187,17 +187,31 @@ class _TokenFile:
     def _read(self) -> TokenAuth:
         return TokenAuth(self._files.content(self._path))
 
+    @property
+    def identity(self) -> Hashable:
+        """What tells its user from others: the file."""
+        return str(self._path)
+
     async def headers(self, request: Outgoing, /) -> Mapping[str, str]:
         """Those of the token as last read."""
         return await self._token.headers(request)
 
     async def renew(self, refused: Mapping[str, str], /) -> bool:
-        """Reads the file anew; tells whether it has another token than the refused one."""
-        token = await asyncio.to_thread(self._read)
+        """Reads the file anew; tells whether it has another token than the refused one.
+
+        Whoever writes it may be about to: one that cannot be read just now has none.
+        """
+        try:
+            token = await asyncio.to_thread(self._read)
+        except ConfigError:
+            return False
         if token.identity in refused.values():
             return False
         self._token = token
         return True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._path, self._files)  # the token is read where it is needed
 
     def __repr__(self) -> str:
         return "_TokenFile('***')"

@@ -152,9 +152,13 @@ class _Service:
             raise _over(self.watcher.outcomes)
 
 
-def _over(outcomes: Mapping[str, Outcome]) -> BaseException:
-    """Why a watch that does not end by itself has ended."""
+def _over(outcomes: Mapping[str, Outcome]) -> VizwatchError:
+    """Why a watch that does not end by itself has ended.
+
+    It is no :class:`ConfigError`, whatever the targets' errors are: another start may come to something else.
+    """
     errors = {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
     for name, error in errors.items():
         LOG.error("target %s cannot be watched any more: %s", name, error)
-    return next(iter(errors.values()), VizwatchError("no target can be watched any more"))
+    first = next(iter(errors.values()), "they ended")
+    return VizwatchError(f"no target can be watched any more: {first}")

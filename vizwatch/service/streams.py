@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import contextlib
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 import redis.asyncio
@@ -14,6 +15,8 @@ from redis.credentials import UsernamePasswordCredentialProvider
 from vizwatch.service.backlog import Entry
 from vizwatch.service.options import RedisStream
 from vizwatch.service.sinks import DeliveryError
+
+_CLOSE_WITHIN: Final = 0.5
 
 
 class RedisSink:
@@ -46,6 +49,12 @@ class RedisSink:
                     {"id": entry.id, "transition": entry.payload},
                     maxlen=self._stream.max_length,
                 )
+        except redis.ReadOnlyError:
+            # A replica by now: its address may lead to the new primary.
+            with contextlib.suppress(redis.RedisError, OSError):
+                async with asyncio.timeout(_CLOSE_WITHIN):
+                    await self._redis.aclose()
+            raise DeliveryError("refused: it is a replica") from None
         except redis.ResponseError as error:
             # Its first word is a code; the rest may repeat what was sent, the password included.
             raise DeliveryError(f"refused: {str(error).partition(' ')[0]}", is_refusal=True) from None
@@ -59,5 +68,7 @@ class RedisSink:
             raise DeliveryError(f"no answer: {type(error).__name__}") from None
 
     async def aclose(self) -> None:
-        """Closes the connection."""
-        await self._redis.aclose()
+        """Closes the connection, of which the other side need not hear."""
+        with contextlib.suppress(redis.RedisError, OSError):
+            async with asyncio.timeout(_CLOSE_WITHIN):
+                await self._redis.aclose()

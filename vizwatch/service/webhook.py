@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime as dt
 import email.utils
 import hmac
@@ -43,8 +44,10 @@ class WebhookSink:
                 self._webhook.url, data=body, headers=headers, allow_redirects=False
             ) as response:
                 status, retry_after = response.status, _seconds(response.headers.get("Retry-After", ""))
-                # So that the connection can be used again; one with a longer answer is closed.
-                await response.content.read(_MAX_ANSWER)
+                # So that the connection can be used again; one with a longer answer is closed. Whatever
+                # becomes of the rest, the status has been said.
+                with contextlib.suppress(aiohttp.ClientError, OSError):
+                    await response.content.read(_MAX_ANSWER)
         except TimeoutError:
             raise DeliveryError("no answer in time") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
