@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 import vizwatch
 from vizwatch import JobStatus
 from vizwatch._values.exchange import Outgoing
+from vizwatch.fleet import payer_of
 from vizwatch.service.files import FaultyConfigurationError, load
 from vizwatch.service.options import Configuration, PythonCall, RedisStream, Stdout, Webhook
 from vizwatch.service.tables import line_numbers
@@ -353,10 +355,17 @@ async def test_a_token_in_a_file_is_read_again_once_it_is_refused(check: Check, 
     auth: Any = found.targets[0].auth
     refused = await auth.headers(Outgoing("GET", "https://example.com"))
     assert not await auth.renew(refused), "the file has no other one"
+    for unlucky in ("", "not one token\n"):
+        (tmp_path / "token").write_text(unlucky)
+        assert not await auth.renew(refused), "somebody is about to write it"
     (tmp_path / "token").write_text("canary-two\n")
     assert await auth.renew(refused)
     assert await auth.headers(Outgoing("GET", "https://example.com")) == {"X-Auth-Token": "canary-two"}
     assert "canary" not in repr(auth)
+    assert b"canary" not in pickle.dumps(auth)
+    sent: Any = pickle.loads(pickle.dumps(auth))
+    assert await sent.headers(Outgoing("GET", "https://example.com")) == {"X-Auth-Token": "canary-two"}
+    assert payer_of(sent) == payer_of(auth), "which share one budget"
 
 
 def test_a_key_is_found_by_its_line_whatever_way_it_is_written() -> None:

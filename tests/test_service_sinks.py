@@ -313,7 +313,7 @@ async def test_redis_that_refuses_or_is_gone_is_told_without_the_password(redis_
 class Scripted:
     """A sink that fails as told, and notes when it was asked."""
 
-    def __init__(self, *errors: DeliveryError) -> None:
+    def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
         self.times: list[float] = []
         self.ids: list[str] = []
@@ -325,6 +325,18 @@ class Scripted:
         self.ids.append(entry.id)
 
     async def aclose(self) -> None: ...
+
+
+@pytest.mark.looptime
+async def test_a_sink_that_fails_as_none_should_is_tried_again_and_ends_nothing(outbox: Outbox) -> None:
+    sink = Scripted(AttributeError("'NoneType' object has no attribute 'write'"))
+    async with courier(sink, outbox) as progress:
+        await outbox.put(["sink"], seen(1))
+        await elapse(1)
+        assert progress.sinks["sink"].text == "it failed: AttributeError"
+        await elapse(100)
+        assert progress.sinks["sink"].failures == 0
+    assert sink.ids == ["p/1/1"]
 
 
 @pytest.fixture
