@@ -27,7 +27,7 @@ async def by_shards(workers: int, shards: int, sweeps: int, **options: Any) -> F
     settings = vizwatch.Settings(
         poll_interval=projects.interval, poll_interval_min=min(1.0, projects.interval)
     )
-    made: Any = LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, **_QUIET)  # type: ignore[no-untyped-call]
+    made: Any = LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, **_QUIET)
     async with made as cluster, _connected(cluster) as client:
 
         async def cpu() -> tuple[float, float]:
@@ -60,4 +60,4 @@ async def by_shards(workers: int, shards: int, sweeps: int, **options: Any) -> F
 
 
 def _connected(cluster: Any) -> Any:
-    return Client(cluster, asynchronous=True)  # type: ignore[no-untyped-call]
+    return Client(cluster, asynchronous=True)

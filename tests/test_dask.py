@@ -49,7 +49,7 @@ SOON = 15.0
 @pytest.fixture(scope="module")
 def workers() -> Iterator[LocalCluster]:
     options = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0", "silence_logs": 50}
-    with LocalCluster(n_workers=2, **options) as running:  # type: ignore[no-untyped-call]
+    with LocalCluster(n_workers=2, **options) as running:
         yield running
 
 
@@ -60,7 +60,7 @@ def _attentive(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def cluster(workers: LocalCluster) -> AsyncIterator[Cluster]:
-    connected = Cluster(workers.scheduler_address, asynchronous=True)  # type: ignore[no-untyped-call]
+    connected = Cluster(workers.scheduler_address, asynchronous=True)
     async with connected as client:
         await client.wait_for_workers(2)
         yield client
@@ -249,7 +249,7 @@ async def test_a_cluster_whose_client_is_closed_first_is_told(cloud: Emulator, w
     watch = watch_fleet(connected, targets(cloud, PROJECTS[:1]), settings=SETTINGS)
     waiting = asyncio.create_task(anext(watch))
     await until(lambda: watch._has_begun)
-    await connected.close()  # type: ignore[no-untyped-call]
+    await connected.close()
     with pytest.raises(vizwatch.TransportError):
         async with asyncio.timeout(SOON):
             await waiting
@@ -285,13 +285,13 @@ async def test_shards_move_to_a_worker_that_joins(
 ) -> None:
     async with watch_fleet(cluster, targets(cloud), shards=6, settings=SETTINGS) as watch:
         await some(watch, 24)
-        workers.scale(3)  # type: ignore[no-untyped-call]
+        workers.scale(3)
         try:
             await until(lambda: [*Counter(watch.workers.values()).values()] == [2, 2, 2])
             cloud.set_status(1, 12, project_id=PROJECTS[0])
             assert told(await some(watch, 1)) == {(PROJECTS[0], 1, 12)}, "nothing was told again"
         finally:
-            workers.scale(2)  # type: ignore[no-untyped-call]
+            workers.scale(2)
 
 
 async def test_a_shard_stops_when_it_hears_no_more_of_its_caller() -> None:

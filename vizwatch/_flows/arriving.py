@@ -275,7 +275,10 @@ class JobsWatch:
         """Ends the iteration, from any task, and the reads under way. Idempotent."""
         self._arrivals.closed = True
         self._arrivals.came.set()
-        for survey in {*self._arrivals.surveys} | ({self.survey} if self.survey is not None else set()):
+        surveys = dict.fromkeys(self._arrivals.surveys)
+        if self.survey is not None:
+            surveys[self.survey] = None  # which may not have begun
+        for survey in surveys:
             await survey.aclose()
 
     async def __aenter__(self) -> Self:

@@ -196,8 +196,9 @@ class Survey:
             elif self._choice.job_ids is not None:
                 self._member(one.job_id).follower.resume_after(one, now)
             else:
-                if counts_of(one) != _FOUND:
-                    self._counts[one.job_id] = counts_of(one)
+                counts = counts_of(one)
+                if counts != _FOUND:
+                    self._counts[one.job_id] = counts
                 of_a_read[self.clock.when(one.read_at or one.not_after, now)].append(one)
         self._census.close(
             Sighting(rows_of([one.job for one in transitions]), read_at, read_at)
@@ -323,12 +324,12 @@ class Survey:
         news = self._census.take(sighting)
         page, ids = news.sighting, news.sighting.rows.ids
         new = [row for row in news.new if ids[row] not in self._members] if self._members else news.new
-        again: Sequence[int] = new
         if self.read_at is None:
-            again = [row for row in new if ids[row] in self._gone] if self._gone else ()
-            if len(again) < len(new):
-                self._put(self._of_page(page, [row for row in new if row not in again] if again else new))
-        for row in again:
+            first = [row for row in new if ids[row] not in self._gone] if self._gone else new
+            if first:
+                self._put(self._of_page(page, first))
+            new = [row for row in new if ids[row] in self._gone] if self._gone else ()
+        for row in new:
             self._saw(self._member(ids[row]), page, row)
         for row, page_before, row_before in news.changed:
             if ids[row] not in self._members:

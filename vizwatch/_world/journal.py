@@ -79,10 +79,10 @@ class Journal:
         kept = await self._checkpoint.load(stream, job_ids)
         loaded: dict[int, Given] = {}
         for number, (job_id, record) in enumerate(kept.items(), start=1):
-            loaded[job_id] = _given(stream, job_id, record)
+            if job_id not in unwritten:
+                loaded[job_id] = _given(stream, job_id, record)
             if not number % _A_STEP:
                 await asyncio.sleep(0)
-        loaded = {job_id: given for job_id, given in loaded.items() if job_id not in unwritten}
         return loaded | {job_id: given for job_id, given in unwritten.items() if given is not None}
 
     def _unwritten(self, stream: Stream, job_ids: Collection[int] | None) -> dict[int, Given | None]:

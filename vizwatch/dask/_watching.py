@@ -442,6 +442,5 @@ async def _said(orders: Channel, what: str) -> None:
 
 
 async def _dismissed(orders: Channel) -> None:
-    with contextlib.suppress(Gone):  # it has stopped already
-        await orders.put(["stop"])
+    await _said(orders, "stop")
     orders.close()

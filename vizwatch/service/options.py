@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from vizwatch import Checkpoint, Fleet, JobStatus, JobsWatch, Settings, Target, Transition
+from vizwatch import Checkpoint, Fleet, JobStatus, JobsWatch, Settings, Target, Transition, WatchOptions
 
 
 @attrs.frozen(kw_only=True)
@@ -89,15 +89,19 @@ class Watching:
     interval: float | None = None
     max_age: float | None = None
 
-    def begin(self, fleet: Fleet, checkpoint: Checkpoint | None = None) -> JobsWatch:
-        """The watch, which asks nothing before its first step. Raises :class:`ConfigError`."""
-        return fleet.watch_jobs(
+    @property
+    def options(self) -> WatchOptions:
+        """The same, as its arguments."""
+        return WatchOptions(
             status=self.status,
             search_content=self.search_content,
             interval=self.interval,
             max_age=self.max_age,
-            checkpoint=checkpoint,
         )
+
+    def begin(self, fleet: Fleet, checkpoint: Checkpoint | None = None) -> JobsWatch:
+        """The watch, which asks nothing before its first step. Raises :class:`ConfigError`."""
+        return fleet.watch_jobs(**self.options, checkpoint=checkpoint)
 
 
 @attrs.frozen(kw_only=True)

@@ -137,16 +137,14 @@ class _Service:
 
     async def _watch(self) -> None:
         """Keeps each transition, before it asks for the next one. Raises what ends the watch."""
-        targets = {target.project_id: target.name for target in self.configuration.targets}
         configured = self.configuration
+        targets = {target.project_id: target.name for target in configured.targets}
         checkpoint = configured.checkpoint or SqliteCheckpoint(configured.state / "checkpoint.sqlite")
         async with self.watcher.transitions(checkpoint) as transitions:
             async for transition in transitions:
                 target = targets[transition.project_id]
                 self.progress.saw(target, transition)
-                takers = [
-                    sink.name for sink in self.configuration.sinks if sink.filter.takes(transition, target)
-                ]
+                takers = [sink.name for sink in configured.sinks if sink.filter.takes(transition, target)]
                 if takers:
                     await self.outbox.put(takers, transition_fields(transition))
             raise _over(self.watcher.outcomes)

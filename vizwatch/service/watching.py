@@ -73,7 +73,6 @@ class OnCluster:
         """As of :func:`vizwatch.dask.watch_fleet`."""
         from vizwatch.dask import connected, watch_fleet  # noqa: PLC0415 - an extra
 
-        watching = self._configuration.watch
         try:
             cluster = await connected(self._address)
         except OSError as error:
@@ -84,10 +83,7 @@ class OnCluster:
                 self._configuration.targets,
                 checkpoint=checkpoint,
                 settings=self._configuration.settings,
-                status=watching.status,
-                search_content=watching.search_content,
-                interval=watching.interval,
-                max_age=watching.max_age,
+                **self._configuration.watch.options,
             )
             async with self._watch as watch:
                 yield watch
