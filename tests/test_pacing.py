@@ -338,6 +338,27 @@ def test_as_many_have_their_turn_at_once_as_may(at_once: int, callers: int) -> N
     assert line.is_free
 
 
+@pytest.mark.looptime
+async def test_a_place_that_rests_is_given_to_nobody_for_so_long_but_one_is_always_left() -> None:
+    line, began = Line(3), asyncio.get_running_loop().time()
+    for _ in range(3):
+        await line.come()
+        line.rest(30)
+
+    async def came() -> float:
+        await line.come()
+        return asyncio.get_running_loop().time() - began
+
+    assert await came() == 0, "the third one did not rest"
+    assert not line.is_free
+    assert [await came(), await came()] == [30, 30]
+    assert not line.is_free
+    line.rest(30)
+    line.rest(30)
+    line.rest(30)
+    assert line.is_free
+
+
 async def test_what_is_at_hand_is_given_without_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     async def at_hand() -> str:
         return "here"

@@ -8,10 +8,25 @@ from typing import Final
 
 import attrs
 
+from vizwatch._values.errors import ConnectError
 from vizwatch._world.line import Line
 
 SLOW_AFTER: Final = 5.0
 """How long a project may keep others waiting, in seconds."""
+RESTS_FOR: Final = 30.0
+"""How long a place rests that had no descriptor or port, in seconds."""
+
+
+def leave(line: Line, error: BaseException | None) -> None:
+    """Leaves a place for a connection, after the error that its use ended with.
+
+    Where this machine or process had none left, there are fewer than there are places: whoever comes is to
+    wait for one of those that are open, and not to fail as well.
+    """
+    if isinstance(error, ConnectError) and error.is_local:
+        line.rest(RESTS_FOR)
+    else:
+        line.go()
 
 
 @attrs.define(eq=False)
@@ -71,12 +86,12 @@ class Bulkhead:
         else:
             self._overdue[place] = None
 
-    def leave(self, place: Place, *, is_slow: bool) -> None:
-        """A place is free again."""
+    def leave(self, place: Place, error: BaseException | None, *, is_slow: bool) -> None:
+        """A place is free again, or rests, after the error that its use ended with."""
         self._overdue.pop(place, None)
         if is_slow:
             self._of_slow.go()
-        self._line.go()
+        leave(self._line, error)
 
 
 class Place:
@@ -109,7 +124,7 @@ class Place:
         self._standing.is_slow = self._giving_up.expired() or took >= SLOW_AFTER
         if self._timer is not None:
             self._timer.cancel()
-        self._bulkhead.leave(self, is_slow=self._is_slow)
+        self._bulkhead.leave(self, error, is_slow=self._is_slow)
         try:
             await self._giving_up.__aexit__(kind, error, traceback)
         except TimeoutError:

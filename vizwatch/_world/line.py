@@ -98,6 +98,7 @@ class Line:
 
     def __init__(self, at_once: int = 1) -> None:
         self._free = at_once
+        self._may_rest = at_once - 1
         self._waiting: list[tuple[bool, float, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
         self._size = 0
@@ -165,3 +166,15 @@ class Line:
                 future.set_result(None)
                 return
         self._free += 1
+
+    def rest(self, seconds: float) -> None:
+        """Ends a turn; nobody has one in its place for so long, unless all other places rest too."""
+        if not self._may_rest:
+            self.go()
+            return
+        self._may_rest -= 1
+        asyncio.get_running_loop().call_later(seconds, self._rested)
+
+    def _rested(self) -> None:
+        self._may_rest += 1
+        self.go()

@@ -31,7 +31,7 @@ from vizwatch._values.errors import (
 from vizwatch._values.exchange import Answer
 from vizwatch._values.settings import Settings
 from vizwatch._values.text import printable
-from vizwatch._world.bulkhead import Bulkhead, Place, Standing
+from vizwatch._world.bulkhead import Bulkhead, Place, Standing, leave
 from vizwatch._world.line import Line, in_time
 
 _LOCAL: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL})
@@ -141,7 +141,7 @@ class _Place:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        self._own.go()
+        leave(self._own, None if self._shared is not None else error)
         return self._shared is not None and await self._shared.__aexit__(kind, error, traceback)
 
 
