@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,7 +17,15 @@ from hypothesis import strategies as st
 import vizwatch
 from vizwatch import Job, JobPage, JobStatus
 from vizwatch._rules import retrying
-from vizwatch._rules.cadence import ABSENCES_TO_CONFIRM, SETTLES_WITHIN, Cadence, Doubt, Failures, OwnWrites
+from vizwatch._rules.cadence import (
+    ABSENCES_TO_CONFIRM,
+    CONFIRMS_AFTER,
+    SETTLES_WITHIN,
+    Cadence,
+    Doubt,
+    Failures,
+    OwnWrites,
+)
 from vizwatch._rules.listing import Listing, Seen
 from vizwatch._rules.retrying import Fate
 from vizwatch._rules.transitions import Tracker
@@ -24,6 +34,7 @@ from vizwatch._values.exchange import Operation
 from vizwatch._values.statuses import TERMINAL
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+MINUTE = dt.timedelta(minutes=1)
 MOST_PAGES = 400
 
 
@@ -313,6 +324,30 @@ def test_a_restart_between_two_reads_is_known_by_the_duration(
     assert seen == runs
 
 
+lives = st.lists(st.tuples(st.sampled_from([1, 5, 7, 8, 9, 10, 12, 15]), st.floats(12, 40)), min_size=1)
+
+
+@pytest.mark.fault("W8")
+@given(lives, st.randoms(use_true_random=False), st.floats(0.1, 4.9))
+def test_of_two_replicas_of_which_one_lags_nothing_is_told_that_was_not_so_in_this_order(
+    life: list[tuple[int, float]], chance: Random, lag: float
+) -> None:
+    """Ends included, and whichever of the two answers a read, where each status lasts for twice the lag."""
+    changes = list(accumulate((seconds for _, seconds in life[:-1]), initial=0.0))
+
+    def status_at(seconds: float) -> int:
+        return life[max(bisect_right(changes, seconds) - 1, 0)][0]
+
+    tracker, told, now = Tracker("p", 197, TERMINAL, follow_restarts=True), list[int](), 0.0
+    while now < changes[-1] + 30:
+        (code,) = reads_of(tracker, (now, status_at(now - chance.choice((0, lag))), None))
+        told += [] if code is None else [code]
+        now += CONFIRMS_AFTER if tracker.holds else 1
+    was = iter([code for code, _ in life])
+    assert all(code in was for code in told), (told, life)
+    assert told[-1] == life[-1][0]
+
+
 @pytest.mark.parametrize(
     ("terminal", "codes", "runs"),
     [({8, 10}, (8, 9, 12), [1, 1, 1]), ({10}, (11, 1, 1, 8), [1, 2, 2])],
@@ -328,7 +363,7 @@ def test_runs_are_counted_by_the_services_ends_and_not_by_the_callers(
 def test_a_job_is_followed_from_where_it_was_without_a_transition_for_that() -> None:
     tracker = Tracker("p", 197, {JobStatus.DELETE_FAILED})
     tracker.resume(Job(197, JobStatus.DELETE_FAILED), NOW)
-    assert reads_of(tracker, (1, 6, None), (2, 9, None), (3, 9, None), (4, 6, None)) == [None, None, 9, 6]
+    assert reads_of(tracker, (1, 6, None), (2, 9, None), (3, 9, None), (20, 6, None)) == [None, None, 9, 6]
     assert tracker.ended
 
 
@@ -345,8 +380,9 @@ def test_deletion_is_the_last_transition_and_keeps_the_job() -> None:
 def test_each_change_of_a_watch_has_an_id_of_its_own_that_depends_on_the_statuses_alone() -> None:
     def ids(pause: int) -> list[str]:
         tracker = Tracker("p", 197, TERMINAL)
-        reads = [code for code in (1, 7, 8, 15, 8) for _ in range(pause)]
-        seen = [tracker.saw(Job(197, JobStatus(code)), NOW, NOW) for code in reads]
+        codes = [code for code in (1, 7, 8, 15, 8) for _ in range(pause)]
+        reads = [(Job(197, JobStatus(code)), NOW + minutes * MINUTE) for minutes, code in enumerate(codes)]
+        seen = [tracker.saw(job, at, at) for job, at in reads]
         return [t.id for t in seen if t]
 
     assert ids(1) == ids(3)

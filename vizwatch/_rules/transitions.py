@@ -32,6 +32,8 @@ _ROUNDING: Final = 1.0
 _CHANGE: Final = re.compile(r"([0-9]{1,18})/([0-9]{1,18})/[^/]{1,20}-(.{1,20})")
 _REPLICAS_LAG: Final = 60.0
 """How long a replica may lag, in seconds."""
+_RETURNS_AFTER: Final = 10.0
+"""How soon after a change a job that is as before it is rather a replica that lags, in seconds."""
 
 
 @attrs.define
@@ -50,10 +52,11 @@ class Tracker:
     in run and status), and ends with the first terminal status, unless restarts are followed, or with
     deletion.
 
-    A step back, from running to waiting or from an end to a run, is mostly a replica that lags: it is held
-    until the next read says the same. To leave an end, the job must also not have run for longer than it can
-    have since then, or say so for a minute. A status that stays, while the duration begins anew, is a step
-    back too: the job was restarted between two reads, and that is a transition with a gap.
+    A step back, from running to waiting or from an end to a run, or to whatever the job was just before its
+    last change, is mostly a replica that lags: it is held until the next read says the same. To leave an end,
+    the job must also not have run for longer than it can have since then, or say so for a minute. A status
+    that stays, while the duration begins anew, is a step back too: the job was restarted between two reads,
+    and that is a transition with a gap.
     """
 
     project_id: str
@@ -72,6 +75,8 @@ class Tracker:
     ended_before: bool = attrs.field(default=False, init=False)
     """Whether the job had ended, and that was told, before it was followed; until it runs anew."""
     _step_back: _StepBack | None = attrs.field(default=None, init=False)
+    _left: tuple[JobStatus, dt.datetime] | None = attrs.field(default=None, init=False)
+    """What the last change was from, and when the read that showed it was begun."""
 
     @property
     def holds(self) -> bool:
@@ -121,6 +126,7 @@ class Tracker:
             self.ended = self.ended_before
             return None
         self.ended_before = False
+        self._left = None if previous is None else (previous.status, asked)
         is_terminal = job.status in self.terminal
         anew = self._begins_anew(job.status)
         if anew or unseen_run:
@@ -163,7 +169,14 @@ class Tracker:
     def is_step_back(self, job: Job, asked: dt.datetime) -> bool:
         """Whether a read is one that another has to confirm, before or after it."""
         is_back = self.job is not None and _goes_back(self.job.status, job.status)
-        return is_back or self._ran_anew(job, asked)
+        return is_back or self._returns(job, asked) or self._ran_anew(job, asked)
+
+    def _returns(self, job: Job, asked: dt.datetime) -> bool:
+        """Whether a read says what the job was just before its last change, be that an end."""
+        if self._left is None:
+            return False
+        status, changed = self._left
+        return job.status == status and (asked - changed).total_seconds() < _RETURNS_AFTER
 
     def _is_held(self, job: Job, asked: dt.datetime) -> bool:
         if self.job is None or self._last_read is None:
@@ -176,7 +189,7 @@ class Tracker:
             return True
         self._step_back.reads += 1
         confirmed = self._step_back.reads >= _READS_TO_CONFIRM
-        if confirmed and self.job.status.is_terminal:
+        if confirmed and self.job.status.is_terminal and not job.status.is_terminal:
             since_end = (asked - self._last_read).total_seconds()
             is_new = job.duration is None or job.duration / 1000 <= since_end + _REPLICAS_LAG
             confirmed = is_new or (asked - self._step_back.since).total_seconds() >= _REPLICAS_LAG
