@@ -114,6 +114,38 @@ async def test_a_target_that_fails_says_so_and_the_others_go_on(cloud: Emulator)
         assert {name for name, one in fleet.outcomes.items() if not one.complete} == {"p1"}
 
 
+@pytest.mark.parametrize("refusal", [{"status": 401}, {"status": 403, "code": "ModelArts.0108"}])
+async def test_a_target_that_is_refused_is_asked_again_every_five_minutes_and_repeats_nothing(
+    cloud: Emulator, refusal: dict[str, Any]
+) -> None:
+    """Whatever its jobs were doing, and from the midst of a reading, as long as another one is watched."""
+    targets = targets_of(cloud, 2)
+    on_first_page = cloud.add_jobs(1_000, status=8, project_id="p1")[0]
+    passing, gone = (cloud.add_jobs(1, status=status, project_id="p1")[0] for status in (1, 8))
+    found = Found()
+    async with Fleet(targets) as fleet, taken(fleet.watch_jobs(), found.note):
+        await elapse(60)
+        assert len(found["p1"]) == 1003
+        cloud.set_status(passing, 4, project_id="p1")
+        await elapse(20)
+        cloud.fault("status", match={"project_id": "p1", "operation": "list"}, after=1, ttl=1000, **refusal)
+        await elapse(80)
+        assert isinstance(fleet.outcomes["p1"].error, vizwatch.ApiError)
+        asked = len(cloud.requests)
+        await elapse(100)
+        assert not [one for one in cloud.requests[asked:] if "/p1/" in one.path]
+        cloud.set_status(on_first_page, 9, project_id="p1")
+        cloud.set_status(passing, 8, project_id="p1")
+        cloud.set_status(gone, None, project_id="p1")
+        await elapse(1200)
+        assert fleet.outcomes["p1"].complete
+        refused = [one for one in cloud.requests if "/p1/" in one.path and one.status == refusal["status"]]
+        assert 4 <= len(refused) <= 8
+    told = [(one.job_id, one.current and int(one.current)) for _, one in found["p1"][1003:]]
+    assert told == [(passing, 4), (on_first_page, 9), (passing, 8), (gone, None)]
+    assert found["p1"][1005][0] - found["p1"][1004][0] < 1, "the same reading showed both"
+
+
 @pytest.mark.fault("R8")
 async def test_an_outage_of_many_projects_is_a_line_a_minute(
     cloud: Emulator, caplog: pytest.LogCaptureFixture
@@ -151,9 +183,11 @@ async def test_a_target_that_cannot_be_opened_is_tried_again_or_says_why() -> No
                 return vizwatch._values.exchange.Scope(project_id="late", endpoint=cloud.endpoint)
 
         late = Scoped(vizwatch.ConnectError("no answer"), 3)
+        mended = Scoped(vizwatch.ConfigError("several projects"), 1)
         never = Scoped(vizwatch.ConfigError("wrong"), float("inf"))
         targets = [
             Target(None, None, auth=late, name="late"),
+            Target(None, None, auth=mended, name="mended"),
             Target(None, None, auth=never, name="never"),
         ]
         cloud.add_jobs(1, status=8, project_id="late")
@@ -163,6 +197,10 @@ async def test_a_target_that_cannot_be_opened_is_tried_again_or_says_why() -> No
             assert found.keys() == {"late"}
             assert isinstance(fleet.outcomes["never"].error, vizwatch.ConfigError)
             assert fleet.outcomes["late"].complete
+            assert not fleet.outcomes["mended"].complete
+            await elapse(300)
+            assert fleet.outcomes["mended"].complete
+            assert never.asked == 2
 
 
 @pytest.mark.repeats

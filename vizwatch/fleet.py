@@ -20,7 +20,7 @@ from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
 
 import attrs
 
-from vizwatch._flows.arriving import Arrivals, Finder, JobsWatch
+from vizwatch._flows.arriving import COMES_BACK_AFTER, Arrivals, Finder, JobsWatch
 from vizwatch._flows.gathering import Gathering, Reading
 from vizwatch._rules import retrying, wire
 from vizwatch._rules.cadence import backoff
@@ -395,8 +395,9 @@ class Fleet:
         """The transitions of all jobs of all targets, as they are seen; `project_id` says of which.
 
         Each target is read at its own time within the interval, at the beginning and after an outage, too.
-        One that fails is tried again, and does not end the others; it says so in :attr:`outcomes`, as does
-        one for which no later read will come to anything. The iteration ends once that holds for all.
+        One that fails is tried again, and does not end the others; it says so in :attr:`outcomes`. So does
+        one for which no later read will come to anything, which is tried again every five minutes all the
+        same, since somebody may mend it. The iteration ends once that holds for all.
 
         Args:
             status: As of :meth:`Client.watch_jobs`, as is all else, for each target.
@@ -461,7 +462,9 @@ class Fleet:
                 outlook.error = error
                 if not isinstance(error, CallError) or retrying.is_permanent(error):
                     arrivals.not_begun()
-                    return
+                    await asyncio.sleep(COMES_BACK_AFTER)
+                    arrivals.expected += 1
+                    continue
                 failures += 1
                 await asyncio.sleep(backoff(failures, CHANCE.random(), base, longest, error.retry_after))
             else:

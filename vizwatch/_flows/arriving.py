@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _AHEAD: Final = 10_000
 """How many transitions are written to a checkpoint at once."""
+COMES_BACK_AFTER: Final = 300.0
+"""How long a survey rests that can read nothing, beside others that can, in seconds."""
 
 
 class Finder(Protocol):
@@ -129,7 +131,7 @@ class Arrivals:
             raise survey.error
 
     def not_begun(self) -> None:
-        """One of those expected will not be begun."""
+        """One of those expected cannot be begun, and does not keep the iteration from its end."""
         self.expected -= 1
         self.came.set()
 
@@ -221,6 +223,7 @@ class JobsWatch:
         while not arrivals.closed:
             if not arrivals.ready:
                 if arrivals.are_over:
+                    arrivals.forget(asyncio.get_running_loop())
                     break
                 await arrivals.wait()
                 continue

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from vizwatch._flows.ageing import Ageing
-from vizwatch._flows.arriving import Arrivals
+from vizwatch._flows.arriving import COMES_BACK_AFTER, Arrivals
 from vizwatch._flows.following import Clock, Follower, Terms
 from vizwatch._flows.polling import Poller
 from vizwatch._rules.census import Census
@@ -109,6 +109,7 @@ class Survey:
     prepared: int = attrs.field(default=0, init=False)
     """How many of those that were found come again should this process end, where a checkpoint is kept."""
     _ageing: Ageing | None = attrs.field(default=None, init=False)
+    _comes_back: asyncio.TimerHandle | None = attrs.field(default=None, init=False)
 
     async def begin(self) -> None:
         """Reads from now on, and goes on with what a checkpoint has; may raise what is wrong with that."""
@@ -393,6 +394,20 @@ class Survey:
         if not self._found:
             self.arrivals.ready.append(self)
         self.arrivals.came.set()
+        if not self.arrivals.raises:
+            self._comes_back = asyncio.get_running_loop().call_later(COMES_BACK_AFTER, self._come_back)
+
+    def _come_back(self) -> None:
+        """Reads again: the others are watched still, and what was refused may be allowed by now."""
+        if self.arrivals.closed:
+            return
+        self.has_ended = False
+        self.breaks_off()
+        self._poller.attend(self)
+        for member in self._members.values():
+            member.follower.relies_on_listing()
+            if member.told is None:
+                self._follow(member)
 
     def leave(self) -> None:
         """Reads no more."""
@@ -405,6 +420,8 @@ class Survey:
     def end(self) -> None:
         """Nobody will take anything any more."""
         self.leave()
+        if self._comes_back is not None:
+            self._comes_back.cancel()
         if self.delivery is not None:
             self.delivery.end()
 
