@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import logging
+import os
 import signal
 import sqlite3
 import subprocess
@@ -26,7 +27,7 @@ import pytest
 from aiohttp import web
 from receivers import Post, Receiver
 from redis_servers import RedisServer, needs_redis
-from test_cli import child_environment
+from test_cli import ROOT, child_environment
 
 import vizwatch
 from vizwatch import ConfigError, Settings, Target
@@ -540,7 +541,7 @@ async def command(file: Path, *argv: str) -> AsyncIterator[asyncio.subprocess.Pr
         *(sys.executable, "-W", "error", "-m", "vizwatch", "run", str(file), *argv),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=child_environment(),
+        env={**child_environment(), "PYTHONPATH": os.pathsep.join([str(ROOT), str(file.parent)])},
     )
     try:
         async with asyncio.timeout(3 * WITHIN):
@@ -625,6 +626,37 @@ async def test_a_delivery_in_hand_is_brought_to_its_end_by_sigterm(cloud: Emulat
         await runner.cleanup()
     assert (process.returncode, b"broken off" in err) == (0, False)
     assert waiting(file.parent / "state") == {}
+
+
+@pytest.mark.fault("C7")
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_what_hangs_for_ever_does_not_keep_a_service_from_ending_within_5_seconds(
+    cloud: Emulator, file: Path, signals: int
+) -> None:
+    """Nor does a second signal: what is in hand stays in hand, and the rest is brought to its end."""
+    cloud.add_jobs(1, status=8)
+    (file.parent / "stuck.py").write_text(
+        "import asyncio, time\n"
+        "async def take(transition):\n"
+        "    print('taken', flush=True)\n"
+        "    await asyncio.to_thread(time.sleep, 60)\n"
+    )
+    sinks = file.read_text().index("[[sinks]]")
+    file.write_text(file.read_text()[:sinks] + '[[sinks]]\nname="s"\ntype="python"\ncall="stuck:take"\n')
+    async with command(file) as process:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"taken\n"
+        began = asyncio.get_running_loop().time()
+        process.terminate()
+        assert process.stderr is not None
+        while b"to end" not in await process.stderr.readline():
+            pass
+        if signals == 2:
+            process.terminate()
+        _, err = await process.communicate()
+        assert 3 < asyncio.get_running_loop().time() - began < 5
+    assert (process.returncode, b"something hangs" in err) == (0, True), err
+    assert waiting(file.parent / "state") == {"s": [8]}
 
 
 async def test_a_wrong_file_is_a_line_for_each_fault_and_code_2_before_any_request(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 from vizwatch import CheckpointError, ConfigError, Target, printable
 from vizwatch.cli._errors import ExitCode, report
+from vizwatch.cli._running import end_within
 from vizwatch.service.files import FaultyConfigurationError, load
 from vizwatch.service.options import (
     Configuration,
@@ -26,6 +26,8 @@ from vizwatch.service.options import (
 from vizwatch.service.serving import serve
 
 _MAX_LINE: Final = 1_000
+_ENDS_WITHIN: Final = 4.5
+"""How long the end may take, in seconds."""
 _LOG_FORMAT: Final = "vizwatch: %(levelname)s: %(message)s"
 
 
@@ -42,13 +44,28 @@ async def run_service(file: Path, *, only_check: bool, dask: str | None) -> Exit
         return ExitCode.DONE
     logging.basicConfig(stream=sys.stderr, format=_LOG_FORMAT, force=True)
     logging.getLogger("vizwatch").setLevel(logging.INFO)
-    try:
-        with contextlib.suppress(asyncio.CancelledError):
-            await serve(configuration, dask=dask)
-    except CheckpointError as error:
-        report(error)
-        return ExitCode.FAILED  # its Redis may be away: another try may do, as it does not for a wrong file
-    return ExitCode.DONE
+    code = await _until_signalled(asyncio.create_task(serve(configuration, dask=dask)))
+    end_within(_ENDS_WITHIN, code)
+    return code
+
+
+async def _until_signalled(serving: asyncio.Task[None]) -> ExitCode:
+    """Waits for the service's end; a signal is the beginning of it, and no second one breaks it off."""
+    while not serving.done():
+        try:
+            await asyncio.wait([serving])
+        except asyncio.CancelledError:
+            if not serving.cancelling():
+                end_within(_ENDS_WITHIN, ExitCode.DONE)
+                serving.cancel()
+    if serving.cancelled():
+        return ExitCode.DONE
+    error = serving.exception()
+    if error is None:
+        return ExitCode.DONE
+    code = report(error)
+    # Its Redis may be away: another try may do, as it does not for a wrong file.
+    return ExitCode.FAILED if isinstance(error, CheckpointError) else code
 
 
 def _described(configuration: Configuration) -> list[str]:

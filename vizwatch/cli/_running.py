@@ -4,13 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Any, Final
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+is_process: Final = contextvars.ContextVar("is_process", default=False)
+"""Whether the process is there for the command, and ends with it."""
+
+
+def end_within(seconds: float, code: int) -> None:
+    """Ends the process after so long, if it is there for the command, whatever hangs by then.
+
+    A thread cannot be cancelled, such as one that looks up a name or is the user's, and the interpreter waits
+    for each.
+    """
+    if not is_process.get():
+        return
+
+    def end() -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"vizwatch: something hangs, and is left after {seconds:g} s\n")
+            sys.stderr.flush()
+        os._exit(code)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 def run(command: Coroutine[Any, Any, int]) -> int:

@@ -125,6 +125,7 @@ class _Service:
 
     async def _stop(self, watching: asyncio.Task[None], couriers: list[asyncio.Task[None]]) -> None:
         """Nothing new is taken; what is in hand is brought to its end, if that does not take too long."""
+        LOG.info("to end: deliveries in hand have %g s", _IN_HAND)
         watching.cancel()
         self.outbox.stop()
         await asyncio.wait([watching, *couriers], timeout=_IN_HAND)
