@@ -285,6 +285,22 @@ async def test_a_paused_process_changes_nothing_after_its_successor_came(
     assert len([one for one in caplog.messages if "taken it over" in one]) == 1
 
 
+@pytest.mark.fault("D5")
+@needs_redis
+async def test_a_stream_that_is_lost_is_no_matter_of_others_that_write_in_the_same_window(
+    shared: RedisServer, raw: Any
+) -> None:
+    async with opened(checkpoint_of(shared, window=0.05), ALL, SINGLE) as one:
+        await one.save({ALL: {1: b"1"}})
+        await raw.set(LEASE, "0" * 16 + ":ab")
+        saves = ({ALL: {1: b"2"}}, {SINGLE: {1: b"2"}}, {SINGLE: {2: b"2"}})
+        lost, *others = await asyncio.gather(*map(one.save, saves), return_exceptions=True)
+        assert isinstance(lost, CheckpointError)
+        assert others == [None, None]
+        assert await one.load(SINGLE, None) == {1: b"2", 2: b"2"}
+        assert await raw.hgetall(JOBS) == {b"1": b"1"}
+
+
 @needs_redis
 async def test_a_process_that_only_renews_hears_that_it_was_succeeded(
     shared: RedisServer, raw: Any, caplog: pytest.LogCaptureFixture

@@ -145,8 +145,8 @@ def command(
 
     It answers with a word, and what that is about: ``done`` and the token of what was taken, or else the
     numbers of the claims that were lost, from 1; ``lost`` and these, ``held`` and for how many milliseconds
-    yet, ``elsewhere`` with the number of a
-    claim and the endpoint of its project, ``newer`` and the format, or ``damaged``.
+    yet, ``elsewhere`` with the number of a claim and the endpoint of its project, ``newer`` and the format,
+    or ``damaged``.
     """
     # The braces put all keys into one slot of a Redis Cluster.
     keys, arguments = [f"{{{prefix}}}:head"], [FORMAT, round(lease * 1000), step.value]

@@ -141,7 +141,9 @@ class RedisCheckpoint:
 
     async def save(self, records: Saved) -> None:
         """Keeps records, with all that others save within the window in one step."""
+        self._held(records)
         await self._batches.put(records)
+        self._held(records)
 
     async def close(self, stream: Stream) -> None:
         """Gives the stream up, and closes the connections after the last one."""
@@ -204,13 +206,19 @@ class RedisCheckpoint:
                 self._lose(held, await self._step(Step.RENEW, list(held.values())))
 
     async def _write(self, batches: Sequence[Saved]) -> None:
-        records: dict[Stream, dict[int, bytes | None]] = {}
-        for stream, by_job in itertools.chain.from_iterable(batch.items() for batch in batches):
-            records.setdefault(stream, {}).update(by_job)
-        held = self._held(records)
-        of_claims = {held[stream]: by_job for stream, by_job in records.items()}
-        self._lose(held, await self._step(Step.SAVE, list(of_claims), of_claims))
-        self._held(records)
+        """Writes each whole, but for those of lost streams: who saves these is told, and no other."""
+        while whole := [batch for batch in batches if self._lost.isdisjoint(batch)]:
+            records: dict[Stream, dict[int, bytes | None]] = {}
+            for stream, by_job in itertools.chain.from_iterable(batch.items() for batch in whole):
+                records.setdefault(stream, {}).update(by_job)
+            held = self._held(records)
+            of_claims = {claim: records[stream] for stream, claim in held.items()}
+            answer = await self._step(Step.SAVE, list(of_claims), of_claims)
+            self._lose(held, answer)
+            if answer[0] == b"done":
+                return
+            if self._lost.isdisjoint(held):
+                raise self._refused(_DAMAGED)
 
     def _lose(self, held: Mapping[Stream, Claim], answer: tuple[bytes, object]) -> None:
         """Takes note of the streams that are lost."""
