@@ -108,6 +108,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
         "PASSWORD": "canary-password",
         "HOOK": HOOK,
         "REDIS": "rediss://user:canary@example.com/0",
+        "REDIS_WITH_MORE": "redis://user:canary@example.com/0?socket_timeout=canary",
         "EMPTY": " ",
         "BLANKS": "canary token",
     }.items():
@@ -258,6 +259,12 @@ WRONG = [
     ("backlog = 5", "backlog = 0", 56, "sinks[1].backlog must be a whole number from 1 to 1000000, not 0"),
     ('"jobs"', "3", 62, "sinks[2].stream must be"),
     ('url_env = "REDIS"', 'url_env = "TOKEN"', 61, "sinks[2].url_env must be an address with a host, by re"),
+    (
+        'url_env = "REDIS"',
+        'url_env = "REDIS_WITH_MORE"',
+        61,
+        "sinks[2].url_env must be an address with a host",
+    ),
     ("json:dumps", "json:nothing", 68, "sinks[3].call cannot be imported: AttributeError: module 'json'"),
     ("json:dumps", "nothing_here:f", 68, "sinks[3].call cannot be imported: ModuleNotFoundError: No module"),
     ("json:dumps", "json:__name__", 68, "sinks[3].call must name a function"),

@@ -269,7 +269,9 @@ def _webhook(table: Table, sources: Sources) -> Destination | None:
 def _redis(table: Table, sources: Sources) -> Destination | None:
     stream = table.need("stream", _TEXT)
     max_length = table.take("max_length", whole(1, 10**12))
-    url = _url(table, sources, "redis or rediss", lambda url: url.scheme in {"redis", "rediss"})
+    url = _url(
+        table, sources, "redis or rediss, with a database's number and files of TLS at most", _is_redis
+    )
     try:
         sources.check_installed("redis", "redis")
     except ConfigError as error:
@@ -331,6 +333,14 @@ def _split(value: object) -> SplitResult | None:
 
 def _is_for_webhooks(url: SplitResult) -> bool:
     return url.scheme == "https" or (url.scheme == "http" and _is_loopback(url.hostname or ""))
+
+
+def _is_redis(url: SplitResult) -> bool:
+    try:
+        RedisCheckpoint(url.geturl())  # which knows what redis-py takes
+    except ConfigError:
+        return False
+    return url.scheme in {"redis", "rediss"}
 
 
 def _is_loopback(host: str) -> bool:
