@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
@@ -21,8 +21,8 @@ class Memory:
     """Whether it cannot be written just now."""
     refusal: CheckpointError | None = None
     """What it refuses every write with."""
-    takes: float = 0.0
-    """How long a write takes, in seconds."""
+    takes: Sequence[float] = (0.0,)
+    """How long a write takes, in seconds: the first one, the next one, and so on, and then anew."""
     loads_in: float = 0.0
     _open: set[Stream] = attrs.field(factory=set)
 
@@ -38,7 +38,7 @@ class Memory:
         return {one: record for one, record in kept.items() if job_ids is None or one in job_ids}
 
     async def save(self, records: Mapping[Stream, Mapping[int, bytes | None]]) -> None:
-        await asyncio.sleep(self.takes)
+        await asyncio.sleep(self.takes[self.writes % len(self.takes)])
         if self.refusal is not None:
             raise self.refusal
         if self.fails:

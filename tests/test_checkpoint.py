@@ -286,6 +286,31 @@ async def test_of_all_jobs_only_what_has_changed_comes_after_a_restart(cloud: Em
     assert await survey(cloud, kept) == []
 
 
+@pytest.mark.parametrize("then", [8, None])
+async def test_what_a_job_becomes_while_its_last_change_is_written_comes_next(
+    cloud: Emulator, kept: Memory, then: int | None
+) -> None:
+    """Also where another job is looked at meanwhile: no reading shows a job to nobody."""
+    job_id, other = cloud.add_jobs(2, status=8)
+    found: list[Transition] = []
+
+    def note(transition: Transition) -> None:
+        found.append(transition)
+        if transition.job_id == job_id and transition.previous is not None:
+            kept.takes = [60.0]  # it is written; that it was delivered takes long
+
+    async with process(cloud) as client, taken(client.watch_jobs(checkpoint=kept), note):
+        await elapse(100)
+        cloud.set_status(other, 4)
+        await elapse(20)
+        cloud.set_status(job_id, 12)
+        while len(found) < 4:
+            await elapse(0.1)
+        cloud.set_status(job_id, then)
+        await elapse(300)
+    assert changes(found)[3:] == [(8, 12), (12, then)]
+
+
 async def test_ids_go_on_over_restarts(cloud: Emulator, kept: Memory) -> None:
     (job_id,) = cloud.add_jobs(1, status=8)
     found: list[Transition] = []
@@ -369,7 +394,7 @@ async def test_a_fleet_keeps_the_places_of_all_its_projects(cloud: Emulator, kep
 async def test_a_cancelled_step_loses_nothing_and_gives_nothing_that_is_not_written(
     cloud: Emulator, is_single: bool
 ) -> None:
-    kept = Memory(takes=10.0)
+    kept = Memory(takes=[10.0])
     (job_id,) = cloud.add_jobs(1, plan=[[0, 1], [40, 8]])
     async with process(cloud) as client:
         watch: AsyncIterator[Transition] = client.watch_jobs(checkpoint=kept)
@@ -545,7 +570,7 @@ async def test_what_one_s_own_checkpoint_gives_that_is_no_record_is_told(
 @pytest.mark.repeats
 @pytest.mark.fault("D7")
 async def test_writes_are_gathered_and_cost_grows_with_changes_alone(cloud: Emulator) -> None:
-    kept = Memory(takes=0.2)
+    kept = Memory(takes=[0.2])
     job_ids = cloud.add_jobs(1_000, status=8)
     async with process(cloud) as client:
         async with taken(client.watch_jobs(checkpoint=kept), lambda _: None):
@@ -653,7 +678,7 @@ async def test_a_write_that_failed_is_not_written_after_what_came_since(
     cloud: Emulator, kept: Memory
 ) -> None:
     cloud.add_jobs(1, plan=[[0, 1], [10, 8], [20, 9], [30, 12]])
-    kept.takes, kept.fails = 8.0, True
+    kept.takes, kept.fails = [8.0], True
     async with process(cloud) as client:
         async with taken(client.watch_jobs(checkpoint=kept), lambda _: None):
             await elapse(60)
@@ -680,7 +705,7 @@ async def test_a_deleted_job_that_a_replica_shows_once_more_after_a_restart_is_o
 
 
 async def test_what_waits_is_written_when_the_client_closes(cloud: Emulator) -> None:
-    kept = Memory(takes=2.0)
+    kept = Memory(takes=[2.0])
     (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [60, 12]])
     await first_run(cloud, kept, job_id, KILLED)
     async with process(cloud) as client:

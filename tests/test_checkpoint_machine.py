@@ -36,7 +36,7 @@ class Life:
 
     happens: Sequence[tuple[tuple[int, int | None], float]]
     """Changes of jobs, each with how long it is until the next."""
-    write_takes: float
+    write_takes: Sequence[float]
     deals_for: float
     """How long the consumer takes for each transition."""
     is_killed: bool
@@ -46,7 +46,7 @@ class Life:
 lives = st.builds(
     Life,
     st.lists(st.tuples(changes, pauses), max_size=6),
-    st.sampled_from([0.0, 0.2, 3.0]),
+    st.lists(st.sampled_from([0.0, 0.2, 3.0, 20.0]), min_size=1, max_size=3),
     st.sampled_from([0.0, 0.5, 10.0]),
     st.booleans(),
 )
@@ -124,7 +124,7 @@ async def story(run: Sequence[Life], *, is_single: bool) -> None:
         for life in run:
             await world.live(life, is_single=is_single)
         await world.live(
-            Life([((0, world.jobs[job_ids[0]]), LONG)], 0.0, 0.0, is_killed=False), is_single=is_single
+            Life([((0, world.jobs[job_ids[0]]), LONG)], [0.0], 0.0, is_killed=False), is_single=is_single
         )
         world.check()
         if not is_single:

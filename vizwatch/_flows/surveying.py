@@ -213,9 +213,7 @@ class Survey:
 
     def take(self) -> Transition | None:
         """The next of the wanted transitions; ``None`` now and then, and once all that was found is taken."""
-        if self._taken is not None:
-            taken, self._taken = self._taken, None
-            self._was_taken(taken)
+        self._let_go()
         if self._found:
             for transition in self._found[0]:
                 self.prepared -= 1
@@ -236,9 +234,11 @@ class Survey:
         """
         if self.delivery is None or self.prepared > 0 or not self._found:
             return 0
+        self._let_go()
         found = [*itertools.islice(itertools.chain.from_iterable(self._found), limit)]
         if not found:
             self._found.clear()
+            self.go_on()
             return 0
         self._found.appendleft(iter(found))
         self.prepared = len(found)
@@ -298,6 +298,12 @@ class Survey:
     def _put_of(self, member: Member, transition: Transition) -> None:
         member.told = transition
         self._put(iter([transition]))
+
+    def _let_go(self) -> None:
+        """The consumer has dealt with what was taken last."""
+        if self._taken is not None:
+            taken, self._taken = self._taken, None
+            self._was_taken(taken)
 
     def _was_taken(self, transition: Transition) -> None:
         """The consumer has dealt with a transition, or does not want it: its job is looked at again."""
