@@ -7,6 +7,8 @@ import functools
 import os
 import signal
 import sys
+import traceback
+from asyncio.subprocess import PIPE
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -20,6 +22,7 @@ from distributed import LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
 from keeping import Memory
+from virtual import elapse
 
 import vizwatch
 import vizwatch.dask
@@ -36,6 +39,7 @@ from vizwatch import (
     Transition,
 )
 from vizwatch.dask import ShardedWatch, watch_fleet
+from vizwatch.dask._health import Health
 from vizwatch.dask._plan import Plan, plans, streams_of
 from vizwatch.emulator import Emulator
 from vizwatch.service.options import Configuration, Filter, PythonCall, SinkOptions, Watching
@@ -44,12 +48,28 @@ from vizwatch.service.serving import serve
 SETTINGS = Settings(poll_interval=0.3, poll_interval_min=0.05, watch_backoff_base=0.05, watch_backoff_max=0.3)
 PROJECTS = [f"project-{number}" for number in range(8)]
 SOON = 15.0
+CALLER = """
+import asyncio, sys
+from distributed import Client
+from vizwatch import Target
+from vizwatch.dask import watch_fleet
+
+async def main(scheduler, endpoint, token, *projects):
+    async with Client(scheduler, asynchronous=True) as cluster:
+        of = [Target(endpoint, project, auth=token) for project in projects]
+        async with watch_fleet(cluster, of, shards=2) as watch:
+            async for _ in watch:
+                print("found", flush=True)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
 
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[LocalCluster]:
     options = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0", "silence_logs": 50}
-    with LocalCluster(n_workers=2, **options) as running:
+    impatient = "import vizwatch.dask._shard as shard; shard.PULSE, shard.PATIENCE = 0.3, 2.0"
+    with LocalCluster(n_workers=2, preload=[impatient], **options) as running:
         yield running
 
 
@@ -64,6 +84,7 @@ async def cluster(workers: LocalCluster) -> AsyncIterator[Cluster]:
     async with connected as client:
         await client.wait_for_workers(2)
         yield client
+        await nothing_is_left(client)
 
 
 @pytest.fixture
@@ -90,6 +111,26 @@ async def until(holds: Callable[[], bool]) -> None:
 
 def told(found: Sequence[Transition]) -> set[tuple[str, int, int | None]]:
     return {(one.project_id, one.job_id, one.current) for one in found}
+
+
+async def nothing_is_left(cluster: Any) -> None:
+    """On the scheduler, of any watch that has ended, however it did; or soon will not be."""
+
+    def left(dask_scheduler: Any) -> list[str]:
+        queues, variables, semaphores = (
+            dask_scheduler.extensions[name] for name in ("queues", "variables", "semaphores")
+        )
+        named = [
+            *(queues.queues, queues.client_refcount, queues.future_refcount),
+            *(variables.variables, semaphores.max_leases, dask_scheduler._broker._topics),
+            *(dask_scheduler.tasks, dask_scheduler.task_groups),
+        ]
+        waiting = [op for op in dask_scheduler._comms.values() if op == "queue_get"]
+        return [name for names in named for name in map(str, names) if "vizwatch" in name] + waiting
+
+    async with asyncio.timeout(SOON):
+        while await cluster.run_on_scheduler(left):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.05)
 
 
 # --- what comes -----------------------------------------------------------------------------------------
@@ -207,8 +248,9 @@ async def test_a_target_that_fails_is_in_the_outcomes_and_ends_no_other(
         age = watch.outcomes["project-1"].age
         assert age is not None
         assert age < 10
-        heard = {name: (outcome, at - 100) for name, (outcome, at) in watch._outcomes.items()}
-        watch._outcomes = heard
+        watch._health._reported = {
+            place: (outcome, at - 100) for place, (outcome, at) in watch._health._reported.items()
+        }
         assert not watch.outcomes["project-1"].complete, "nobody knows, after such a silence"
         assert (watch.outcomes["project-1"].age or 0) > 100
     async with watch_fleet(cluster, [wrong], settings=SETTINGS) as watch:
@@ -266,17 +308,147 @@ async def test_shards_take_no_thread_from_others_and_leave_nothing(cloud: Emulat
         others: Any = cluster
         assert await others.gather(others.map(abs, range(-50, 0))) == [*range(50, 0, -1)]
     before = len(cloud.requests)
-
-    run = watch._run
-
-    def left(dask_scheduler: Any) -> list[str]:
-        names = [*dask_scheduler.extensions["queues"].queues, *map(str, dask_scheduler.tasks)]
-        return [name for name in names if name.startswith(run)]
-
-    async with asyncio.timeout(SOON):
-        while await others.run_on_scheduler(left):  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.05)
+    await nothing_is_left(cluster)
     assert len(cloud.requests) == before
+
+
+@pytest.mark.usefixtures("jobs")
+async def test_a_killed_caller_leaves_nothing_on_the_scheduler(
+    cloud: Emulator, cluster: Cluster, workers: LocalCluster
+) -> None:
+    where = workers.scheduler_address, cloud.endpoint, cloud.token, *PROJECTS[:4]
+    caller = await asyncio.create_subprocess_exec(sys.executable, "-c", CALLER, *where, stdout=PIPE)
+    assert caller.stdout is not None
+    assert await caller.stdout.readline() == b"found\n"
+    caller.kill()
+    await caller.communicate()
+    await nothing_is_left(cluster)
+    before = len(cloud.requests)
+    await cluster.wait_for_workers(2)
+    assert len(cloud.requests) == before
+
+
+async def test_a_watch_that_is_closed_while_no_shard_answers_leaves_nothing(
+    cloud: Emulator, cluster: Cluster, jobs: Mapping[str, list[int]]
+) -> None:
+    """Not even when the workers, which come back, have forgotten that they were watching."""
+    async with watch_fleet(cluster, targets(cloud), shards=2, settings=SETTINGS) as watch:
+        await some(watch, 24)
+        processes = (await cluster.run(os.getpid)).values()
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+    for process in processes:
+        os.kill(process, signal.SIGKILL)
+
+
+async def test_all_shards_begin_again_where_one_took_a_living_caller_for_dead(
+    cloud: Emulator, cluster: Cluster, jobs: Mapping[str, list[int]]
+) -> None:
+    async with watch_fleet(cluster, targets(cloud), shards=2, settings=SETTINGS) as watch:
+        await some(watch, 24)
+        run = watch._run
+        (watch._reports or pytest.fail()).close()
+        for project in PROJECTS:
+            cloud.set_status(jobs[project][0], 12, project_id=project)
+        found = await some(watch, 8)
+        assert told(found) == {(project, jobs[project][0], 12) for project in PROJECTS}
+        assert watch._run != run
+
+
+async def test_a_shard_that_is_refused_begins_again_as_long_as_others_watch(
+    cloud: Emulator,
+    cluster: Cluster,
+    jobs: Mapping[str, list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vizwatch.dask._watching.COMES_BACK_AFTER", 0.5)
+    refused, *others = PROJECTS[:2]
+    async with watch_fleet(cluster, targets(cloud, PROJECTS[:2]), shards=2, settings=SETTINGS) as watch:
+        await some(watch, 6)
+        cloud.fault("status", match={"project_id": refused}, status=403, code="ModelArts.0108")
+        await until(lambda: any(shard.is_over for shard in watch._shards))
+        cloud.set_status(jobs[refused][1], 12, project_id=refused)
+        await until(lambda: not any(shard.is_over for shard in watch._shards))
+        await until(lambda: any(shard.is_over for shard in watch._shards))
+        assert isinstance(watch.outcomes[refused].error, vizwatch.PermissionDeniedError)
+        cloud.clear_faults()
+        assert told(await some(watch, 1)) == {(refused, jobs[refused][1], 12)}, "nothing was told again"
+        await until(lambda: watch.outcomes[refused].complete)
+        cloud.fault("status", status=403, code="ModelArts.0108")
+        async with asyncio.timeout(SOON):
+            assert [one async for one in watch] == [], "with nothing left to watch it ends"
+
+
+async def test_a_target_whose_worker_says_nothing_has_an_error_until_it_does(
+    cloud: Emulator,
+    cluster: Cluster,
+    jobs: Mapping[str, list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("vizwatch.dask._health._SILENT", 1.0)
+    async with watch_fleet(cluster, targets(cloud), shards=2, settings=SETTINGS) as watch:
+        await some(watch, 24)
+        await until(lambda: all(one.complete for one in watch.outcomes.values()))
+        processes = (await cluster.run(os.getpid)).values()
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            await until(lambda: all(one.error is not None for one in watch.outcomes.values()))
+        finally:
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
+        error = watch.outcomes[PROJECTS[0]].error
+        assert isinstance(error, vizwatch.TransportError)
+        assert "see what the 2 workers of the cluster are busy with" in str(error)
+        await until(lambda: all(one.complete for one in watch.outcomes.values()))
+
+
+@pytest.mark.looptime
+async def test_a_silent_cluster_is_told_by_its_reason_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    of = [Target("https://example.com", name, auth="token") for name in "abc"]
+    health = Health(of, "tls://scheduler:8786")
+    watching = asyncio.create_task(health.watch())
+    health.expects(range(3))
+
+    async def errors(seconds: int, *, workers: int | None) -> list[str]:
+        for _ in range(seconds):
+            await elapse(1)
+            if workers is not None:
+                health.answered(workers)
+        return [str(one.error) for one in health.outcomes().values()]
+
+    assert await errors(14, workers=0) == ["None"] * 3
+    health.ended([2])
+    nothing = "nothing was heard of its shard for 20 s: "
+    no_worker = f"{nothing}the cluster has no worker: start one that has vizwatch as the caller has it"
+    assert await errors(6, workers=0) == [no_worker, no_worker, "None"]
+    assert caplog.messages == []
+    unanswered = (
+        "the scheduler at tls://scheduler:8786 does not answer: see whether it runs and can be reached"
+    )
+    assert (await errors(20, workers=None))[0] == nothing.replace("20", "40") + unanswered
+    health.expects([0])
+    assert await errors(1, workers=2) == [
+        "None",
+        "nothing was heard of its shard for 41 s: see what the 2 workers of the cluster are busy with, "
+        "and their logs",
+        "None",
+    ]
+    await errors(590, workers=2)
+    (line,) = caplog.messages
+    assert line.startswith("nothing is heard of 2 of 3 targets: the cluster has no worker")
+    health.expects([0, 1])
+    await errors(2, workers=2)
+    health.expects([0, 1])
+    for _ in range(60):
+        health.expects([0, 1])
+        await errors(10, workers=2)
+    await errors(30, workers=2)
+    assert len(caplog.messages) == 2, "after it was well for long"
+    watching.cancel()
+    await asyncio.wait([watching])
 
 
 @pytest.mark.usefixtures("jobs")
@@ -308,6 +480,7 @@ async def test_a_shard_stops_when_it_hears_no_more_of_its_caller() -> None:
     silent: Any = Silent()
     shard = _Shard(0, silent, silent, "life")
     assert not await shard.run()
+    assert shard.is_abandoned
     await shard._obey()
 
 
@@ -416,6 +589,31 @@ async def test_credentials_do_not_travel_in_the_clear(
             at(address)
     for address in ("tls://10.0.0.7:8786", "inproc://x", "tcp://127.0.0.1:8786", "tcp://[::1]:8786"):
         at(address)
+
+
+async def test_credentials_that_cannot_be_made_on_a_worker_show_no_secret(
+    cloud: Emulator, cluster: Cluster
+) -> None:
+    def made(secret: str) -> None:
+        raise RuntimeError(f"no credentials can be made of {secret}")
+
+    class Made:
+        async def headers(self, request: vizwatch.Outgoing) -> dict[str, str]:
+            return {}
+
+        def __reduce__(self) -> Any:
+            return made, ("canary-token",)
+
+    (plan,) = planned([Target(cloud.endpoint, "p", auth=Made())], 1)
+    with pytest.raises(ConfigError, match="made on a worker: RuntimeError") as refused:
+        Plan.opened(plan.sealed())
+    assert refused.value.__context__ is None
+    async with watch_fleet(cluster, [Target(cloud.endpoint, "p", auth=Made())], settings=SETTINGS) as watch:
+        with pytest.raises(ConfigError, match="made on a worker: RuntimeError") as refused:
+            await some(watch, 1)
+    shown = "".join(traceback.format_exception(refused.value))
+    logs = await cluster.get_worker_logs(), await cluster.get_scheduler_logs()
+    assert "canary" not in f"{shown} {refused.value.__context__!r} {logs}"
 
 
 class Own:

@@ -13,7 +13,9 @@ from distributed.worker_state_machine import SecedeEvent
 __all__ = [
     "Channel",
     "Client",
+    "Gone",
     "KilledWorker",
+    "Released",
     "address_of",
     "cancelled",
     "connected",
@@ -42,7 +44,11 @@ async def connected(address: str) -> Client:
 
 
 class Gone(Exception):  # noqa: N818 - it is expected
-    """A channel was closed, or the client that it goes through."""
+    """The client was closed, or what went through it."""
+
+
+class Released(Gone):
+    """A channel was closed."""
 
 
 @attrs.frozen(eq=False)
@@ -62,23 +68,35 @@ class Channel:
         return self
 
     async def put(self, message: Message) -> None:
-        """Sends a message; raises :class:`Gone` where nobody will get it."""
+        """Sends a message; raises :class:`Released` where nobody will get it."""
         try:
             await self._scheduler.queue_put(name=self._name, data=message, timeout=None)
         except KeyError:
-            raise Gone from None
+            raise Released from None
 
-    async def get(self, within: float | None = None) -> Message:
+    async def get(self, within: float) -> Message:
         """The next message; raises :class:`TimeoutError` where there is none within so many seconds.
 
-        One that is cancelled may take a message with it, as the scheduler does not hear of that.
+        One that is cancelled may take a message with it, as the scheduler does not hear of that; for as long
+        it keeps a connection for it, too.
         """
-        answer = await self._scheduler.queue_get(name=self._name, timeout=within, batch=False)
+        try:
+            answer = await self._scheduler.queue_get(name=self._name, timeout=within, batch=False)
+        except KeyError:
+            raise Released from None
         message: Message = answer["value"]
         return message
 
+    async def is_there(self) -> bool:
+        """Whether it is made, and was not closed by anybody."""
+        try:
+            await self._scheduler.queue_qsize(name=self._name)
+        except KeyError:
+            return False
+        return True
+
     def close(self) -> None:
-        """Has the scheduler forget it."""
+        """Has the scheduler forget it; more than once does no harm, as only one has made it."""
         if self._client.status == "running":
             self._client._send_to_scheduler({"op": "queue_release", "name": self._name})  # noqa: SLF001
 

@@ -69,9 +69,22 @@ class Plan:
 
     @classmethod
     def opened(cls, sealed: bytes) -> Plan:
-        """The plan that was sealed."""
-        plan: Plan = pickle.loads(sealed)  # noqa: S301 - from the caller, whose code the worker runs anyway
-        return plan
+        """The plan that was sealed.
+
+        Raises:
+            ConfigError: Something in it cannot be made in this process.
+        """
+        try:
+            plan: Plan = pickle.loads(sealed)  # noqa: S301 - from the caller, whose code the worker runs anyway
+        except Exception as error:  # noqa: BLE001 - as above
+            reason = type(error).__name__
+        else:
+            return plan
+        # As above.
+        raise ConfigError(
+            f"settings and credentials must be such as can be made on a worker: {reason}; hooks and "
+            "credentials of your own have to be importable there"
+        )
 
     def targets(self) -> list[Target]:
         """The targets, by their places among all as names."""

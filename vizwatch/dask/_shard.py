@@ -14,7 +14,7 @@ from vizwatch._rules import records
 from vizwatch._rules.records import Given
 from vizwatch._values.errors import VizwatchError
 from vizwatch._world.checkpoint import Stream
-from vizwatch.dask._cluster import Channel, here, pickled, secede
+from vizwatch.dask._cluster import Channel, Released, here, pickled, secede
 from vizwatch.dask._plan import Plan
 from vizwatch.fleet import Fleet, Outcome
 
@@ -70,6 +70,8 @@ class _Shard:
     _is_sent: bool = attrs.field(default=False, init=False)
     """Whether some were sent that the caller has not taken yet."""
     _sealed: bytes = attrs.field(default=b"", init=False, repr=False)
+    is_abandoned: bool = attrs.field(default=False, init=False)
+    """Whether it has stopped since the caller said nothing any more."""
 
     async def say(self, what: str, *more: Any) -> None:
         """Tells the caller something."""
@@ -121,6 +123,7 @@ class _Shard:
             # A read that is broken off on this side may take an order with it: the other side ends it.
             return await self._orders.get(PATIENCE)
         except TimeoutError:
+            self.is_abandoned = True
             return ["stop"]
 
     async def _watch(self, fleet: Fleet, plan: Plan) -> None:
@@ -186,14 +189,25 @@ async def watch_shard(run: str, number: int, key: str) -> None:
     """
     secede(key)
     (client, worker), life = here(), uuid.uuid4().hex
-    orders = await Channel(client, f"{run}-{life}").make()
-    shard = _Shard(number, orders, Channel(client, run), life)
-    has_ended, failure = False, None
+    reports, orders = Channel(client, run), await Channel(client, f"{run}-{life}").make()
+    shard = _Shard(number, orders, reports, life)
     try:
         await shard.say("begin", worker)
-        has_ended = await shard.run()
-    except VizwatchError as error:
-        has_ended, failure = True, pickled(error)
+        has_ended, failure = await _run(shard)
+        if shard.is_abandoned:
+            # A caller that was killed leaves it behind; one that was not sees that it is gone.
+            reports.close()
+        else:
+            await shard.say("over", has_ended, failure)
+    except Released:
+        pass  # nobody listens
     finally:
         orders.close()
-    await shard.say("over", has_ended, failure)
+
+
+async def _run(shard: _Shard) -> tuple[bool, bytes | None]:
+    """Whether the shard has nothing left to watch, and its error."""
+    try:
+        return await shard.run(), None
+    except VizwatchError as error:
+        return True, pickled(error)

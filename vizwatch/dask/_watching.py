@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import pickle
 import uuid
 from collections import Counter, deque
@@ -13,6 +14,7 @@ from typing import Any, Final, Self
 
 import attrs
 
+from vizwatch._flows.arriving import COMES_BACK_AFTER
 from vizwatch._flows.delivering import Delivery
 from vizwatch._rules import records
 from vizwatch._rules.records import Given
@@ -21,9 +23,19 @@ from vizwatch._values.models import Transition
 from vizwatch._world.checkpoint import Checkpoint, Stream
 from vizwatch._world.journal import Journals
 from vizwatch._world.line import to_its_end
-from vizwatch.dask._cluster import Channel, Client, Gone, KilledWorker, cancelled, workers_of
+from vizwatch.dask._cluster import (
+    Channel,
+    Client,
+    Gone,
+    KilledWorker,
+    Released,
+    address_of,
+    cancelled,
+    workers_of,
+)
+from vizwatch.dask._health import Health
 from vizwatch.dask._plan import Plan
-from vizwatch.dask._shard import AT_ONCE, PULSE, watch_shard
+from vizwatch.dask._shard import AT_ONCE, PATIENCE, watch_shard
 from vizwatch.fleet import Outcome, Target
 
 _A_WORKER: Final = 4
@@ -31,9 +43,8 @@ _A_WORKER: Final = 4
 _LOOKS_AFTER: Final = 1.0
 """How often the caller looks how the workers are getting on, in seconds."""
 _MISSING: Final = 2
-_STOPS_WITHIN: Final = 1.5
-_SILENT: Final = 3 * PULSE
-"""After how many seconds a shard that says nothing may be no more."""
+_STOPS_WITHIN: Final = 1.2
+"""How long the shards have to stop, in seconds; and half a second more for the scheduler to hear of it."""
 _AHEAD: Final = 10_000
 _REMEMBERED: Final = 1024
 """How many deleted jobs of a target are kept, as a listing that lags may show them once more."""
@@ -59,8 +70,15 @@ class _Shard:
     moves_to: str | None = None
     """Where it is to go on, once it has stopped."""
     is_over: bool = False
+    comes_back_at: float = math.inf
+    """When one that is over begins again, as somebody may have mended what its targets are refused for."""
     ready: deque[Told] = attrs.field(factory=deque, init=False)
     """What it has told, and is not prepared yet."""
+
+    @property
+    def places(self) -> list[int]:
+        """Those of its targets among all."""
+        return [project.index for project in self.plan.projects]
 
 
 class ShardedWatch:
@@ -89,10 +107,11 @@ class ShardedWatch:
         self._journals = Journals()
         self._journal = self._journals.of(checkpoint)
         self._deliveries = [Delivery(self._journal, stream) for stream in streams]
-        self._outcomes = {target.name: (Outcome(target), 0.0) for target in targets}
-        """How each target was getting on, and when that was heard."""
-        self._run = f"vizwatch-{uuid.uuid4().hex}"
+        self._health = Health(targets, address_of(cluster))
+        self._run = ""
+        """Names the channel of the reports, and what belongs to it."""
         self._reports: Channel | None = None
+        self._making: asyncio.Task[Any] | None = None
         self._orders: dict[str, Channel] = {}
         """What is said to each life."""
         self._loaded: set[int] = set()
@@ -110,9 +129,11 @@ class ShardedWatch:
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
-        """How the watch of each target is getting on, by its name, as far as its shard was heard."""
-        now = asyncio.get_running_loop().time()
-        return {name: _aged(outcome, now - heard_at) for name, (outcome, heard_at) in self._outcomes.items()}
+        """How the watch of each target is getting on, by its name, as far as its shard was heard.
+
+        Where nothing was for 15 seconds, the error says so, and what may be amiss with the cluster.
+        """
+        return self._health.outcomes()
 
     @property
     def workers(self) -> Mapping[int, str | None]:
@@ -174,13 +195,25 @@ class ShardedWatch:
     async def _prepare_to_begin(self) -> None:
         """Waits for what has to be there first; may be cancelled, and done once more."""
         await self._journal.load(self._deliveries[0].stream, ())  # before any request, if it is refused
-        workers = await workers_of(self._cluster)
         if self._reports is None:
-            self._reports = await Channel(self._cluster, self._run).make()
-        if self._closed:
-            self._reports.close()
-        else:
+            self._reports = self._new_reports()
+            self._health.expects(range(len(self._targets)))
+            self._start(self._health.watch())
+        workers = await workers_of(self._cluster)
+        self._health.answered(len(workers))
+        await self._made(self._reports)
+        if not self._closed:
             self._begin(workers, self._reports)
+
+    def _new_reports(self) -> Channel:
+        self._run, self._making = f"vizwatch-{uuid.uuid4().hex}", None
+        return Channel(self._cluster, self._run)
+
+    async def _made(self, reports: Channel) -> None:
+        """Has the channel made, once, which goes on if this is cancelled: to be closed it must be there."""
+        if self._making is None:
+            self._making = asyncio.create_task(reports.make())
+        await asyncio.shield(self._making)
 
     def _begin(self, workers: Sequence[str], reports: Channel) -> None:
         self._has_begun = True
@@ -209,12 +242,16 @@ class ShardedWatch:
 
     async def _pump(self, reports: Channel) -> None:
         """Listens to all shards."""
-        while True:
-            what, *more = await reports.get()
-            if what == "end":
-                return
-            number, life, *more = more
-            self._heard(self._shards[number], what, life, more)
+        with contextlib.suppress(Released):  # who looks after the shards sees that, too
+            while True:
+                try:
+                    what, *more = await reports.get(PATIENCE)
+                except TimeoutError:
+                    continue
+                if what == "end":
+                    return
+                number, life, *more = more
+                self._heard(self._shards[number], what, life, more)
 
     def _heard(self, shard: _Shard, what: str, life: str, more: Sequence[Any]) -> None:
         if what == "begin":
@@ -223,6 +260,7 @@ class ShardedWatch:
             if self._closed:
                 self._retire(life)
                 return
+            self._health.expects(shard.places)
             shard.life, (shard.worker,) = life, more
             shard.moves_to, shard.missing = None, 0
             self._start(self._instruct(shard, self._orders[life]))
@@ -235,14 +273,14 @@ class ShardedWatch:
             self._came.set()
         elif what == "alive":
             self._tell(shard, "heard")
+            self._health.expects(shard.places)
             self._heard_of(*more)
 
     def _heard_of(self, outcomes: Sequence[Sequence[Any]], forgotten: Sequence[Sequence[int]]) -> None:
-        now = asyncio.get_running_loop().time()
         for place, complete, error, jobs, age in outcomes:
             target = self._targets[place]
             failed = None if error is None else pickle.loads(error)  # noqa: S301 - a worker runs our code
-            self._outcomes[target.name] = Outcome(target, complete, failed, jobs, age), now
+            self._health.reported(place, Outcome(target, complete, failed, jobs, age))
         for place, job_id in forgotten:
             self._deliveries[place].forgets(job_id)
 
@@ -255,6 +293,8 @@ class ShardedWatch:
             self._submit(shard, shard.moves_to or shard.worker)
             return
         shard.is_over = True
+        shard.comes_back_at = asyncio.get_running_loop().time() + COMES_BACK_AFTER
+        self._health.ended(shard.places)
         if error is not None:
             self._fail(pickle.loads(error))  # noqa: S301 - as above
         self._came.set()
@@ -275,6 +315,7 @@ class ShardedWatch:
                 rows = [*kept.items()]
                 for first in range(0, len(rows), AT_ONCE):
                     await orders.put(["kept", where, dict(rows[first : first + AT_ONCE])])
+                    self._health.expects(shard.places)
             await orders.put(["watch", shard.plan.sealed()])
 
     async def _kept(self, shard: _Shard, target: int) -> dict[int, bytes]:
@@ -307,10 +348,38 @@ class ShardedWatch:
         while True:
             await asyncio.sleep(_LOOKS_AFTER)
             workers = await workers_of(self._cluster)
+            self._health.answered(len(workers))
+            if self._reports is not None and not await self._reports.is_there():
+                await self._begin_again()
             for shard in self._shards:
                 if workers and not shard.is_over:
                     await self._revive(shard, workers)
+            if workers:
+                self._bring_back(workers)
             self._balance(workers)
+
+    async def _begin_again(self) -> None:
+        """Has all shards begin again, one of which took this process for dead and closed the reports."""
+        if self._pumping is not None:
+            self._pumping.cancel()
+        self._reports = self._new_reports()
+        await self._made(self._reports)
+        shards = [shard for shard in self._shards if not shard.is_over]
+        await cancelled(self._cluster, [shard.future for shard in shards])
+        self._pumping = self._start(self._pump(self._reports))
+        for shard in shards:
+            self._submit(shard, shard.worker)
+
+    def _bring_back(self, workers: Sequence[str]) -> None:
+        """Has shards begin again all of whose targets were refused, as long as others watch."""
+        now = asyncio.get_running_loop().time()
+        if all(shard.is_over for shard in self._shards):
+            return
+        for shard in self._shards:
+            if shard.is_over and now >= shard.comes_back_at:
+                shard.is_over = False
+                self._health.expects(shard.places)
+                self._submit(shard, self._least_of(workers))
 
     async def _revive(self, shard: _Shard, workers: Sequence[str]) -> None:
         """Has a shard begun again that the scheduler gave up, or does not begin."""
@@ -325,8 +394,7 @@ class ShardedWatch:
         elif shard.future.status not in {"cancelled", "lost"} and shard.missing < _MISSING:
             return
         await cancelled(self._cluster, [shard.future])
-        counts = self._counts(workers)
-        self._submit(shard, min(workers, key=lambda worker: counts[worker]))
+        self._submit(shard, self._least_of(workers))
 
     def _counts(self, workers: Sequence[str]) -> Counter[str]:
         """How many shards are with each worker."""
@@ -334,6 +402,11 @@ class ShardedWatch:
         placed = [one.worker for one in self._shards if one.worker is not None and not one.is_over]
         counts.update(worker for worker in placed if worker in counts)
         return counts
+
+    def _least_of(self, workers: Sequence[str]) -> str:
+        """The worker with the fewest shards."""
+        counts = self._counts(workers)
+        return min(workers, key=lambda worker: counts[worker])
 
     def _balance(self, workers: Sequence[str]) -> None:
         """Moves one shard, if that makes things more even; the next one when that has begun again."""
@@ -388,20 +461,24 @@ class ShardedWatch:
 
     async def _close(self) -> None:
         try:
-            if self._reports is not None:
-                async with asyncio.timeout(_STOPS_WITHIN):
-                    await self._stop(self._reports)
+            if self._making is not None:
+                async with asyncio.timeout(_STOPS_WITHIN + 0.5):
+                    await self._making
+                    await self._stop()
         except (OSError, TimeoutError, Gone):
             pass  # it may be gone; what is left of it stops by itself when it hears no more
         finally:
-            for task in self._tasks:
+            tasks = self._tasks if self._making is None else self._tasks | {self._making}
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for channel in filter(None, [*self._orders.values(), self._reports]):
+                channel.close()
             for delivery in self._deliveries:
                 delivery.end()
             await self._journals.aclose()
 
-    async def _stop(self, reports: Channel) -> None:
+    async def _stop(self) -> None:
         """Has all shards stop, and waits until they have."""
         for shard in self._shards:
             shard.moves_to = None
@@ -409,14 +486,13 @@ class ShardedWatch:
             await _said(orders, "stop")
         begun = [shard for shard in self._shards if shard.future is not None]
         running = [shard.future for shard in begun if shard.life is not None and not shard.is_over]
-        await asyncio.gather(*running, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOPS_WITHIN):
+                await asyncio.gather(*running, return_exceptions=True)
         await cancelled(self._cluster, [shard.future for shard in begun])
-        await reports.put(["end"])
-        if self._pumping is not None:
+        if self._reports is not None and self._pumping is not None:
+            await self._reports.put(["end"])
             await self._pumping
-        for orders in [*self._orders.values()]:
-            orders.close()
-        reports.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -428,12 +504,6 @@ class ShardedWatch:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-
-def _aged(outcome: Outcome, seconds: float) -> Outcome:
-    """The outcome, so many seconds after it was told: after long, nobody knows whether it is complete."""
-    age = None if outcome.age is None else outcome.age + seconds
-    return attrs.evolve(outcome, complete=outcome.complete and seconds < _SILENT, age=age)
 
 
 async def _said(orders: Channel, what: str) -> None:
