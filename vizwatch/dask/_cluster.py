@@ -20,6 +20,7 @@ __all__ = [
     "cancelled",
     "connected",
     "here",
+    "is_wanted",
     "pickled",
     "secede",
     "workers_of",
@@ -117,6 +118,12 @@ def secede(key: str) -> None:
     """The task of that key, which waits for most of its life, takes no thread of its worker's from others."""
     event = SecedeEvent(key=key, compute_duration=0.0, stimulus_id=f"vizwatch-secede-{key}")
     get_worker().handle_stimulus(event)
+
+
+def is_wanted(key: str) -> bool:
+    """Whether the scheduler still wants the task of that key, which this worker runs, from anybody."""
+    task = get_worker().state.tasks.get(key)
+    return task is not None and task.state != "cancelled"
 
 
 async def workers_of(client: Client) -> list[str]:

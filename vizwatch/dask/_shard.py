@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import itertools
 import uuid
 from collections.abc import Callable, Collection, Mapping
@@ -14,7 +16,7 @@ from vizwatch._rules import records
 from vizwatch._rules.records import Given
 from vizwatch._values.errors import VizwatchError
 from vizwatch._world.checkpoint import Stream
-from vizwatch.dask._cluster import Channel, Released, here, pickled, secede
+from vizwatch.dask._cluster import Channel, Gone, Released, here, is_wanted, pickled, secede
 from vizwatch.dask._plan import Plan
 from vizwatch.fleet import Fleet, Outcome
 
@@ -24,6 +26,8 @@ PULSE: Final = 5.0
 """How often a shard says how it is getting on, in seconds."""
 PATIENCE: Final = 30.0
 """How long a shard goes on without a word of the caller's, who may be no more, in seconds."""
+HEED: Final = 1.0
+"""How often a shard looks whether the scheduler has lost the caller, in seconds."""
 
 
 @attrs.define(eq=False)
@@ -70,12 +74,34 @@ class _Shard:
     _is_sent: bool = attrs.field(default=False, init=False)
     """Whether some were sent that the caller has not taken yet."""
     _sealed: bytes = attrs.field(default=b"", init=False, repr=False)
-    is_abandoned: bool = attrs.field(default=False, init=False)
-    """Whether it has stopped since the caller said nothing any more."""
+    _is_abandoned: bool = attrs.field(default=False, init=False)
+    """Whether it stops since the caller seems to be no more."""
 
     async def say(self, what: str, *more: Any) -> None:
         """Tells the caller something."""
         await self._reports.put([what, self.number, self.life, *more])
+
+    async def live(self, worker: str) -> None:
+        """Watches on that worker, and tells the caller when that begins and how it ends."""
+        with contextlib.suppress(Released):  # nobody listens
+            await self.say("begin", worker)
+            try:
+                has_ended, failure = await self.run(), None
+            except VizwatchError as error:
+                has_ended, failure = True, pickled(error)
+            if self._is_abandoned:
+                # A caller that was killed leaves them behind; one that was not sees that they are gone.
+                self._reports.close()
+            else:
+                await self.say("over", has_ended, failure)
+
+    async def heed(self, is_wanted: Callable[[], bool]) -> None:
+        """Stops the shard once the scheduler wants it no more, as when the caller's connection breaks."""
+        while is_wanted():  # noqa: ASYNC110 - a worker sets no event
+            await asyncio.sleep(HEED)
+        self._is_abandoned = True
+        with contextlib.suppress(OSError, Gone):
+            await self._orders.put(["stop"])
 
     async def run(self) -> bool:
         """Watches until the caller says stop, or says nothing any more; or else nothing is left to watch.
@@ -100,9 +126,12 @@ class _Shard:
             finally:
                 for task in tasks:
                     task.cancel()
-                if not obeying.done():
-                    await self._orders.put(["stop"])
-                await asyncio.wait([obeying, *tasks])
+                try:
+                    if not obeying.done():
+                        await self._orders.put(["stop"])
+                except (OSError, Gone):
+                    obeying.cancel()  # nobody could end it, which is better where somebody can
+                await asyncio.gather(obeying, *tasks, return_exceptions=True)
 
     async def _begin(self) -> bool:
         """Gets its orders from the caller; tells whether there are any."""
@@ -123,7 +152,7 @@ class _Shard:
             # A read that is broken off on this side may take an order with it: the other side ends it.
             return await self._orders.get(PATIENCE)
         except TimeoutError:
-            self.is_abandoned = True
+            self._is_abandoned = True
             return ["stop"]
 
     async def _watch(self, fleet: Fleet, plan: Plan) -> None:
@@ -189,25 +218,11 @@ async def watch_shard(run: str, number: int, key: str) -> None:
     """
     secede(key)
     (client, worker), life = here(), uuid.uuid4().hex
-    reports, orders = Channel(client, run), await Channel(client, f"{run}-{life}").make()
-    shard = _Shard(number, orders, reports, life)
+    orders = await Channel(client, f"{run}-{life}").make()
+    shard = _Shard(number, orders, Channel(client, run), life)
+    heeding = asyncio.create_task(shard.heed(functools.partial(is_wanted, key)))
     try:
-        await shard.say("begin", worker)
-        has_ended, failure = await _run(shard)
-        if shard.is_abandoned:
-            # A caller that was killed leaves it behind; one that was not sees that it is gone.
-            reports.close()
-        else:
-            await shard.say("over", has_ended, failure)
-    except Released:
-        pass  # nobody listens
+        await shard.live(worker)
     finally:
+        heeding.cancel()
         orders.close()
-
-
-async def _run(shard: _Shard) -> tuple[bool, bytes | None]:
-    """Whether the shard has nothing left to watch, and its error."""
-    try:
-        return await shard.run(), None
-    except VizwatchError as error:
-        return True, pickled(error)

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import pickle
 import uuid
-from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-import attrs
-
 from vizwatch._flows.arriving import COMES_BACK_AFTER
-from vizwatch._flows.delivering import Delivery
-from vizwatch._rules import records
-from vizwatch._rules.records import Given
 from vizwatch._values.errors import TransportError, VizwatchError
 from vizwatch._values.models import Transition
 from vizwatch._world.checkpoint import Checkpoint, Stream
@@ -33,7 +26,9 @@ from vizwatch.dask._cluster import (
     cancelled,
     workers_of,
 )
+from vizwatch.dask._deliveries import Deliveries
 from vizwatch.dask._health import Health
+from vizwatch.dask._placement import Shard, least_loaded, to_move
 from vizwatch.dask._plan import Plan
 from vizwatch.dask._shard import AT_ONCE, PATIENCE, watch_shard
 from vizwatch.fleet import Outcome, Target
@@ -45,40 +40,6 @@ _LOOKS_AFTER: Final = 1.0
 _MISSING: Final = 2
 _STOPS_WITHIN: Final = 1.2
 """How long the shards have to stop, in seconds; and half a second more for the scheduler to hear of it."""
-_AHEAD: Final = 10_000
-_REMEMBERED: Final = 1024
-"""How many deleted jobs of a target are kept, as a listing that lags may show them once more."""
-
-Told = tuple[int, int, bytes]
-"""A transition as a shard tells it: of which target, of which job, and the record."""
-
-
-@attrs.define(eq=False)
-class _Shard:
-    """A shard, as the caller sees it."""
-
-    number: int
-    plan: Plan
-    future: Any = None
-    """That of its task."""
-    life: str | None = None
-    """Which of its lives counts: one whose worker was taken for dead may go on telling."""
-    worker: str | None = None
-    """Where that is, or is to be."""
-    missing: int = 0
-    """How many looks in succession found no such worker."""
-    moves_to: str | None = None
-    """Where it is to go on, once it has stopped."""
-    is_over: bool = False
-    comes_back_at: float = math.inf
-    """When one that is over begins again, as somebody may have mended what its targets are refused for."""
-    ready: deque[Told] = attrs.field(factory=deque, init=False)
-    """What it has told, and is not prepared yet."""
-
-    @property
-    def places(self) -> list[int]:
-        """Those of its targets among all."""
-        return [project.index for project in self.plan.projects]
 
 
 class ShardedWatch:
@@ -103,10 +64,9 @@ class ShardedWatch:
         self._streams = streams
         self._count = shards
         self._plans_of = plans_of
-        self._shards: Sequence[_Shard] = ()
+        self._shards: Sequence[Shard] = ()
         self._journals = Journals()
-        self._journal = self._journals.of(checkpoint)
-        self._deliveries = [Delivery(self._journal, stream) for stream in streams]
+        self._deliveries = Deliveries(self._journals.of(checkpoint), streams)
         self._health = Health(targets, address_of(cluster))
         self._run = ""
         """Names the channel of the reports, and what belongs to it."""
@@ -114,12 +74,6 @@ class ShardedWatch:
         self._making: asyncio.Task[Any] | None = None
         self._orders: dict[str, Channel] = {}
         """What is said to each life."""
-        self._loaded: set[int] = set()
-        """The targets whose undelivered transitions have come again."""
-        self._ahead: deque[tuple[Delivery, Transition]] = deque()
-        """What is given next: it is written, once that is settled, that it was."""
-        self._is_settled = True
-        self._given: Delivery | None = None
         self._came = asyncio.Event()
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -146,20 +100,14 @@ class ShardedWatch:
         return self
 
     async def __anext__(self) -> Transition:
-        given, self._given = self._given, None
-        if given is not None:
-            await given.asks()
+        await self._deliveries.asks()
         if not self._has_begun and not self._closed:
             await self._prepare_to_begin()
         while not self._closed:
             if self._failure is not None:
                 raise self._failure
-            if self._ahead:
-                if not self._is_settled:
-                    await self._journal.settled()
-                    self._is_settled = True
-                self._given, transition = self._ahead.popleft()
-                self._given.gives(transition)
+            transition = await self._deliveries.take()
+            if transition is not None:
                 return transition
             if self._prepare():
                 continue
@@ -173,35 +121,30 @@ class ShardedWatch:
         """Has what the shards have told written down, of no job more than one transition."""
         seen: set[tuple[int, int]] = set()
         for shard in self._shards:
-            while shard.ready and len(self._ahead) < _AHEAD:
+            while shard.ready and self._deliveries.has_room:
                 target, job_id, record = shard.ready[0]
                 if (target, job_id) in seen:
                     break
                 seen.add((target, job_id))
                 shard.ready.popleft()
-                self._prepare_one(self._deliveries[target], job_id, record)
+                self._deliveries.prepare(target, job_id, record)
                 if not shard.ready:
                     self._tell(shard, "taken")
-        return bool(self._ahead)
-
-    def _prepare_one(self, delivery: Delivery, job_id: int, record: bytes) -> None:
-        transition = records.decode(record, delivery.stream.project_id, job_id).transition
-        delivery.prepares([transition])
-        self._ahead.append((delivery, transition))
-        self._is_settled = False
+        return self._deliveries.are_ahead
 
     # --- what shards say ---------------------------------------------------------------------------------
 
     async def _prepare_to_begin(self) -> None:
         """Waits for what has to be there first; may be cancelled, and done once more."""
-        await self._journal.load(self._deliveries[0].stream, ())  # before any request, if it is refused
+        await self._deliveries.check()
         if self._reports is None:
             self._reports = self._new_reports()
             self._health.expects(range(len(self._targets)))
             self._start(self._health.watch())
         workers = await workers_of(self._cluster)
         self._health.answered(len(workers))
-        await self._made(self._reports)
+        if workers:
+            await self._made(self._reports)
         if not self._closed:
             self._begin(workers, self._reports)
 
@@ -218,13 +161,13 @@ class ShardedWatch:
     def _begin(self, workers: Sequence[str], reports: Channel) -> None:
         self._has_begun = True
         count = min(self._count or _A_WORKER * max(len(workers), 1), len(self._streams))
-        self._shards = [_Shard(*one) for one in enumerate(self._plans_of(self._streams, count))]
+        self._shards = [Shard(*one) for one in enumerate(self._plans_of(self._streams, count))]
         self._pumping = self._start(self._pump(reports))
         for shard in self._shards:
             self._submit(shard, workers[shard.number % len(workers)] if workers else None)
         self._start(self._look_after())
 
-    def _submit(self, shard: _Shard, worker: str | None) -> None:
+    def _submit(self, shard: Shard, worker: str | None) -> None:
         key = f"{self._run}-{shard.number}-{uuid.uuid4().hex[:8]}"
         self._retire(shard.life)
         shard.life, shard.moves_to, shard.missing, shard.worker = None, None, 0, worker
@@ -253,7 +196,7 @@ class ShardedWatch:
                 number, life, *more = more
                 self._heard(self._shards[number], what, life, more)
 
-    def _heard(self, shard: _Shard, what: str, life: str, more: Sequence[Any]) -> None:
+    def _heard(self, shard: Shard, what: str, life: str, more: Sequence[Any]) -> None:
         if what == "begin":
             self._retire(shard.life)
             self._orders[life] = Channel(self._cluster, f"{self._run}-{life}")
@@ -282,9 +225,9 @@ class ShardedWatch:
             failed = None if error is None else pickle.loads(error)  # noqa: S301 - a worker runs our code
             self._health.reported(place, Outcome(target, complete, failed, jobs, age))
         for place, job_id in forgotten:
-            self._deliveries[place].forgets(job_id)
+            self._deliveries.forget(place, job_id)
 
-    def _ended(self, shard: _Shard, life: str, has_ended: bool, error: bytes | None) -> None:  # noqa: FBT001
+    def _ended(self, shard: Shard, life: str, has_ended: bool, error: bytes | None) -> None:  # noqa: FBT001
         self._orders.pop(life, None)
         if shard.life != life or self._closed:
             return
@@ -305,11 +248,13 @@ class ShardedWatch:
         if orders is not None:
             self._start(_dismissed(orders))
 
-    async def _instruct(self, shard: _Shard, orders: Channel) -> None:
+    async def _instruct(self, shard: Shard, orders: Channel) -> None:
         """Tells a shard that begins what was told of its jobs, and then to watch them."""
         with contextlib.suppress(Gone):  # another life has begun meanwhile
             for project in shard.plan.projects:
-                kept = await self._kept(shard, project.index)
+                # A shard goes on after all of what was told, delivered or not.
+                kept = await self._deliveries.kept(project.index, shard.told_of(project.index))
+                self._came.set()
                 of = project.stream
                 where = [of.endpoint, of.project_id, of.workspace_id]
                 rows = [*kept.items()]
@@ -317,29 +262,6 @@ class ShardedWatch:
                     await orders.put(["kept", where, dict(rows[first : first + AT_ONCE])])
                     self._health.expects(shard.places)
             await orders.put(["watch", shard.plan.sealed()])
-
-    async def _kept(self, shard: _Shard, target: int) -> dict[int, bytes]:
-        """What was told of a target's jobs, delivered or not: a shard goes on after all of it."""
-        delivery = self._deliveries[target]
-        told = {job_id: record for place, job_id, record in shard.ready if place == target}
-        kept = await delivery.begin(None)
-        if target not in self._loaded:
-            self._loaded.add(target)
-            again = sorted(
-                (one.transition for one in kept.values() if not one.is_delivered),
-                key=lambda one: one.not_after,
-            )
-            self._ahead.extend((delivery, one) for one in again)
-            self._came.set()
-        known = {job_id: given.transition for job_id, given in kept.items()}
-        gone = [one for one in kept.values() if one.is_delivered and one.transition.current is None]
-        gone.sort(key=lambda one: one.transition.not_after)
-        for one in gone[:-_REMEMBERED]:
-            delivery.forgets(one.transition.job_id)
-            del known[one.transition.job_id]
-        for job_id, record in told.items():
-            known[job_id] = records.decode(record, delivery.stream.project_id, job_id).transition
-        return {job_id: records.encode(Given(one, is_delivered=True)) for job_id, one in known.items()}
 
     # --- how the workers are getting on ------------------------------------------------------------------
 
@@ -349,8 +271,7 @@ class ShardedWatch:
             await asyncio.sleep(_LOOKS_AFTER)
             workers = await workers_of(self._cluster)
             self._health.answered(len(workers))
-            if self._reports is not None and not await self._reports.is_there():
-                await self._begin_again()
+            await self._look_after_reports(len(workers))
             for shard in self._shards:
                 if workers and not shard.is_over:
                     await self._revive(shard, workers)
@@ -358,8 +279,21 @@ class ShardedWatch:
                 self._bring_back(workers)
             self._balance(workers)
 
+    async def _look_after_reports(self, workers: int) -> None:
+        """Has all shards begin again, one of which took this process for dead and closed the reports.
+
+        Without a worker there are no reports, since nobody would close them if this process were killed.
+        """
+        if self._reports is None:
+            return
+        if not workers:
+            self._reports.close()
+            for shard in self._shards:
+                self._retire(shard.life)
+        elif not await self._reports.is_there():
+            await self._begin_again()
+
     async def _begin_again(self) -> None:
-        """Has all shards begin again, one of which took this process for dead and closed the reports."""
         if self._pumping is not None:
             self._pumping.cancel()
         self._reports = self._new_reports()
@@ -379,9 +313,9 @@ class ShardedWatch:
             if shard.is_over and now >= shard.comes_back_at:
                 shard.is_over = False
                 self._health.expects(shard.places)
-                self._submit(shard, self._least_of(workers))
+                self._submit(shard, least_loaded(self._shards, workers))
 
-    async def _revive(self, shard: _Shard, workers: Sequence[str]) -> None:
+    async def _revive(self, shard: Shard, workers: Sequence[str]) -> None:
         """Has a shard begun again that the scheduler gave up, or does not begin."""
         # Once there was no worker at all, a task that was to be with one waits for that one alone.
         shard.missing = 0 if shard.worker is None or shard.worker in workers else shard.missing + 1
@@ -394,35 +328,19 @@ class ShardedWatch:
         elif shard.future.status not in {"cancelled", "lost"} and shard.missing < _MISSING:
             return
         await cancelled(self._cluster, [shard.future])
-        self._submit(shard, self._least_of(workers))
-
-    def _counts(self, workers: Sequence[str]) -> Counter[str]:
-        """How many shards are with each worker."""
-        counts = Counter(dict.fromkeys(workers, 0))
-        placed = [one.worker for one in self._shards if one.worker is not None and not one.is_over]
-        counts.update(worker for worker in placed if worker in counts)
-        return counts
-
-    def _least_of(self, workers: Sequence[str]) -> str:
-        """The worker with the fewest shards."""
-        counts = self._counts(workers)
-        return min(workers, key=lambda worker: counts[worker])
+        self._submit(shard, least_loaded(self._shards, workers))
 
     def _balance(self, workers: Sequence[str]) -> None:
         """Moves one shard, if that makes things more even; the next one when that has begun again."""
-        shards = [shard for shard in self._shards if not shard.is_over]
-        if not workers or any(shard.life is None or shard.moves_to is not None for shard in shards):
-            return
-        counts = self._counts(workers).most_common()
-        (most, highest), (least, lowest) = counts[0], counts[-1]
-        if highest - lowest > 1:
-            shard = next(shard for shard in shards if shard.worker == most)
-            shard.moves_to = least
+        move = to_move(self._shards, workers)
+        if move is not None:
+            shard, worker = move
+            shard.moves_to = worker
             self._tell(shard, "stop")
 
     # --- talking to shards -------------------------------------------------------------------------------
 
-    def _tell(self, shard: _Shard, what: str) -> None:
+    def _tell(self, shard: Shard, what: str) -> None:
         orders = self._orders.get(shard.life or "")
         if orders is not None:
             self._start(_said(orders, what))
@@ -461,10 +379,10 @@ class ShardedWatch:
 
     async def _close(self) -> None:
         try:
-            if self._making is not None:
-                async with asyncio.timeout(_STOPS_WITHIN + 0.5):
+            async with asyncio.timeout(_STOPS_WITHIN + 0.5):
+                if self._making is not None:
                     await self._making
-                    await self._stop()
+                await self._stop()
         except (OSError, TimeoutError, Gone):
             pass  # it may be gone; what is left of it stops by itself when it hears no more
         finally:
@@ -474,8 +392,7 @@ class ShardedWatch:
             await asyncio.gather(*tasks, return_exceptions=True)
             for channel in filter(None, [*self._orders.values(), self._reports]):
                 channel.close()
-            for delivery in self._deliveries:
-                delivery.end()
+            self._deliveries.end()
             await self._journals.aclose()
 
     async def _stop(self) -> None:
@@ -491,8 +408,9 @@ class ShardedWatch:
                 await asyncio.gather(*running, return_exceptions=True)
         await cancelled(self._cluster, [shard.future for shard in begun])
         if self._reports is not None and self._pumping is not None:
-            await self._reports.put(["end"])
-            await self._pumping
+            with contextlib.suppress(Released):
+                await self._reports.put(["end"])
+                await self._pumping
 
     async def __aenter__(self) -> Self:
         return self
