@@ -108,10 +108,11 @@ class Channel:
         return self._client.scheduler
 
 
-def here() -> tuple[Client, str]:
+async def here() -> tuple[Client, str]:
     """The client of the worker that runs this task, and the worker's address."""
-    worker = get_worker()
-    return get_client(), str(worker.address)
+    worker, client = get_worker(), get_client()
+    await client  # a channel that is closed before would stay
+    return client, str(worker.address)
 
 
 def secede(key: str) -> None:

@@ -16,6 +16,7 @@ from vizwatch._rules import records
 from vizwatch._rules.records import Given
 from vizwatch._values.errors import VizwatchError
 from vizwatch._world.checkpoint import Stream
+from vizwatch._world.line import to_its_end
 from vizwatch.dask._cluster import Channel, Gone, Released, here, is_wanted, pickled, secede
 from vizwatch.dask._plan import Plan
 from vizwatch.fleet import Fleet, Outcome
@@ -217,11 +218,12 @@ async def watch_shard(run: str, number: int, key: str) -> None:
         key: The task's key.
     """
     secede(key)
-    (client, worker), life = here(), uuid.uuid4().hex
-    orders = await Channel(client, f"{run}-{life}").make()
+    (client, worker), life = await here(), uuid.uuid4().hex
+    orders = Channel(client, f"{run}-{life}")
     shard = _Shard(number, orders, Channel(client, run), life)
     heeding = asyncio.create_task(shard.heed(functools.partial(is_wanted, key)))
     try:
+        await to_its_end(orders.make())  # a worker that closes cancels this
         await shard.live(worker)
     finally:
         heeding.cancel()
