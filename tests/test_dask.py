@@ -290,6 +290,7 @@ async def test_a_first_step_that_is_cancelled_loses_nothing(cloud: Emulator, clu
 async def test_a_cluster_whose_client_is_closed_first_is_told(cloud: Emulator, workers: LocalCluster) -> None:
     connected = await vizwatch.dask.connected(workers.scheduler_address)
     watch = watch_fleet(connected, targets(cloud, PROJECTS[:1]), settings=SETTINGS)
+    not_begun = watch_fleet(connected, targets(cloud), settings=SETTINGS)
     waiting = asyncio.create_task(anext(watch))
     await until(lambda: watch._has_begun)
     await connected.close()
@@ -297,6 +298,8 @@ async def test_a_cluster_whose_client_is_closed_first_is_told(cloud: Emulator, w
         async with asyncio.timeout(SOON):
             await waiting
     await watch.aclose()
+    with pytest.raises(vizwatch.TransportError):
+        await anext(not_begun)
 
 
 # --- what it does to a cluster --------------------------------------------------------------------------
@@ -362,7 +365,7 @@ async def test_a_shard_that_is_refused_begins_again_as_long_as_others_watch(
     jobs: Mapping[str, list[int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("vizwatch.dask._watching.COMES_BACK_AFTER", 0.5)
+    monkeypatch.setattr("vizwatch.dask._watching.COMES_BACK_AFTER", 0.3)
     refused = PROJECTS[0]
     async with watch_fleet(cluster, targets(cloud, PROJECTS[:2]), shards=2, settings=SETTINGS) as watch:
         await some(watch, 6)
@@ -376,6 +379,9 @@ async def test_a_shard_that_is_refused_begins_again_as_long_as_others_watch(
         assert told(await some(watch, 1)) == {(refused, jobs[refused][1], 12)}, "nothing was told again"
         await until(lambda: watch.outcomes[refused].complete)
         cloud.fault("status", status=403, code="ModelArts.0108")
+        await until(lambda: all(shard.is_over for shard in watch._shards))
+        would_be_back = asyncio.get_running_loop().time() + 0.6
+        await until(lambda: asyncio.get_running_loop().time() > would_be_back)
         async with asyncio.timeout(SOON):
             assert [one async for one in watch] == [], "with nothing left to watch it ends"
 

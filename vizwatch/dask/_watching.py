@@ -141,10 +141,13 @@ class ShardedWatch:
             self._reports = self._new_reports()
             self._health.expects(range(len(self._targets)))
             self._start(self._health.watch())
-        workers = await workers_of(self._cluster)
-        self._health.answered(len(workers))
-        if workers:
-            await self._made(self._reports)
+        try:
+            workers = await workers_of(self._cluster)
+            self._health.answered(len(workers))
+            if workers:
+                await self._made(self._reports)
+        except (Gone, OSError) as error:
+            raise _lost(error) from None
         if not self._closed:
             self._begin(workers, self._reports)
 
@@ -298,6 +301,8 @@ class ShardedWatch:
             self._pumping.cancel()
         self._reports = self._new_reports()
         await self._made(self._reports)
+        if self._closed:
+            return
         shards = [shard for shard in self._shards if not shard.is_over]
         await cancelled(self._cluster, [shard.future for shard in shards])
         self._pumping = self._start(self._pump(self._reports))
@@ -356,10 +361,8 @@ class ShardedWatch:
             await work
         except VizwatchError as error:
             self._fail(error)
-        except Gone:
-            self._fail(TransportError("the cluster's client was closed, or its scheduler has gone"))
-        except OSError as error:
-            self._fail(TransportError(f"the cluster's scheduler does not answer: {type(error).__name__}"))
+        except (Gone, OSError) as error:
+            self._fail(_lost(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, who iterates has to hear of it
             self._fail(error)
 
@@ -422,6 +425,12 @@ class ShardedWatch:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+def _lost(error: Gone | OSError) -> TransportError:
+    if isinstance(error, Gone):
+        return TransportError("the cluster's client was closed, or its scheduler has gone")
+    return TransportError(f"the cluster's scheduler does not answer: {type(error).__name__}")
 
 
 async def _said(orders: Channel, what: str) -> None:
