@@ -300,6 +300,7 @@ async def test_a_cluster_whose_client_is_closed_first_is_told(cloud: Emulator, w
     await watch.aclose()
     with pytest.raises(vizwatch.TransportError):
         await anext(not_begun)
+    await not_begun.aclose()
 
 
 # --- what it does to a cluster --------------------------------------------------------------------------
@@ -487,7 +488,7 @@ async def test_a_shard_that_hears_no_more_of_its_caller_stops_and_closes_the_rep
     silent: Any = Silent()
     await _Shard(0, silent, silent, "life").live("worker")
     assert silent.is_closed
-    assert silent.said == ["begin"]
+    assert silent.said == ["begin", "end"]
 
 
 async def test_without_a_worker_there_is_nothing_on_the_scheduler_but_tasks(

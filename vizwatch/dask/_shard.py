@@ -91,7 +91,9 @@ class _Shard:
             except VizwatchError as error:
                 has_ended, failure = True, pickled(error)
             if self._is_abandoned:
-                # A caller that was killed leaves them behind; one that was not sees that they are gone.
+                # A caller that was killed leaves them behind; one that was not sees that they are gone. The
+                # scheduler would wait for some time on behalf of either, were there no last one.
+                await self._reports.put(["end"])
                 self._reports.close()
             else:
                 await self.say("over", has_ended, failure)
