@@ -68,7 +68,7 @@ asyncio.run(main(*sys.argv[1:]))
 @pytest.fixture(scope="module")
 def workers() -> Iterator[LocalCluster]:
     options = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0", "silence_logs": 50}
-    attentive = "import vizwatch.dask._shard as shard; shard.PULSE, shard.HEED = 0.3, 0.1"
+    attentive = "import vizwatch.dask._shard as shard; shard.PULSE, shard.LOOKS = 0.3, 0.1"
     with LocalCluster(n_workers=2, preload=[attentive], **options) as running:
         yield running
 
@@ -265,10 +265,12 @@ async def test_a_caller_that_stood_still_for_long_has_its_shards_begin_again(
 ) -> None:
     async with watch_fleet(cluster, targets(cloud), shards=2, settings=SETTINGS) as watch:
         await some(watch, 24)
-        lives = {shard.number: shard.life for shard in watch._shards}
+        before = {shard.number: shard.incarnation for shard in watch._shards}
         for shard in watch._shards:  # as if each had heard nothing for half a minute
-            await watch._orders[shard.life or ""].put(["stop"])
-        await until(lambda: all(shard.life not in {None, lives[shard.number]} for shard in watch._shards))
+            await watch._commands[shard.incarnation or ""].put(["stop"])
+        await until(
+            lambda: all(shard.incarnation not in {None, before[shard.number]} for shard in watch._shards)
+        )
         cloud.set_status(jobs[PROJECTS[3]][1], 12, project_id=PROJECTS[3])
         assert told(await some(watch, 1)) == {(PROJECTS[3], jobs[PROJECTS[3]][1], 12)}
 
@@ -486,7 +488,7 @@ async def test_a_shard_that_hears_no_more_of_its_caller_stops_and_closes_the_rep
             self.is_closed = True
 
     silent: Any = Silent()
-    await _Shard(0, silent, silent, "life").live("worker")
+    await _Shard(0, silent, silent, "incarnation").attend("worker")
     assert silent.is_closed
     assert silent.said == ["begin", "end"]
 

@@ -11,8 +11,8 @@ import attrs
 
 from vizwatch.dask._plan import Plan
 
-Told = tuple[int, int, bytes]
-"""A transition as a shard tells it: of which target, of which job, and the record."""
+Reported = tuple[int, int, bytes]
+"""A transition as a shard reports it: of which target, of which job, and the record."""
 
 
 @attrs.define(eq=False)
@@ -23,8 +23,8 @@ class Shard:
     plan: Plan
     future: Any = None
     """That of its task."""
-    life: str | None = None
-    """Which of its lives counts: one whose worker was taken for dead may go on telling."""
+    incarnation: str | None = None
+    """Which of them counts: one whose worker was taken for dead may go on reporting."""
     worker: str | None = None
     """Where that is, or is to be."""
     missing: int = 0
@@ -34,16 +34,16 @@ class Shard:
     is_over: bool = False
     comes_back_at: float = math.inf
     """When one that is over begins again, as somebody may have mended what its targets are refused for."""
-    ready: deque[Told] = attrs.field(factory=deque, init=False)
-    """What it has told, and is not prepared yet."""
+    ready: deque[Reported] = attrs.field(factory=deque, init=False)
+    """What it has reported, and is not prepared yet."""
 
     @property
     def places(self) -> list[int]:
         """Those of its targets among all."""
         return [project.index for project in self.plan.projects]
 
-    def told_of(self, place: int) -> dict[int, bytes]:
-        """The last record of each job of a target that it has told, and is not prepared yet."""
+    def reported_of(self, place: int) -> dict[int, bytes]:
+        """The last record of each job of a target that it has reported, and is not prepared yet."""
         return {job_id: record for of, job_id, record in self.ready if of == place}
 
 
@@ -64,7 +64,7 @@ def least_loaded(shards: Sequence[Shard], workers: Sequence[str]) -> str:
 def to_move(shards: Sequence[Shard], workers: Sequence[str]) -> tuple[Shard, str] | None:
     """A shard, and where it should be, if that makes things more even and no other one is on its way."""
     shards = [shard for shard in shards if not shard.is_over]
-    if not workers or any(shard.life is None or shard.moves_to is not None for shard in shards):
+    if not workers or any(shard.incarnation is None or shard.moves_to is not None for shard in shards):
         return None
     found = counts(shards, workers).most_common()
     (most, highest), (least, lowest) = found[0], found[-1]

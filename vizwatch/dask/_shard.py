@@ -24,10 +24,10 @@ from vizwatch.fleet import Fleet, Outcome
 AT_ONCE: Final = 1_000
 """How many transitions a shard sends at once, and has ready while the caller deals with those before."""
 PULSE: Final = 5.0
-"""How often a shard says how it is getting on, in seconds."""
+"""How often a shard reports how it is getting on, in seconds."""
 PATIENCE: Final = 30.0
 """How long a shard goes on without a word of the caller's, who may be no more, in seconds."""
-HEED: Final = 1.0
+LOOKS: Final = 1.0
 """How often a shard looks whether the scheduler has lost the caller, in seconds."""
 
 
@@ -58,14 +58,14 @@ class _Kept:
 
 @attrs.define(eq=False)
 class _Shard:
-    """One life of a shard, from the beginning of its task to its end."""
+    """One incarnation of a shard, from the beginning of its task to its end."""
 
     number: int
-    _orders: Channel
-    """What the caller says to this life alone."""
+    _commands: Channel
+    """What the caller commands this incarnation alone."""
     _reports: Channel
-    """What all shards say to the caller."""
-    life: str
+    """What all shards report to the caller."""
+    incarnation: str
     _kept: dict[Stream, dict[int, bytes]] = attrs.field(factory=dict, init=False)
     _ready: list[tuple[int, int, bytes]] = attrs.field(factory=list, init=False)
     """Transitions that were not sent yet: of which target, of which job, and the record."""
@@ -78,14 +78,14 @@ class _Shard:
     _is_abandoned: bool = attrs.field(default=False, init=False)
     """Whether it stops since the caller seems to be no more."""
 
-    async def say(self, what: str, *more: Any) -> None:
-        """Tells the caller something."""
-        await self._reports.put([what, self.number, self.life, *more])
+    async def report(self, what: str, *more: Any) -> None:
+        """Sends the caller a report."""
+        await self._reports.put([what, self.number, self.incarnation, *more])
 
-    async def live(self, worker: str) -> None:
-        """Watches on that worker, and tells the caller when that begins and how it ends."""
+    async def attend(self, worker: str) -> None:
+        """Watches on that worker, and reports when that begins and how it ends."""
         with contextlib.suppress(Released):  # nobody listens
-            await self.say("begin", worker)
+            await self.report("begin", worker)
             try:
                 has_ended, failure = await self.run(), None
             except VizwatchError as error:
@@ -96,15 +96,15 @@ class _Shard:
                 await self._reports.put(["end"])
                 self._reports.close()
             else:
-                await self.say("over", has_ended, failure)
+                await self.report("over", has_ended, failure)
 
-    async def heed(self, is_wanted: Callable[[], bool]) -> None:
+    async def stop_once_unwanted(self, is_wanted: Callable[[], bool]) -> None:
         """Stops the shard once the scheduler wants it no more, as when the caller's connection breaks."""
         while is_wanted():  # noqa: ASYNC110 - a worker sets no event
-            await asyncio.sleep(HEED)
+            await asyncio.sleep(LOOKS)
         self._is_abandoned = True
         with contextlib.suppress(OSError, Gone):
-            await self._orders.put(["stop"])
+            await self._commands.put(["stop"])
 
     async def run(self) -> bool:
         """Watches until the caller says stop, or says nothing any more; or else nothing is left to watch.
@@ -118,7 +118,7 @@ class _Shard:
         self._sealed = b""
         async with Fleet(plan.targets(), settings=plan.settings) as fleet:
             obeying = asyncio.create_task(self._obey())
-            works = (self._watch(fleet, plan), self._send(), self._tell(fleet))
+            works = (self._watch(fleet, plan), self._send(), self._beat(fleet))
             tasks = [asyncio.create_task(work) for work in works]
             try:
                 # To be told to stop, to have nothing left to watch and to fail is the end of all.
@@ -131,29 +131,29 @@ class _Shard:
                     task.cancel()
                 try:
                     if not obeying.done():
-                        await self._orders.put(["stop"])
+                        await self._commands.put(["stop"])
                 except (OSError, Gone):
                     obeying.cancel()  # nobody could end it, which is better where somebody can
                 await asyncio.gather(obeying, *tasks, return_exceptions=True)
 
     async def _begin(self) -> bool:
-        """Gets its orders from the caller; tells whether there are any."""
+        """Gets its plan from the caller; tells whether there is one."""
         while True:
-            what, *more = await self._ordered()
+            what, *more = await self._commanded()
             if what == "watch":
                 (self._sealed,) = more
                 return True
             if what == "stop":
                 return False
-            if what == "kept":  # else it is for the life before, which had told something
+            if what == "kept":  # else it is for the incarnation before, which had sent something
                 where, kept = more
                 self._kept.setdefault(Stream(*where), {}).update(kept)
 
-    async def _ordered(self) -> list[Any]:
-        """The caller's next order; to stop, where none comes."""
+    async def _commanded(self) -> list[Any]:
+        """The caller's next command; to stop, where none comes."""
         try:
-            # A read that is broken off on this side may take an order with it: the other side ends it.
-            return await self._orders.get(PATIENCE)
+            # A read that is broken off on this side may take a command with it: the other side ends it.
+            return await self._commands.get(PATIENCE)
         except TimeoutError:
             self._is_abandoned = True
             return ["stop"]
@@ -175,7 +175,7 @@ class _Shard:
                 self._changed.notify_all()
         async with self._changed:
             await self._changed.wait_for(lambda: not self._ready and not self._is_sent)
-        await self.say("alive", _outcomes(fleet.outcomes), self._forgotten)
+        await self.report("heartbeat", _outcomes(fleet.outcomes), self._forgotten)
 
     async def _send(self) -> None:
         """Sends what is ready, and no more before the caller has taken it."""
@@ -185,20 +185,20 @@ class _Shard:
                 sent, self._ready = self._ready, []
                 self._is_sent = True
                 self._changed.notify_all()
-            await self.say("told", sent)
+            await self.report("transitions", sent)
 
     async def _obey(self) -> None:
         """Listens to the caller, until he says stop."""
-        while (order := await self._ordered())[0] != "stop":
-            if order[0] == "taken":
+        while (command := await self._commanded())[0] != "stop":
+            if command[0] == "taken":
                 async with self._changed:
                     self._is_sent = False
                     self._changed.notify_all()
 
-    async def _tell(self, fleet: Fleet) -> None:
-        """Says now and then how it is getting on, which the caller answers."""
+    async def _beat(self, fleet: Fleet) -> None:
+        """Reports now and then how it is getting on, which the caller acknowledges."""
         for pause in itertools.chain((0.2, 0.5, 1.0), itertools.repeat(PULSE)):
-            await self.say("alive", _outcomes(fleet.outcomes), self._forgotten)
+            await self.report("heartbeat", _outcomes(fleet.outcomes), self._forgotten)
             self._forgotten = []
             await asyncio.sleep(pause)
 
@@ -220,13 +220,13 @@ async def watch_shard(run: str, number: int, key: str) -> None:
         key: The task's key.
     """
     secede(key)
-    (client, worker), life = await here(), uuid.uuid4().hex
-    orders = Channel(client, f"{run}-{life}")
-    shard = _Shard(number, orders, Channel(client, run), life)
-    heeding = asyncio.create_task(shard.heed(functools.partial(is_wanted, key)))
+    (client, worker), incarnation = await here(), uuid.uuid4().hex
+    commands = Channel(client, f"{run}-{incarnation}")
+    shard = _Shard(number, commands, Channel(client, run), incarnation)
+    unwanted = asyncio.create_task(shard.stop_once_unwanted(functools.partial(is_wanted, key)))
     try:
-        await to_its_end(orders.make())  # a worker that closes cancels this
-        await shard.live(worker)
+        await to_its_end(commands.make())  # a worker that closes cancels this
+        await shard.attend(worker)
     finally:
-        heeding.cancel()
-        orders.close()
+        unwanted.cancel()
+        commands.close()

@@ -1,4 +1,4 @@
-"""What the caller does: gives shards to workers, takes what they tell, and keeps what was delivered."""
+"""What the caller does: gives shards to workers, takes what they report, and keeps what was delivered."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class ShardedWatch:
         """Names the channel of the reports, and what belongs to it."""
         self._reports: Channel | None = None
         self._making: asyncio.Task[Any] | None = None
-        self._orders: dict[str, Channel] = {}
-        """What is said to each life."""
+        self._commands: dict[str, Channel] = {}
+        """By which each incarnation of a shard is commanded."""
         self._came = asyncio.Event()
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -129,10 +129,10 @@ class ShardedWatch:
                 shard.ready.popleft()
                 self._deliveries.prepare(target, job_id, record)
                 if not shard.ready:
-                    self._tell(shard, "taken")
+                    self._command(shard, "taken")
         return self._deliveries.are_ahead
 
-    # --- what shards say ---------------------------------------------------------------------------------
+    # --- what shards report ------------------------------------------------------------------------------
 
     async def _prepare_to_begin(self) -> None:
         """Waits for what has to be there first; may be cancelled, and done once more."""
@@ -172,8 +172,8 @@ class ShardedWatch:
 
     def _submit(self, shard: Shard, worker: str | None) -> None:
         key = f"{self._run}-{shard.number}-{uuid.uuid4().hex[:8]}"
-        self._retire(shard.life)
-        shard.life, shard.moves_to, shard.missing, shard.worker = None, None, 0, worker
+        self._retire(shard.incarnation)
+        shard.incarnation, shard.moves_to, shard.missing, shard.worker = None, None, 0, worker
         shard.future = self._cluster.submit(
             watch_shard,
             self._run,
@@ -196,29 +196,29 @@ class ShardedWatch:
                     continue
                 if what == "end":
                     return
-                number, life, *more = more
-                self._heard(self._shards[number], what, life, more)
+                number, incarnation, *more = more
+                self._heard(self._shards[number], what, incarnation, more)
 
-    def _heard(self, shard: Shard, what: str, life: str, more: Sequence[Any]) -> None:
+    def _heard(self, shard: Shard, what: str, incarnation: str, more: Sequence[Any]) -> None:
         if what == "begin":
-            self._retire(shard.life)
-            self._orders[life] = Channel(self._cluster, f"{self._run}-{life}")
+            self._retire(shard.incarnation)
+            self._commands[incarnation] = Channel(self._cluster, f"{self._run}-{incarnation}")
             if self._closed:
-                self._retire(life)
+                self._retire(incarnation)
                 return
             self._health.expects(shard.places)
-            shard.life, (shard.worker,) = life, more
+            shard.incarnation, (shard.worker,) = incarnation, more
             shard.moves_to, shard.missing = None, 0
-            self._start(self._instruct(shard, self._orders[life]))
+            self._start(self._instruct(shard, self._commands[incarnation]))
         elif what == "over":
-            self._ended(shard, life, *more)
-        elif shard.life != life:
-            self._retire(life)
-        elif what == "told":
+            self._ended(shard, incarnation, *more)
+        elif shard.incarnation != incarnation:
+            self._retire(incarnation)
+        elif what == "transitions":
             shard.ready.extend(more[0])
             self._came.set()
-        elif what == "alive":
-            self._tell(shard, "heard")
+        elif what == "heartbeat":
+            self._command(shard, "acknowledged")
             self._health.expects(shard.places)
             self._heard_of(*more)
 
@@ -230,9 +230,9 @@ class ShardedWatch:
         for place, job_id in forgotten:
             self._deliveries.forget(place, job_id)
 
-    def _ended(self, shard: Shard, life: str, has_ended: bool, error: bytes | None) -> None:  # noqa: FBT001
-        self._orders.pop(life, None)
-        if shard.life != life or self._closed:
+    def _ended(self, shard: Shard, incarnation: str, has_ended: bool, error: bytes | None) -> None:  # noqa: FBT001
+        self._commands.pop(incarnation, None)
+        if shard.incarnation != incarnation or self._closed:
             return
         if not has_ended:
             # It was told to move, or has not heard of this process for so long that it took it for dead.
@@ -245,26 +245,26 @@ class ShardedWatch:
             self._fail(pickle.loads(error))  # noqa: S301 - as above
         self._came.set()
 
-    def _retire(self, life: str | None) -> None:
-        """A life is no shard's any more: one whose worker is gone, or was taken to be."""
-        orders = None if life is None else self._orders.pop(life, None)
-        if orders is not None:
-            self._start(_dismissed(orders))
+    def _retire(self, incarnation: str | None) -> None:
+        """An incarnation is no shard's any more: one whose worker is gone, or was taken to be."""
+        commands = None if incarnation is None else self._commands.pop(incarnation, None)
+        if commands is not None:
+            self._start(_dismissed(commands))
 
-    async def _instruct(self, shard: Shard, orders: Channel) -> None:
+    async def _instruct(self, shard: Shard, commands: Channel) -> None:
         """Tells a shard that begins what was told of its jobs, and then to watch them."""
-        with contextlib.suppress(Gone):  # another life has begun meanwhile
+        with contextlib.suppress(Gone):  # another incarnation has begun meanwhile
             for project in shard.plan.projects:
                 # A shard goes on after all of what was told, delivered or not.
-                kept = await self._deliveries.kept(project.index, shard.told_of(project.index))
+                kept = await self._deliveries.kept(project.index, shard.reported_of(project.index))
                 self._came.set()
                 of = project.stream
                 where = [of.endpoint, of.project_id, of.workspace_id]
                 rows = [*kept.items()]
                 for first in range(0, len(rows), AT_ONCE):
-                    await orders.put(["kept", where, dict(rows[first : first + AT_ONCE])])
+                    await commands.put(["kept", where, dict(rows[first : first + AT_ONCE])])
                     self._health.expects(shard.places)
-            await orders.put(["watch", shard.plan.sealed()])
+            await commands.put(["watch", shard.plan.sealed()])
 
     # --- how the workers are getting on ------------------------------------------------------------------
 
@@ -292,7 +292,7 @@ class ShardedWatch:
         if not workers:
             self._reports.close()
             for shard in self._shards:
-                self._retire(shard.life)
+                self._retire(shard.incarnation)
         elif not await self._reports.is_there():
             await self._begin_again()
 
@@ -341,14 +341,14 @@ class ShardedWatch:
         if move is not None:
             shard, worker = move
             shard.moves_to = worker
-            self._tell(shard, "stop")
+            self._command(shard, "stop")
 
-    # --- talking to shards -------------------------------------------------------------------------------
+    # --- commanding shards -------------------------------------------------------------------------------
 
-    def _tell(self, shard: Shard, what: str) -> None:
-        orders = self._orders.get(shard.life or "")
-        if orders is not None:
-            self._start(_said(orders, what))
+    def _command(self, shard: Shard, what: str) -> None:
+        commands = self._commands.get(shard.incarnation or "")
+        if commands is not None:
+            self._start(_sent(commands, what))
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._guarded(work))
@@ -393,7 +393,7 @@ class ShardedWatch:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            for channel in filter(None, [*self._orders.values(), self._reports]):
+            for channel in filter(None, [*self._commands.values(), self._reports]):
                 channel.close()
             self._deliveries.end()
             await self._journals.aclose()
@@ -402,10 +402,10 @@ class ShardedWatch:
         """Has all shards stop, and waits until they have."""
         for shard in self._shards:
             shard.moves_to = None
-        for orders in [*self._orders.values()]:
-            await _said(orders, "stop")
+        for commands in [*self._commands.values()]:
+            await _sent(commands, "stop")
         begun = [shard for shard in self._shards if shard.future is not None]
-        running = [shard.future for shard in begun if shard.life is not None and not shard.is_over]
+        running = [shard.future for shard in begun if shard.incarnation is not None and not shard.is_over]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOPS_WITHIN):
                 await asyncio.gather(*running, return_exceptions=True)
@@ -433,11 +433,11 @@ def _lost(error: Gone | OSError) -> TransportError:
     return TransportError(f"the cluster's scheduler does not answer: {type(error).__name__}")
 
 
-async def _said(orders: Channel, what: str) -> None:
+async def _sent(commands: Channel, what: str) -> None:
     with contextlib.suppress(Gone):  # it has stopped meanwhile
-        await orders.put([what])
+        await commands.put([what])
 
 
-async def _dismissed(orders: Channel) -> None:
-    await _said(orders, "stop")
-    orders.close()
+async def _dismissed(commands: Channel) -> None:
+    await _sent(commands, "stop")
+    commands.close()
