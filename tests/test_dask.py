@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import signal
@@ -83,7 +84,7 @@ def _attentive(monkeypatch: pytest.MonkeyPatch) -> None:
 async def cluster(workers: LocalCluster) -> AsyncIterator[Cluster]:
     connected = Cluster(workers.scheduler_address, asynchronous=True)
     async with connected as client:
-        await client.wait_for_workers(2)
+        await client.wait_for_workers(2, timeout=SOON)
         yield client
         await nothing_is_left(client)
 
@@ -265,11 +266,11 @@ async def test_a_caller_that_stood_still_for_long_has_its_shards_begin_again(
 ) -> None:
     async with watch_fleet(cluster, targets(cloud), shards=2, settings=SETTINGS) as watch:
         await some(watch, 24)
-        before = {shard.number: shard.incarnation for shard in watch._shards}
+        old = {shard.number: shard.incarnation for shard in watch._shards}
         for shard in watch._shards:  # as if each had heard nothing for half a minute
             await watch._commands[shard.incarnation or ""].put(["stop"])
         await until(
-            lambda: all(shard.incarnation not in {None, before[shard.number]} for shard in watch._shards)
+            lambda: all(shard.incarnation not in {None, old[shard.number]} for shard in watch._shards)
         )
         cloud.set_status(jobs[PROJECTS[3]][1], 12, project_id=PROJECTS[3])
         assert told(await some(watch, 1)) == {(PROJECTS[3], jobs[PROJECTS[3]][1], 12)}
@@ -337,14 +338,13 @@ async def test_a_killed_caller_leaves_nothing_on_the_scheduler(
 async def test_a_watch_that_is_closed_while_no_shard_answers_leaves_nothing(
     cloud: Emulator, cluster: Cluster, jobs: Mapping[str, list[int]]
 ) -> None:
-    """Not even when the workers, which come back, have forgotten that they were watching."""
-    async with watch_fleet(cluster, targets(cloud), shards=2, settings=SETTINGS) as watch:
-        await some(watch, 24)
-        processes = (await cluster.run(os.getpid)).values()
-        for process in processes:
-            os.kill(process, signal.SIGSTOP)
-    for process in processes:
-        os.kill(process, signal.SIGKILL)
+    async with contextlib.AsyncExitStack() as stack:
+        async with watch_fleet(cluster, targets(cloud), shards=2, settings=SETTINGS) as watch:
+            await some(watch, 24)
+            for process in (await cluster.run(os.getpid)).values():
+                os.kill(process, signal.SIGSTOP)
+                stack.callback(os.kill, process, signal.SIGCONT)
+        await nothing_is_left(cluster)
 
 
 async def test_all_shards_begin_again_where_one_took_a_living_caller_for_dead(
