@@ -146,7 +146,7 @@ async def test_what_is_saved_within_a_window_is_one_step(shared: RedisServer, ra
 
 @needs_redis
 async def test_what_waits_for_its_window_is_given_up_when_it_is_closed(shared: RedisServer, raw: Any) -> None:
-    async with opened(checkpoint_of(shared, window=60), ALL) as one:
+    async with opened(checkpoint_of(shared, window=1), ALL) as one:
         await one.save({ALL: {1: b"at once"}})
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(one.save({ALL: {1: b"later"}}), 0.01)

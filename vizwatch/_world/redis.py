@@ -102,7 +102,7 @@ class RedisCheckpoint:
             checks.text("url_env", url_env, low=1, high=255)
         if url is not None:
             self._location = locate(url, "url")
-        self.window = checks.seconds("window", window, high=60)
+        self.window = checks.seconds("window", window, high=1)
         self.lease = checks.seconds("lease", lease, low=1, high=3600)
         if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
             raise checks.refused("prefix", prefix, "1 to 64 of the characters 0-9 A-Z a-z _ . : / -")
@@ -368,6 +368,8 @@ class _Server:
         if "WRONGTYPE" in said:
             return CheckpointError(f"checkpoint {self.location}: {_DAMAGED}")
         text = f"{type(error).__name__}: {said}" if said else f"no answer within {within:g} s"
+        if "unauthenticated" in said or "NOAUTH" in said:
+            text = "it wants a password, which the URL does not give"
         text = printable(redacted(text, self.location.secrets), 200)
         return ConnectionError(f"checkpoint {self.location}: it cannot be used: {text}")
 
