@@ -155,7 +155,8 @@ class SqliteCheckpoint:
                     was = printable(str(endpoint), 100)
                     raise self._refused(
                         f"project {stream.project_id} was watched at {was}, and is to be at "
-                        f"{stream.endpoint} now; use another file for that"
+                        f"{stream.endpoint} now; give it that endpoint back, or move the file away, without "
+                        "which all is found anew"
                     )
             for number, _, workspace_id in rows:
                 if workspace_id == (stream.workspace_id or ""):

@@ -8,6 +8,7 @@ import functools
 import sqlite3
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -31,14 +32,21 @@ class Outbox:
         make: Opens the backlog.
         sinks: The sinks' names.
         progress: Where to say what is wrong.
+        file: Where the backlog is, for errors.
 
     Raises:
         ConfigError: When entered: the file is no backlog.
         OSError: When entered: it cannot be opened just now.
     """
 
-    def __init__(self, make: Callable[[], Backlog], sinks: list[str], progress: Progress) -> None:
-        self._make = make
+    def __init__(
+        self,
+        make: Callable[[], Backlog],
+        sinks: list[str],
+        progress: Progress,
+        file: Path = Path("backlog.sqlite"),
+    ) -> None:
+        self._make, self._file = make, file
         self._troubles = progress.backlog
         self._bells = {name: asyncio.Event() for name in sinks}
         self._stopping = False
@@ -50,8 +58,13 @@ class Outbox:
         except (sqlite3.Error, OSError) as error:
             self._thread.shutdown()
             # Locked, or no room: what may be over when it is tried again.
-            kind = OSError if isinstance(error, sqlite3.OperationalError | OSError) else ConfigError
-            raise kind(f"the backlog cannot be opened: {printable(str(error))}") from None
+            kind, remedy = (
+                (OSError, "see who else has it open, to its rights, and to the disk")
+                if isinstance(error, sqlite3.OperationalError | OSError)
+                else (ConfigError, "move it away, with what waits in it, or give another state.path")
+            )
+            where = f"the backlog {printable(str(self._file))} cannot be opened"
+            raise kind(f"{where}: {printable(str(error))}; {remedy}") from None
         return self
 
     async def __aexit__(

@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from vizwatch import ConfigError, Outcome, SqliteCheckpoint, VizwatchError
+from vizwatch import Outcome, SqliteCheckpoint, VizwatchError, printable
 from vizwatch.service.backlog import Backlog
 from vizwatch.service.courier import Courier
 from vizwatch.service.health import Health
@@ -37,17 +37,19 @@ async def serve(configuration: Configuration, *, dask: str | None = None) -> Non
         dask: The address of a Dask scheduler, whose workers watch; ``None`` for this process.
 
     Raises:
-        ConfigError: The backlog or the checkpoint is none, or another service uses them.
+        ConfigError: The backlog or the checkpoint is none.
         OSError: The backlog cannot be opened, or the address for health and metrics not be listened at.
-        VizwatchError: No target can be watched any more; the error is that of one of them.
+        VizwatchError: Another service uses the folder; or no target can be watched any more, and the error
+            is that of one of them.
     """
     names = [sink.name for sink in configuration.sinks]
     progress = Progress.of(names)
     bounds = {sink.name: sink.backlog for sink in configuration.sinks}
-    make = functools.partial(Backlog, configuration.state / "backlog.sqlite", bounds)
+    file = configuration.state / "backlog.sqlite"
+    make = functools.partial(Backlog, file, bounds)
     settings = attrs.evolve(configuration.settings, on_request=progress.requested)
     with _alone(configuration.state):
-        async with Outbox(make, names, progress) as outbox:
+        async with Outbox(make, names, progress, file) as outbox:
             _warn_of_orphans(outbox.sizes, names)
             watcher = Here(configuration, settings) if dask is None else OnCluster(configuration, dask)
             await _Service(configuration, watcher, outbox, progress).run()
@@ -64,7 +66,8 @@ def _alone(state: Path) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise ConfigError(f"state.path is in use by another service: {state}") from None
+                used = f"state.path is in use by another service: {printable(str(state))}"
+                raise VizwatchError(f"{used}; end that, or give each a folder of its own") from None
         yield
 
 

@@ -71,12 +71,14 @@ class OnCluster:
     @contextlib.asynccontextmanager
     async def transitions(self, checkpoint: Checkpoint) -> AsyncIterator[AsyncIterator[Transition]]:
         """As of :func:`vizwatch.dask.watch_fleet`."""
-        from vizwatch.dask import connected, watch_fleet  # noqa: PLC0415 - an extra
+        from vizwatch.dask import check_address, connected, watch_fleet  # noqa: PLC0415 - an extra
 
+        check_address(self._address, self._configuration.settings)
         try:
             cluster = await connected(self._address)
-        except OSError as error:
-            raise VizwatchError(f"no scheduler at {printable(self._address, 100)}: {error}") from None
+        except Exception as error:  # noqa: BLE001 - a port that speaks otherwise is a MemoryError, and so on
+            reason = printable(str(error) or f"what is there speaks otherwise ({type(error).__name__})")
+            raise VizwatchError(f"no scheduler at {printable(self._address, 100)}: {reason}") from None
         async with cluster:
             self._watch = watch_fleet(
                 cluster,
