@@ -431,6 +431,7 @@ async def test_a_project_of_another_endpoint_is_refused(kept: RedisCheckpoint, r
     for workspace_id in ("0", None):
         told = await refused(kept, raw, Stream("https://elsewhere.example.com", "p1", workspace_id))
         assert "project p1 was watched at https://example.com, and is to be at https://elsewhere" in told
+        assert "give it that endpoint back, or use another database or prefix" in told
     async with opened(kept, Stream("https://elsewhere.example.com", "p2", "0")):
         pass
 

@@ -419,7 +419,7 @@ async def test_a_watch_that_cannot_go_on_ends_the_service_with_its_error(
 async def test_two_services_do_not_share_a_folder(cloud: Emulator, tmp_path: Path) -> None:
     configured = configuration(cloud, tmp_path, sink("got", calling(Got())))
     async with serving(configured):
-        with pytest.raises(vizwatch.VizwatchError, match="state.path is in use by another service") as ended:
+        with pytest.raises(vizwatch.VizwatchError, match=r"state\.path is in use by another") as ended:
             await serve(configured)
     assert not isinstance(ended.value, ConfigError), "that one may be about to end"
 
@@ -439,7 +439,9 @@ async def test_a_backlog_that_cannot_be_opened_just_now_is_no_fault_of_the_confi
     cloud: Emulator, tmp_path: Path
 ) -> None:
     (tmp_path / "backlog.sqlite").mkdir()
-    with pytest.raises(OSError, match=r"backlog\.sqlite cannot be opened: unable .*; see who else has it open"):
+    with pytest.raises(
+        OSError, match=r"backlog\.sqlite cannot be opened: unable .*; see who else has it open"
+    ):
         await serve(configuration(cloud, tmp_path))
 
 
@@ -486,7 +488,9 @@ async def test_an_address_that_is_not_known_ends_the_service_with_its_key(
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr("socket.getaddrinfo", unknown)
-    with pytest.raises(OSError, match=r"http\.listen: nowhere:9464 cannot be listened at: Name or service not"):
+    with pytest.raises(
+        OSError, match=r"http\.listen: nowhere:9464 cannot be listened at: Name or service not"
+    ):
         await serve(configuration(cloud, tmp_path, listen=("nowhere", 9464)))
 
 
@@ -696,7 +700,9 @@ def test_sigterm_while_modules_are_imported_is_how_a_service_is_meant_to_end(
     monkeypatch.setenv("TOKEN", "canary-token")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "terminated", raising=False)
-    (tmp_path / "terminated.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nf = print\n")
+    (tmp_path / "terminated.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nf = print\n"
+    )
     (tmp_path / "c.toml").write_text(
         f'state = {{ path = "{tmp_path}/state" }}\n'
         '[[targets]]\nregion = "eu-de"\nproject_id = "p"\nauth = { token_env = "TOKEN" }\n'

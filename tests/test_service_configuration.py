@@ -209,9 +209,19 @@ WRONG = [
     ('name = "research"', 'name = "p2"', 16, "targets[0].name is that of another one, too: 'p2'"),
     ('project_id = "p3"', 'project_id = "p4"', 32, "targets[2].project_id is that of another one, too"),
     ('region = "eu-de"\nproject_id = "p1"', 'region = "eu"\nproject_id = "p1"', 17, "targets[0].region must"),
-    ('project_id = "p1"', 'project_id = "a/b"', 18, "targets[0].project_id must be 1 to 64 of the characters"),
+    (
+        'project_id = "p1"',
+        'project_id = "a/b"',
+        18,
+        "targets[0].project_id must be 1 to 64 of the characters",
+    ),
     ('workspace_id = "w"', 'workspace_id = "a b"', 19, "targets[0].workspace_id must be 1 to 64 of the cha"),
-    ('"https://modelarts.ex', '"http://modelarts.ex', 23, "targets[1].endpoint must be https, since http carr"),
+    (
+        '"https://modelarts.ex',
+        '"http://modelarts.ex',
+        23,
+        "targets[1].endpoint must be https, since http carr",
+    ),
     ('workspace_id = "w"', 'endpoint = "https://a"', 15, "targets[0] must have one of endpoint and region"),
     ('auth = {{ token_env = "TOKEN" }}', "", 15, "targets[0].auth is missing"),
     ('token_env = "TOKEN"', 'token = "canary"', 20, "targets[0].auth.token must not stand in this file"),
@@ -341,8 +351,16 @@ def test_no_fault_hides_another_one(check: Check) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong", "said"),
     [
-        ('name = "production"\nregion = "eu-de"', 'region = "eu"', "targets[2].region must be a known region"),
-        ('domain_name = "account"', 'domain_name = "a"\niam_endpoint = 3', "targets[2].auth.iam_endpoint must"),
+        (
+            'name = "production"\nregion = "eu-de"',
+            'region = "eu"',
+            "targets[2].region must be a known region",
+        ),
+        (
+            'domain_name = "account"',
+            'domain_name = "a"\niam_endpoint = 3',
+            "targets[2].auth.iam_endpoint must",
+        ),
         ('"p3"', '""', "targets[2].project_id must be"),
         ('project_id = "p3"\n', "", "targets[2].project_id is missing"),
         ("poll_interval = 30", "attempt_timeout = 5\ncall_timeout = 9", "settings.attempt_timeout is wr"),

@@ -216,6 +216,7 @@ async def test_another_endpoint_is_refused(path: Path) -> None:
     said = await refusal(path, other)
     assert ENDPOINT in said
     assert other.endpoint in said
+    assert "give it that endpoint back, or move the file away" in said
     assert await found(path) == {1: b"record"}
 
 

@@ -245,8 +245,8 @@ class RedisCheckpoint:
                 claim, was = claims[number - 1], endpoint.decode("utf-8", "replace")
                 raise self._refused(
                     f"project {claim.project_id} was watched at {printable(was, 100)}, and is to be at "
-                    f"{claim.endpoint} now; give it that endpoint back, or use another database or prefix, in "
-                    "which all is found anew"
+                    f"{claim.endpoint} now; give it that endpoint back, or use another database or prefix, "
+                    "where all is found anew"
                 )
             case [b"newer", bytes(found)]:
                 version = printable(found.decode("ascii", "replace"), 20)

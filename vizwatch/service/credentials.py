@@ -70,7 +70,7 @@ class Sources(Protocol):
 
 
 def secret(table: Table, key: str, sources: Sources, check: Check[str] = str) -> str | None:
-    """What `{key}_env` or `{key}_file` names; ``None`` if there is neither, or it cannot be had or is wrong."""
+    """What `{key}_env` or `{key}_file` names; ``None`` if there is neither, or none that can be used."""
     _refuse(table, key)
     if table.has(f"{key}_env") and table.has(f"{key}_file"):
         table.note(f"and {key}_file must not both be given", f"{key}_env")

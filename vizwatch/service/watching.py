@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
@@ -14,6 +15,9 @@ from vizwatch.service.options import Configuration
 
 if TYPE_CHECKING:
     from vizwatch.dask import ShardedWatch
+
+_CONNECTED_WITHIN: Final = 60.0
+"""Seconds; distributed itself waits for ever where something listens and says nothing."""
 
 
 class Watcher(Protocol):
@@ -75,9 +79,10 @@ class OnCluster:
 
         check_address(self._address, self._configuration.settings)
         try:
-            cluster = await connected(self._address)
-        except Exception as error:  # noqa: BLE001 - a port that speaks otherwise is a MemoryError, and so on
-            reason = printable(str(error) or f"what is there speaks otherwise ({type(error).__name__})")
+            async with asyncio.timeout(_CONNECTED_WITHIN):
+                cluster = await connected(self._address)
+        except Exception as error:  # noqa: BLE001 - where HTTP is spoken it is a MemoryError, and so on
+            reason = printable(str(error) or f"what is there does not answer as one ({type(error).__name__})")
             raise VizwatchError(f"no scheduler at {printable(self._address, 100)}: {reason}") from None
         async with cluster:
             self._watch = watch_fleet(
