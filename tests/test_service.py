@@ -424,6 +424,14 @@ async def test_two_services_do_not_share_a_folder(cloud: Emulator, tmp_path: Pat
     assert not isinstance(ended.value, ConfigError), "that one may be about to end"
 
 
+async def test_a_folder_that_cannot_be_written_after_all_is_named_with_its_key(
+    cloud: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(OSError, match=rf"state\.path cannot be written: {tmp_path}: Is a directory"):
+        await serve(configuration(cloud, tmp_path))
+
+
 async def test_a_backlog_that_is_none_ends_the_service_before_any_request(
     cloud: Emulator, tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ _TIMEOUTS: Final = {"stdout": 30.0, "webhook": 15.0, "redis": 10.0, "python": 30
 """By a sink's type."""
 _SOME_REGION: Final = region("eu-de")
 _SOME_CLIENT: Final[Mapping[str, Any]] = {"endpoint": "https://localhost", "project_id": "x", "auth": "x"}
+"""What is right, and so are those in credentials: whatever is refused beside them is wrong by itself."""
 _SETTINGS: Final = tuple(field.name for field in attrs.fields(Settings) if not field.name.startswith("on_"))
 """All numbers and switches: what is called is no matter of a file's."""
 

@@ -38,7 +38,8 @@ async def serve(configuration: Configuration, *, dask: str | None = None) -> Non
 
     Raises:
         ConfigError: The backlog or the checkpoint is none.
-        OSError: The backlog cannot be opened, or the address for health and metrics not be listened at.
+        OSError: The folder or the backlog cannot be used, or nobody can listen at the address for health and
+            metrics.
         VizwatchError: Another service uses the folder; or no target can be watched any more, and the error
             is that of one of them.
     """
@@ -58,15 +59,20 @@ async def serve(configuration: Configuration, *, dask: str | None = None) -> Non
 @contextlib.contextmanager
 def _alone(state: Path) -> Iterator[None]:
     """Makes the folder, and keeps others from using it: two services would both deliver one backlog."""
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (state / "lock").open("wb") as lock:
+    where = printable(str(state))
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        opened = (state / "lock").open("wb")
+    except OSError as error:
+        raise OSError(f"state.path cannot be written: {where}: {error.strerror}; see to its rights") from None
+    with opened as lock:
         if sys.platform != "win32":
             import fcntl  # noqa: PLC0415 - of POSIX alone
 
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                used = f"state.path is in use by another service: {printable(str(state))}"
+                used = f"state.path is in use by another service: {where}"
                 raise VizwatchError(f"{used}; end that, or give each a folder of its own") from None
         yield
 
