@@ -459,7 +459,8 @@ async def test_a_database_that_is_locked_holds_up_and_loses_nothing(
     other = sqlite3.connect(tmp_path / "b.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     trouble = outbox._troubles["write"]
-    putting = asyncio.create_task(outbox.put(["sink"], seen(1)))
+    await outbox.put(["sink"], seen(1))
+    putting = asyncio.create_task(outbox.written())
     await elapse(60)
     assert not putting.done()
     assert trouble.text == "database is locked"

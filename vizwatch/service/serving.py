@@ -18,7 +18,7 @@ from vizwatch.service.courier import Courier
 from vizwatch.service.health import Health
 from vizwatch.service.metrics import Snapshot
 from vizwatch.service.options import Configuration, PythonCall, RedisStream, SinkOptions, Stdout, Webhook
-from vizwatch.service.outbox import Outbox
+from vizwatch.service.outbox import AfterOutbox, Outbox
 from vizwatch.service.payload import transition_fields
 from vizwatch.service.progress import LOG, Progress
 from vizwatch.service.sinks import PythonSink, Sink, StdoutSink
@@ -146,10 +146,12 @@ class _Service:
         await asyncio.wait([watching, *couriers])
 
     async def _watch(self) -> None:
-        """Keeps each transition, before it asks for the next one. Raises what ends the watch."""
+        """Hands each transition over, to be kept before it counts as delivered; raises what ends the watch."""
         configured = self.configuration
         targets = {target.project_id: target.name for target in configured.targets}
-        checkpoint = configured.checkpoint or SqliteCheckpoint(configured.state / "checkpoint.sqlite")
+        checkpoint = AfterOutbox(
+            configured.checkpoint or SqliteCheckpoint(configured.state / "checkpoint.sqlite"), self.outbox
+        )
         async with self.watcher.transitions(checkpoint) as transitions:
             async for transition in transitions:
                 target = targets[transition.project_id]
