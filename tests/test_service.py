@@ -63,10 +63,11 @@ class Got:
 
     transitions: list[dict[str, Any]] = attrs.field(factory=list)
     came: asyncio.Event = attrs.field(factory=asyncio.Event)
+    loop: asyncio.AbstractEventLoop = attrs.field(factory=asyncio.get_running_loop)
 
-    async def take(self, transition: dict[str, Any]) -> None:
+    def take(self, transition: dict[str, Any]) -> None:
         self.transitions.append(transition)
-        self.came.set()
+        self.loop.call_soon_threadsafe(self.came.set)
 
     async def until(self, holds: Callable[[list[dict[str, Any]]], object]) -> None:
         async with asyncio.timeout(WITHIN):

@@ -146,7 +146,7 @@ class _Service:
         await asyncio.wait([watching, *couriers])
 
     async def _watch(self) -> None:
-        """Hands each transition over, to be kept before it counts as delivered; raises what ends the watch."""
+        """Hands each transition over, to be kept before it is delivered. Raises what ends the watch."""
         configured = self.configuration
         targets = {target.project_id: target.name for target in configured.targets}
         checkpoint = AfterOutbox(
