@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
 from vizwatch import CheckpointError, Stream
+
+
+def altered(record: bytes, old: bytes, new: bytes) -> bytes:
+    """The record with something else in it, and the checksum of that."""
+    body = record[8:].replace(old, new, 1)
+    return b"%08x" % zlib.crc32(body) + body
 
 
 @attrs.define(eq=False)

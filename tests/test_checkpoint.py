@@ -7,16 +7,19 @@ import contextlib
 import datetime as dt
 import functools
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from counting import reads
-from keeping import Memory
+from hypothesis import given
+from hypothesis import strategies as st
+from keeping import Memory, altered
 from taking import taken
 from virtual import elapse
 
 import vizwatch
-from vizwatch import Client, ConfigError, JobStatus, Transition
+from vizwatch import Client, ConfigError, Job, JobStatus, Transition
 from vizwatch._flows.following import Clock
 from vizwatch._rules import records, transitions
 from vizwatch.emulator import Emulator
@@ -230,6 +233,32 @@ async def test_with_a_backlog_what_was_taken_is_delivered(cloud: Emulator, kept:
     assert changes(after) == [(1, 8), (8, 12)]
 
 
+@pytest.mark.parametrize("backlog", [1, 2, 8])
+async def test_with_a_backlog_what_was_given_and_not_delivered_comes_again_as_it_was(
+    cloud: Emulator, kept: Memory, backlog: int
+) -> None:
+    """Whatever the job becomes before the consumer comes for it."""
+    (job_id,) = cloud.add_jobs(1, status=8)
+    async with process(cloud) as client, client.watch(job_id, follow_restarts=True, checkpoint=kept) as watch:
+        await anext(watch)
+        cloud.set_status(job_id, 10)
+        given_before = await anext(watch)
+        await elapse(1)
+        left = kept.as_it_is()
+    async with (
+        process(cloud) as client,
+        client.watch(job_id, follow_restarts=True, backlog=backlog, checkpoint=left) as watch,
+    ):
+        for status in (8, 10, 8):
+            await elapse(200)
+            cloud.set_status(job_id, status)
+        await elapse(200)
+        after = [await anext(watch) for _ in range(min(max(backlog, 2), 4))]
+    assert after[0] == given_before
+    assert all(one.current == two.previous for one, two in pairwise(after))
+    assert (after[-1].current, sum(1 + one.skipped for one in after)) == (RUNNING, 4)
+
+
 async def test_two_watches_of_one_job_do_not_share_a_place(cloud: Emulator, kept: Memory) -> None:
     (job_id,) = cloud.add_jobs(1, status=8)
     async with process(cloud) as client:
@@ -427,7 +456,7 @@ async def test_more_deletions_than_are_remembered_are_all_told(cloud: Emulator, 
     for job_id in job_ids[:1_050]:
         # Of the first ones nothing is kept any more, as of jobs that are gone for long.
         gone = records_after.get(job_id, records_after[job_ids[1_049]])
-        records_before[job_id] = gone.replace(b"[true", b"[false", 1)
+        records_before[job_id] = altered(gone, b"[true", b"[false")
     left = before
     cloud.add_jobs(1, status=8, project_id="busy")
     names = ("busy", cloud.project_id)
@@ -722,12 +751,12 @@ async def test_a_record_that_is_no_record_is_refused_before_any_request(
     for broken in (
         b"",
         sound[:-1],
-        b"[" * 100_000,
+        altered(sound, sound[8:], b"[" * 100_000),
         b"\x80\x04K\x01.",
-        sound.replace(b'"1/1/none-8",1', b'"1/1/none-8","1"'),
-        sound.replace(b"none-8", b"none-9"),
-        sound.replace(b'"1/1/', b'"1/x/'),
-        sound.replace(b",17", b",99917"),
+        altered(sound, b'"1/1/none-8",1', b'"1/1/none-8","1"'),
+        altered(sound, b"none-8", b"none-9"),
+        altered(sound, b'"1/1/', b'"1/x/'),
+        altered(sound, b",17", b",99917"),
         b" " * 300_000 + sound,
     ):
         assert broken != sound
@@ -742,7 +771,49 @@ async def test_a_record_that_is_no_record_is_refused_before_any_request(
     assert len(cloud.requests) == requests
 
 
-@pytest.mark.parametrize("wrong", ["jobs.sqlite", 1, object()])
+@given(st.integers(0), st.integers(1, 255), st.integers(-(2**63), 2**63 - 1) | st.none())
+def test_a_record_is_read_as_it_was_written_or_not_at_all(place: int, mask: int, status: int | None) -> None:
+    """Whatever the status was, and whichever byte a disk has changed."""
+    known = None if status is None else JobStatus(status)
+    tracker = transitions.Tracker("project", 1, frozenset())
+    now = dt.datetime.now(dt.UTC)
+    tracker.saw(Job(1, JobStatus(8)), now, now)
+    told = tracker.gone(now) if known is None else tracker.saw(Job(1, known), now, now)
+    if told is None:
+        return  # it was as before
+    record = records.encode(records.Given(told, is_delivered=True))
+    found = records.decode(record, "project", 1).transition
+    assert found == told
+    assert transitions.counts_of(found) == (1, 2)
+    place %= len(record)
+    changed = record[:place] + bytes([record[place] ^ mask]) + record[place + 1 :]
+    with pytest.raises(ValueError, match="checksum"):
+        records.decode(changed, "project", 1)
+
+
+@pytest.mark.parametrize("error", [OSError("away"), asyncio.CancelledError()])
+async def test_whatever_a_checkpoint_raises_it_is_written_again(
+    cloud: Emulator, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Raising(Memory):
+        async def save(self, records: Any) -> None:
+            if not self.rows:
+                self.rows += 1
+                raise error
+            await super().save(records)
+
+    kept = Raising()
+    (job_id,) = cloud.add_jobs(1, plan=[[0, 8], [60, 12]])
+    assert changes(await first_run(cloud, kept, job_id, KILLED)) == [(None, 8), (8, 12)]
+    async with process(cloud) as client:
+        assert [one async for one in client.watch(job_id, checkpoint=kept)] == []
+    assert [one.split(":")[0] for one in caplog.messages] == [
+        "A checkpoint could not be written",
+        "A checkpoint is written again, after 1 failures.",
+    ]
+
+
+@pytest.mark.parametrize("wrong", ["jobs.sqlite", 1, object(), Memory])
 async def test_what_is_no_checkpoint_is_refused_at_once(here: Client, wrong: Any) -> None:
     with pytest.raises(ConfigError, match="checkpoint must be a Checkpoint"):
         here.watch(1, checkpoint=wrong)

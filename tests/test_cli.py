@@ -284,6 +284,16 @@ def test_watch_all_takes_up_where_the_last_run_left_off_however_it_ended(
         assert first == (job_id, 12, 1) or told(process) == (job_id, 12, 1)
 
 
+def test_a_failure_that_was_told_before_has_its_exit_code_again(
+    served: Cloud, vizwatch_command: Any, tmp_path: Path
+) -> None:
+    command = ("watch", served.add_job(status=11), "--checkpoint", str(tmp_path / "job.sqlite"))
+    codes = [
+        (done.code, len(done.out.splitlines())) for done in (vizwatch_command(*command) for _ in range(2))
+    ]
+    assert codes == [(3, 1), (3, 0)]
+
+
 def test_watch_all_ends_at_its_deadline_and_takes_no_ids(
     served: Cloud, vizwatch_command: Any, tmp_path: Path
 ) -> None:

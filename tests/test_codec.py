@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vizwatch import DecodeError, Job, JobPage, Schedule
 from vizwatch._rules import codec
 from vizwatch._values.exchange import Failure
+from vizwatch._values.rows import Rows
 
 MINIMAL = {"job_id": 197, "status": 8}
 
@@ -173,6 +174,35 @@ def test_what_is_no_object_is_refused(body: bytes) -> None:
 )
 def test_hostile_json_is_refused_in_a_short_text(body: bytes) -> None:
     assert len(str(refused(body))) < 500
+
+
+HALVES = ["\\ud800", "\\udfff", "\\ud800x", "\\uD83D\\ud83d\\ude00", "\\\\\\ud800"]
+
+
+@pytest.mark.parametrize("text", HALVES)
+def test_half_a_character_in_one_jobs_text_leaves_the_others_readable(text: str) -> None:
+    body = b'{"jobs": [%s, {"job_id": 2, "status": 8}]}' % (
+        b'{"job_id": 1, "status": 8, "job_name": "%s", "schedule": []}' % text.encode()
+    )
+    page, rows = codec.decode_page(body, 1), codec.decode_rows(body)
+    assert isinstance(page, JobPage)
+    assert isinstance(rows, Rows)
+    assert [job.job_id for job in page.jobs] == [rows.job(row).job_id for row in range(2)] == [1, 2]
+    assert rows.job(0) == page.jobs[0]
+    assert "\ufffd" in (page.jobs[0].job_name or "")
+    (page.jobs[0].job_name or "").encode()
+
+
+@given(st.text())
+def test_a_text_that_is_whole_is_not_mended(text: str) -> None:
+    """Escaped or not, with whatever looks like half a character and is none."""
+    for is_ascii in (False, True):
+        encoded = json.dumps({"job_id": 1, "status": 8, "job_name": text}, ensure_ascii=is_ascii)
+        job = codec.decode_job(
+            encoded.encode("utf-8", "surrogatepass").replace(b'"status": 8', b'"status": "8"')
+        )
+        assert isinstance(job, Job)
+        assert job.job_name == text
 
 
 @pytest.mark.fault("J16")

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import signal
+import socket
 import sys
 import traceback
 from asyncio.subprocess import PIPE
@@ -15,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dask
 import pytest
@@ -39,6 +41,7 @@ from vizwatch import (
     TokenAuth,
     Transition,
 )
+from vizwatch.cli import main
 from vizwatch.dask import ShardedWatch, watch_fleet
 from vizwatch.dask._health import Health
 from vizwatch.dask._plan import Plan, plans, streams_of
@@ -554,7 +557,11 @@ async def test_a_service_has_the_workers_watch(
             cloud.set_status(jobs[project][0], 12, project_id=project)
 
 
-async def test_a_service_says_that_there_is_no_scheduler(cloud: Emulator, tmp_path: Path) -> None:
+async def test_a_service_says_that_there_is_no_scheduler(
+    cloud: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody listens there, or a server that speaks HTTP, or one that says nothing."""
+    monkeypatch.setattr("vizwatch.service.watching._CONNECTED_WITHIN", 0.5)
     configuration = Configuration(
         state=tmp_path,
         settings=SETTINGS,
@@ -563,9 +570,18 @@ async def test_a_service_says_that_there_is_no_scheduler(cloud: Emulator, tmp_pa
         targets=tuple(targets(cloud)),
         sinks=(),
     )
-    with dask.config.set({"distributed.comm.timeouts.connect": 0.2}):
-        with pytest.raises(vizwatch.VizwatchError, match=r"no scheduler at tcp://127\.0\.0\.1:1"):
-            await serve(configuration, dask="tcp://127.0.0.1:1")
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        for port, reason in (
+            (1, "Timed out trying to connect"),
+            (urlsplit(cloud.endpoint).port, r"what is there does not answer as one \(MemoryError\)"),
+            (silent.getsockname()[1], r"what is there does not answer as one \(TimeoutError\)"),
+        ):
+            with dask.config.set({"distributed.comm.timeouts.connect": 0.2}):
+                with pytest.raises(
+                    vizwatch.VizwatchError, match=f"no scheduler at tcp:.*: {reason}"
+                ) as ended:
+                    await serve(configuration, dask=f"tcp://127.0.0.1:{port}")
+            assert not isinstance(ended.value, ConfigError)
 
 
 # --- what is refused ------------------------------------------------------------------------------------
@@ -655,6 +671,37 @@ async def test_credentials_that_cannot_be_made_on_a_worker_show_no_secret(
     shown = "".join(traceback.format_exception(refused.value))
     logs = await cluster.get_worker_logs(), await cluster.get_scheduler_logs()
     assert "canary" not in f"{shown} {refused.value.__context__!r} {logs}"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        *((one, "must be such as tls://") for one in ("foo", "tcp://h", "http://h:1", "inproc://h/1/2", "")),
+        *(
+            (one, "must be such as tls://")
+            for one in ("tls://h:0", "tls://h:65536", "tls://a b:1", "tls://u@h:1")
+        ),
+        *((one, "in the clear") for one in ("tcp://10.0.0.7:8786", "scheduler:8786")),
+        *((one, None) for one in ("tls://scheduler:8786", "tcp://127.0.0.1:1", "[::1]:1", "ucx://h:1")),
+    ],
+)
+def test_the_address_of_a_scheduler_is_checked_before_anything_is_asked(
+    address: str,
+    said: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TOKEN", "canary-token")
+    file = tmp_path / "c.toml"
+    file.write_text(
+        f'state = {{ path = "{tmp_path}" }}\nsinks = [{{ name = "s", type = "stdout" }}]\n'
+        'targets = [{ region = "eu-de", project_id = "p", auth = { token_env = "TOKEN" } }]\n'
+    )
+    code = main(["run", str(file), "--check", "--dask", address])
+    lines = capsys.readouterr().err.splitlines()
+    assert (code, len(lines)) == ((2, 1) if said else (0, 0)), lines
+    assert said is None or said in lines[0]
 
 
 class Own:

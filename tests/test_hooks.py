@@ -285,11 +285,12 @@ async def test_what_watches_share_is_read_in_the_context_of_none_of_them(
 
 
 @pytest.mark.fault("C8")
+@pytest.mark.parametrize("error", [KeyError("of the user's"), asyncio.CancelledError()])
 async def test_a_hook_that_raises_is_logged_and_ends_nothing(
-    cloud: Emulator, caplog: pytest.LogCaptureFixture
+    cloud: Emulator, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
     def fails(_: Attempt) -> None:
-        raise KeyError("of the user's")
+        raise error
 
     (job_id,) = cloud.add_jobs(1)
     cloud.fault("status", status=503, count=1)
@@ -315,7 +316,10 @@ async def test_without_a_hook_no_attempt_is_made(
     assert (await here.get_job(job_id)).job_id == job_id
 
 
-@pytest.mark.parametrize("given", [7, "print", dict])
+async def a_coroutine_function(_: Attempt) -> None: ...
+
+
+@pytest.mark.parametrize("given", [7, "print", dict, a_coroutine_function])
 def test_a_hook_that_cannot_be_called_is_refused(given: Any) -> None:
     with pytest.raises(vizwatch.ConfigError, match=r"Settings\.on_request must be None or a function"):
         Settings(on_request=given)

@@ -146,7 +146,7 @@ async def test_what_is_saved_within_a_window_is_one_step(shared: RedisServer, ra
 
 @needs_redis
 async def test_what_waits_for_its_window_is_given_up_when_it_is_closed(shared: RedisServer, raw: Any) -> None:
-    async with opened(checkpoint_of(shared, window=60), ALL) as one:
+    async with opened(checkpoint_of(shared, window=1), ALL) as one:
         await one.save({ALL: {1: b"at once"}})
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(one.save({ALL: {1: b"later"}}), 0.01)
@@ -431,6 +431,7 @@ async def test_a_project_of_another_endpoint_is_refused(kept: RedisCheckpoint, r
     for workspace_id in ("0", None):
         told = await refused(kept, raw, Stream("https://elsewhere.example.com", "p1", workspace_id))
         assert "project p1 was watched at https://example.com, and is to be at https://elsewhere" in told
+        assert "give it that endpoint back, or use another database or prefix" in told
     async with opened(kept, Stream("https://elsewhere.example.com", "p2", "0")):
         pass
 

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -62,10 +63,11 @@ class Got:
 
     transitions: list[dict[str, Any]] = attrs.field(factory=list)
     came: asyncio.Event = attrs.field(factory=asyncio.Event)
+    loop: asyncio.AbstractEventLoop = attrs.field(factory=asyncio.get_running_loop)
 
-    async def take(self, transition: dict[str, Any]) -> None:
+    def take(self, transition: dict[str, Any]) -> None:
         self.transitions.append(transition)
-        self.came.set()
+        self.loop.call_soon_threadsafe(self.came.set)
 
     async def until(self, holds: Callable[[list[dict[str, Any]]], object]) -> None:
         async with asyncio.timeout(WITHIN):
@@ -418,16 +420,27 @@ async def test_a_watch_that_cannot_go_on_ends_the_service_with_its_error(
 async def test_two_services_do_not_share_a_folder(cloud: Emulator, tmp_path: Path) -> None:
     configured = configuration(cloud, tmp_path, sink("got", calling(Got())))
     async with serving(configured):
-        with pytest.raises(ConfigError, match="in use by another service"):
+        with pytest.raises(vizwatch.VizwatchError, match=r"state\.path is in use by another") as ended:
             await serve(configured)
+    assert not isinstance(ended.value, ConfigError), "that one may be about to end"
+
+
+async def test_a_folder_that_cannot_be_written_after_all_is_named_with_its_key(
+    cloud: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(OSError, match=rf"state\.path cannot be written: {tmp_path}: Is a directory"):
+        await serve(configuration(cloud, tmp_path))
 
 
 async def test_a_backlog_that_is_none_ends_the_service_before_any_request(
     cloud: Emulator, tmp_path: Path
 ) -> None:
     (tmp_path / "backlog.sqlite").write_text("a text that is long enough to be told from a database\n" * 9)
-    with pytest.raises(ConfigError, match="the backlog cannot be opened: file is not a database"):
+    said = r"backlog\.sqlite cannot be opened: file is not a database; move it away, .* another state\.path"
+    with pytest.raises(ConfigError, match=said) as ended:
         await serve(configuration(cloud, tmp_path))
+    assert str(tmp_path) in str(ended.value)
     assert cloud.requests == []
 
 
@@ -435,7 +448,9 @@ async def test_a_backlog_that_cannot_be_opened_just_now_is_no_fault_of_the_confi
     cloud: Emulator, tmp_path: Path
 ) -> None:
     (tmp_path / "backlog.sqlite").mkdir()
-    with pytest.raises(OSError, match="the backlog cannot be opened: unable to open database file"):
+    with pytest.raises(
+        OSError, match=r"backlog\.sqlite cannot be opened: unable .*; see who else has it open"
+    ):
         await serve(configuration(cloud, tmp_path))
 
 
@@ -470,8 +485,22 @@ def test_what_was_given_up_is_no_retry() -> None:
 
 async def test_an_address_in_use_ends_the_service(cloud: Emulator, tmp_path: Path) -> None:
     async with Receiver() as taken:
-        with pytest.raises(OSError, match="address already in use"):
+        where = rf"http\.listen: 127\.0\.0\.1:{taken.port} cannot be listened at"
+        with pytest.raises(OSError, match=rf"{where}: Address already in use; give an address of"):
             await serve(configuration(cloud, tmp_path, listen=("127.0.0.1", taken.port)))
+
+
+async def test_an_address_that_is_not_known_ends_the_service_with_its_key(
+    cloud: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    with pytest.raises(
+        OSError, match=r"http\.listen: nowhere:9464 cannot be listened at: Name or service not"
+    ):
+        await serve(configuration(cloud, tmp_path, listen=("nowhere", 9464)))
 
 
 async def test_what_waits_for_a_sink_that_is_gone_is_kept_and_told(
@@ -670,6 +699,26 @@ async def test_a_wrong_file_is_a_line_for_each_fault_and_code_2_before_any_reque
     assert first.startswith(f"vizwatch: {file}:5: settings.interval is unknown")
     assert second.startswith(f"vizwatch: {file}:16: sinks[0].type must be one of")
     assert third.startswith(f"vizwatch: {file}:20: sinks[1].url must be an address")
+
+
+@pytest.mark.fault("C7")
+@pytest.mark.parametrize(("argv", "code"), [([], 0), (["--check"], 143)])
+def test_sigterm_while_modules_are_imported_is_how_a_service_is_meant_to_end(
+    argv: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "canary-token")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "terminated", raising=False)
+    (tmp_path / "terminated.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nf = print\n"
+    )
+    (tmp_path / "c.toml").write_text(
+        f'state = {{ path = "{tmp_path}/state" }}\n'
+        '[[targets]]\nregion = "eu-de"\nproject_id = "p"\nauth = { token_env = "TOKEN" }\n'
+        '[[sinks]]\nname = "s"\ntype = "python"\ncall = "terminated:f"\n'
+    )
+    assert main(["run", str(tmp_path / "c.toml"), *argv]) == code
+    assert not (tmp_path / "state").exists(), "nothing was begun"
 
 
 async def test_check_says_what_would_be_done_without_a_request(

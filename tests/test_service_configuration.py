@@ -179,7 +179,7 @@ WRONG = [
         "state.checkpoint_env must be redis://[user:password@]h",
     ),
     ("poll_interval = 30", "poll_interval = 0", 5, "settings.poll_interval must be a number of seconds from"),
-    ("poll_interval = 30", "poll_interval = 0.5", 4, "settings are wrong: Settings.poll_interval_min (1)"),
+    ("poll_interval = 30", "poll_interval = 0.5", 5, "settings.poll_interval is wrong: Settings.poll_int"),
     (
         "poll_interval = 30",
         "poll_intervall = 3",
@@ -194,23 +194,33 @@ WRONG = [
         "max_age = 60",
         "max_age = true",
         10,
-        "watch.max_age must be a number of seconds from 0.001 to 86400",
+        "watch.max_age must be a number of seconds from 1.34 to 86400",
     ),
-    ("max_age = 60", "interval = 0.01", None, "watch is wrong: interval must be"),
+    ("max_age = 60", "interval = 0.01", 10, "watch.interval must be a number of seconds from 1 to 86400"),
     ('"[::1]:0"', '"9464"', 13, "http.listen must be a host and a port, such as 127.0.0.1:9464, not '9464'"),
     ('"[::1]:0"', '"a:b"', 13, "http.listen must be a host and a port"),
+    ('"[::1]:0"', '"a..b:1"', 13, "http.listen must be a host and a port"),
+    ('"[::1]:0"', '"localhost:1?a"', 13, "http.listen must be a host and a port"),
     ('path = "{tmp}/state"', "", 1, "state.path is missing"),
     ('path = "{tmp}/state"', "path = 3", 2, "state.path must be a string of 1 to 1024 characters, not 3"),
-    ('path = "{tmp}/state"', 'path = "{tmp}/sk/x"', None, "state.path must be a folder that can be written"),
+    ('path = "{tmp}/state"', 'path = "{tmp}/sk/x"', 2, "state.path must be a folder that can be written: N"),
+    ('path = "{tmp}/state"', 'path = "{tmp}/sk"', 2, "state.path must be a folder that can be written: /"),
+    ('path = "{tmp}/state"', 'path = "a\\u0000b"', 2, "state.path must be a folder that can be written: it"),
     ('name = "research"', 'name = "p2"', 16, "targets[0].name is that of another one, too: 'p2'"),
     ('project_id = "p3"', 'project_id = "p4"', 32, "targets[2].project_id is that of another one, too"),
     ('region = "eu-de"\nproject_id = "p1"', 'region = "eu"\nproject_id = "p1"', 17, "targets[0].region must"),
-    ('project_id = "p1"', 'project_id = "a/b"', 15, "targets[0] is wrong: target 'research': project_id"),
     (
-        '"https://modelarts.example',
-        '"http://modelarts.example',
-        22,
-        "targets[1] is wrong: target 'p2': end",
+        'project_id = "p1"',
+        'project_id = "a/b"',
+        18,
+        "targets[0].project_id must be 1 to 64 of the characters",
+    ),
+    ('workspace_id = "w"', 'workspace_id = "a b"', 19, "targets[0].workspace_id must be 1 to 64 of the cha"),
+    (
+        '"https://modelarts.ex',
+        '"http://modelarts.ex',
+        23,
+        "targets[1].endpoint must be https, since http carr",
     ),
     ('workspace_id = "w"', 'endpoint = "https://a"', 15, "targets[0] must have one of endpoint and region"),
     ('auth = {{ token_env = "TOKEN" }}', "", 15, "targets[0].auth is missing"),
@@ -218,7 +228,7 @@ WRONG = [
     ('token_env = "TOKEN"', 'token_env = "NONE"', 20, "targets[0].auth.token_env names an environment var"),
     ('token_env = "TOKEN"', 'token_env = "EMPTY"', 20, "targets[0].auth.token_env names an environment va"),
     ('token_env = "TOKEN"', 'token_env = "a canary"', 20, "targets[0].auth.token_env must be the name of"),
-    ('token_env = "TOKEN"', 'token_env = "BLANKS"', 20, "targets[0].auth is wrong: token must be"),
+    ('token_env = "TOKEN"', 'token_env = "BLANKS"', 20, "targets[0].auth.token_env must be 1 to 65536 print"),
     (
         'token_env = "TOKEN"',
         'token_file = "/dev/null"',
@@ -301,6 +311,76 @@ def test_all_faults_are_said_at_once_in_the_order_of_the_file(check: Check) -> N
         text = text.replace(right, wrong, 1)
     faults = check(text)
     assert [fault.split(":")[1] for fault in faults] == ["5", "20", "46", "68"]
+
+
+def test_no_fault_hides_another_one(check: Check) -> None:
+    text = WHOLE
+    for right, wrong in (
+        ("{tmp}/state", "{tmp}/sk/x"),
+        ("poll_interval = 30", "poll_interval = 0.5\nconnect_timeout = 40"),
+        ("max_age = 60", "max_age = 1\ninterval = 0.01"),
+        ("[::1]:0", "[::1]"),
+        ('"p1"', '"p/../1"'),
+        ('"w"', '"a b"'),
+        ("TOKEN", "BLANKS"),
+        ("https://modelarts.", "http://modelarts."),
+        ('"AK"', '"BLANKS"'),
+        ('file = "{tmp}/sk"', 'file = "{tmp}/none"'),
+        ('domain_name = "account"', 'domain_name = ""\niam_endpoint = "http://iam.example.com"'),
+    ):
+        assert right in text
+        text = text.replace(right, wrong, 1)
+    assert [fault.split(" ", 2)[:2] for fault in check(text)] == [
+        [":2:", "state.path"],
+        [":5:", "settings.poll_interval"],
+        [":6:", "settings.connect_timeout"],
+        [":11:", "watch.max_age"],
+        [":12:", "watch.interval"],
+        [":15:", "http.listen"],
+        [":20:", "targets[0].project_id"],
+        [":21:", "targets[0].workspace_id"],
+        [":22:", "targets[0].auth.token_env"],
+        [":25:", "targets[1].endpoint"],
+        [":28:", "targets[1].auth.access_key_env"],
+        [":29:", "targets[1].auth.secret_key_file"],
+        [":38:", "targets[2].auth.domain_name"],
+        [":39:", "targets[2].auth.iam_endpoint"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        (
+            'name = "production"\nregion = "eu-de"',
+            'region = "eu"',
+            "targets[2].region must be a known region",
+        ),
+        (
+            'domain_name = "account"',
+            'domain_name = "a"\niam_endpoint = 3',
+            "targets[2].auth.iam_endpoint must",
+        ),
+        ('"p3"', '""', "targets[2].project_id must be"),
+        ('project_id = "p3"\n', "", "targets[2].project_id is missing"),
+        ("poll_interval = 30", "attempt_timeout = 5\ncall_timeout = 9", "settings.attempt_timeout is wr"),
+        ("poll_interval = 30", "poll_interval = 0.2\nallow_insecure = true", "settings.poll_interval is wr"),
+    ],
+)
+def test_a_fault_is_no_cause_of_others(right: str, wrong: str, said: str, check: Check) -> None:
+    assert right in WHOLE
+    text = WHOLE.replace("https://modelarts.", "http://modelarts.") if "insecure" in wrong else WHOLE
+    (fault,) = check(text.replace(right, wrong, 1))
+    assert said in fault
+
+
+def test_a_module_that_ends_the_process_is_a_fault_of_its_sink(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ends.py").write_text("raise SystemExit(0)")
+    monkeypatch.syspath_prepend(tmp_path)
+    (fault,) = check(WHOLE.replace("json:dumps", "ends:f"))
+    assert fault == ":68: sinks[3].call cannot be imported: SystemExit: 0"
 
 
 @pytest.mark.parametrize(
@@ -415,7 +495,8 @@ def test_no_document_does_anything_but_have_faults(document: dict[str, Any]) -> 
     from vizwatch.service.configuration import configured
     from vizwatch.service.files import Surroundings
 
-    faults = configured(document, {}, Surroundings())
+    with asyncio.Runner() as runner:
+        faults = runner.run(configured(document, {}, Surroundings()))
     assert isinstance(faults, tuple)
     assert faults
     assert all(vizwatch.printable(fault.text, 10_000) == fault.text for fault in faults)

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import pytest
 from aiohttp import web
 from canaries import shown
@@ -153,16 +154,25 @@ async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPat
 # A function
 
 
-def python(function: Callable[[dict[str, Any]], object], within: float = 5) -> PythonSink:
-    return PythonSink(PythonCall("a:b", function), within)
+@contextlib.asynccontextmanager
+async def python(
+    function: Callable[[dict[str, Any]], object], within: float = 5
+) -> AsyncIterator[PythonSink]:
+    sink = PythonSink(PythonCall("a:b", function), within)
+    try:
+        yield sink
+    finally:
+        await sink.aclose()
 
 
-async def test_a_function_is_called_in_a_thread_and_a_coroutine_function_in_the_loop() -> None:
-    threads: list[threading.Thread] = []
+@pytest.mark.fault("C8")
+async def test_a_function_is_called_and_awaited_in_a_thread_of_its_sinks_own() -> None:
+    """So that one that blocks, or whose loop is kept busy, holds up nothing else."""
+    places: list[tuple[threading.Thread, object]] = []
 
     def plain(transition: dict[str, Any]) -> None:
         assert transition["current"] == 8
-        threads.append(threading.current_thread())
+        places.append((threading.current_thread(), asyncio.get_running_loop()))
 
     async def coroutine(transition: dict[str, Any]) -> None:
         plain(transition)
@@ -170,11 +180,16 @@ async def test_a_function_is_called_in_a_thread_and_a_coroutine_function_in_the_
     def gives_one(transition: dict[str, Any]) -> object:
         return coroutine(transition)
 
+    before = threading.active_count()
     for function in (plain, coroutine, gives_one):
-        await python(function).deliver(ENTRY)
-    in_thread, *in_loop = threads
-    assert in_thread is not threading.current_thread()
-    assert in_loop == [threading.current_thread()] * 2
+        async with python(function) as sink:
+            for _ in range(2):
+                await sink.deliver(ENTRY)
+        assert len(set(places)) == 1
+        ((thread, _),) = set(places)
+        assert thread is not threading.current_thread()
+        places.clear()
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize(
@@ -191,45 +206,70 @@ async def test_whatever_a_function_raises_is_a_failed_delivery(
     async def coroutine(transition: dict[str, Any]) -> None:
         plain(transition)
 
-    with pytest.raises(DeliveryError, match=r"it failed with|it was cancelled") as caught:
-        await python(coroutine if is_coroutine else plain).deliver(ENTRY)
-    assert "canary" not in str(caught.value)
+    async with python(coroutine if is_coroutine else plain) as sink:
+        is_stop = is_coroutine and error is StopIteration  # which no coroutine can raise
+        for _ in range(2):
+            with pytest.raises(DeliveryError) as caught:
+                await sink.deliver(ENTRY)
+            assert str(caught.value) == f"it failed with {'RuntimeError' if is_stop else error.__name__}"
 
 
 @pytest.mark.fault("C8")
-async def test_a_function_that_hangs_is_not_called_again_before_it_has_ended() -> None:
-    calls: list[threading.Event] = []
-    began = threading.Semaphore(0)
+async def test_what_a_function_that_took_too_long_came_to_counts() -> None:
+    """It is not called again for what it may have done."""
+    calls, go_on = list[int](), threading.Event()
 
-    def hangs(_: dict[str, Any]) -> None:
-        calls.append(threading.Event())
-        began.release()
-        calls[-1].wait(10)
+    def slow(_: dict[str, Any]) -> None:
+        calls.append(len(calls))
+        go_on.wait(10)
 
-    sink = python(hangs, within=0.05)
-    assert str(await failure(sink)) == "nothing within 0.05 s"
-    assert str(await failure(sink)) == "the call before is still running"
-    assert len(calls) == 1
-    calls[0].set()
-    assert str(await failure(sink)) == "nothing within 0.05 s"
-    assert len(calls) == 2
-    calls[1].set()
+    async with python(slow, within=0.05) as sink:
+        for _ in range(2):
+            assert str(await failure(sink)) == "nothing within 0.05 s"
+        go_on.set()
+        await sink.deliver(ENTRY)
+        assert calls == [0]
+        await sink.deliver(attrs.evolve(ENTRY, seq=2))
+        assert calls == [0, 1]
 
 
-async def test_a_coroutine_that_takes_too_long_is_cancelled() -> None:
+async def test_a_coroutine_that_takes_too_long_is_cancelled_and_called_again() -> None:
     ended: list[BaseException] = []
+    waits = [True, True, False]
 
     async def hangs(_: dict[str, Any]) -> None:
         try:
-            await asyncio.Event().wait()
+            if waits.pop(0):
+                await asyncio.Event().wait()
         except asyncio.CancelledError as error:
             ended.append(error)
             raise
 
-    sink = python(hangs, within=0.05)
-    assert str(await failure(sink)) == "nothing within 0.05 s"
-    await asyncio.sleep(0)
-    assert len(ended) == 1
+    async with python(hangs, within=0.05) as sink:
+        for _ in range(2):
+            assert str(await failure(sink)) == "nothing within 0.05 s"
+        await sink.deliver(ENTRY)
+    assert len(ended) == 2
+
+
+async def test_a_coroutine_that_is_under_way_is_cancelled_with_its_sink() -> None:
+    began, ended = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    async def hangs(_: dict[str, Any]) -> None:
+        try:
+            loop.call_soon_threadsafe(began.set)
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with python(hangs) as sink:
+        task = asyncio.create_task(sink.deliver(ENTRY))
+        await began.wait()
+        task.cancel()
+        await asyncio.wait([task])
+    assert task.cancelled()
+    assert ended.is_set()
 
 
 # Stdout
@@ -459,7 +499,8 @@ async def test_a_database_that_is_locked_holds_up_and_loses_nothing(
     other = sqlite3.connect(tmp_path / "b.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     trouble = outbox._troubles["write"]
-    putting = asyncio.create_task(outbox.put(["sink"], seen(1)))
+    await outbox.put(["sink"], seen(1))
+    putting = asyncio.create_task(outbox.written())
     await elapse(60)
     assert not putting.done()
     assert trouble.text == "database is locked"

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -107,7 +107,7 @@ async def test_what_comes_within_a_window_is_one_write(path: Path, monkeypatch: 
 
 
 async def test_what_waits_for_its_window_is_given_up_when_the_file_is_closed(path: Path) -> None:
-    checkpoint = SqliteCheckpoint(path, window=60)
+    checkpoint = SqliteCheckpoint(path, window=1)
     await checkpoint.open(ALL)
     await checkpoint.save({ALL: {1: b"at once"}})
     with pytest.raises(TimeoutError):
@@ -115,6 +115,38 @@ async def test_what_waits_for_its_window_is_given_up_when_the_file_is_closed(pat
     await checkpoint.close(ALL)
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert await found(path) == {1: b"at once"}
+
+
+@pytest.mark.parametrize("path", ["", ":memory:", "a\0b", b"bytes"])
+def test_what_is_no_file_is_refused_at_once(path: Any) -> None:
+    with pytest.raises(vizwatch.ConfigError, match="path must be the path of a file"):
+        SqliteCheckpoint(path)
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_a_file_that_is_removed_is_no_place_to_write_to(path: Path, is_replaced: bool) -> None:
+    checkpoint = SqliteCheckpoint(path, window=0)
+    await checkpoint.open(ALL)
+    await checkpoint.save({ALL: {1: b"1"}})
+    path.unlink()
+    if is_replaced:
+        path.touch()
+    with pytest.raises(CheckpointError, match="it was removed, or another file was put in its place"):
+        await checkpoint.save({ALL: {1: b"2"}})
+    await checkpoint.close(ALL)
+
+
+async def test_what_waits_of_a_stream_that_is_given_up_keeps_no_other_from_being_written(path: Path) -> None:
+    checkpoint = SqliteCheckpoint(path, window=0.1)
+    await checkpoint.open(ALL)
+    await checkpoint.open(SINGLE)
+    await checkpoint.save({ALL: {1: b"at once"}})
+    waiting = [asyncio.create_task(checkpoint.save({one: {2: b"later"}})) for one in (ALL, SINGLE)]
+    await asyncio.sleep(0)
+    await checkpoint.close(ALL)
+    await asyncio.gather(*waiting)
+    assert await checkpoint.load(SINGLE, None) == {2: b"later"}
+    await checkpoint.close(SINGLE)
 
 
 @pytest.mark.fault("D7")
@@ -169,8 +201,8 @@ async def test_a_client_takes_up_where_the_last_one_left_off(cloud: Emulator, pa
 
 async def test_a_checkpoint_can_be_sent_to_another_process(path: Path) -> None:
     await keep(path, {1: b"record"})
-    sent = pickle.loads(pickle.dumps(SqliteCheckpoint(path, window=1.5)))
-    assert (sent.path, sent.window) == (path, 1.5)
+    sent = pickle.loads(pickle.dumps(SqliteCheckpoint(path, window=0.5)))
+    assert (sent.path, sent.window) == (path, 0.5)
     assert repr(sent) == f"SqliteCheckpoint({str(path)!r})"
 
 
@@ -184,6 +216,7 @@ async def test_another_endpoint_is_refused(path: Path) -> None:
     said = await refusal(path, other)
     assert ENDPOINT in said
     assert other.endpoint in said
+    assert "give it that endpoint back, or move the file away" in said
     assert await found(path) == {1: b"record"}
 
 

@@ -70,6 +70,8 @@ class Watch:
     _resuming: bool = attrs.field(default=False, init=False)
     _prepared: Transition | None = attrs.field(default=None, init=False)
     """What is given once it is written that it was."""
+    _given_before: Transition | None = attrs.field(default=None, init=False)
+    """What was given last by another process, if it was not delivered."""
     _was_gone: bool = attrs.field(default=False, init=False)
     """Whether the job's deletion was told before."""
     _deadline: float = attrs.field(default=math.inf, init=False)
@@ -167,6 +169,7 @@ class Watch:
         if kept.is_delivered:
             return None
         follower.tracker.ended = self._was_gone or follower.tracker.ended_before
+        self._given_before = kept.transition
         return kept.transition
 
     async def _read(self) -> Transition:
@@ -259,7 +262,9 @@ class Watch:
     async def _fill(self, backlog: Mailbox) -> None:
         with contextlib.suppress(StopAsyncIteration):
             while True:
-                backlog.put(await self._read_now())
+                transition = await self._read_now()
+                # What another process was given already comes again as it was.
+                backlog.put(transition, stays=transition is self._given_before)
                 self._wake()
 
     def _filled(self, reader: asyncio.Task[None]) -> None:

@@ -300,6 +300,9 @@ class _WholeJobs:
 
 _MAX_INTEGER: Final = 2**63 - 1
 _EXACT_FLOAT: Final = 2**53
+_HALF: Final = rb"\\u[dD][%s][0-9a-fA-F]{2}"
+_ESCAPED: Final = re.compile(rb"(\\\\|%s%s)|%s" % (_HALF % b"89abAB", _HALF % b"c-fC-F", _HALF % b"89a-fA-F"))
+"""A backslash, or a character by its two halves; or else a half alone."""
 _KNOWN: Final = {field.name for field in attrs.fields(Job)} - {"extra"} | {
     "is_success",
     "error_code",
@@ -308,9 +311,14 @@ _KNOWN: Final = {field.name for field in attrs.fields(Job)} - {"extra"} | {
 }
 
 
+def _mended(body: bytes) -> bytes:
+    """The JSON without halves of characters, which one job's text may have, and which no string can hold."""
+    return _ESCAPED.sub(lambda found: found[1] or rb"\ufffd", body)
+
+
 def _document(body: bytes, path: str = "$") -> dict[str, Any]:
     try:
-        return _ANY.decode(body)
+        return _ANY.decode(_mended(body))
     except RecursionError:
         raise DecodeError("the JSON is nested too deeply", path=path) from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -425,6 +433,7 @@ def _tolerant_page(document: dict[str, Any], page: int, *, skips_bad_rows: bool 
 
 
 def _tolerant_rows(body: bytes) -> Rows | Failure:
+    body = _mended(body)
     document = _document(body)
     page = _tolerant_page(document, 1, skips_bad_rows=True)
     if isinstance(page, Failure):

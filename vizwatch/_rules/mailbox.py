@@ -21,16 +21,20 @@ class Mailbox:
     bound: int
     """How many transitions are kept at most; 1 keeps the newest state alone."""
     _waiting: deque[Transition] = attrs.field(factory=deque, init=False)
+    _staying: Transition | None = attrs.field(default=None, init=False)
+    """One that becomes no other's part."""
     _vanished: int = attrs.field(default=0, init=False)
     _taken_run: int = attrs.field(default=1, init=False)
     """The run of what was taken last."""
 
-    def put(self, transition: Transition) -> None:
-        """A change that comes after all others."""
+    def put(self, transition: Transition, *, stays: bool = False) -> None:
+        """A change that comes after all others; one that stays becomes no part of another, bound or not."""
+        if stays:
+            self._staying = transition
         if self._vanished:
             transition = attrs.evolve(transition, skipped=transition.skipped + self._vanished)
             self._vanished = 0
-        if len(self._waiting) < self.bound:
+        if len(self._waiting) < self.bound or self._waiting[-1] is self._staying:
             self._waiting.append(transition)
             return
         last = self._waiting.pop()

@@ -1,11 +1,13 @@
 """Records: what a checkpoint keeps of a job, the last transition that its consumer was given, as JSON.
 
 In arrays, as there are many: a thousand take a third of a megabyte. Who adds a field adds it as the last one.
+Before it stands its checksum, the CRC-32 as eight digits: a byte that a disk has changed is no status.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import zlib
 from typing import Annotated, Any, Final
 
 import attrs
@@ -17,6 +19,7 @@ from vizwatch._values.text import printable
 
 LONGEST: Final = 2**18
 """How many bytes a record has at most; no reader of one trusts that it is ours."""
+_CHECKSUM: Final = 8
 _LONGEST_TEXT: Final = 4_096
 _SCHEDULES: Final = 20
 _SHORT: Final = 256
@@ -92,7 +95,7 @@ def encode(given: Given) -> bytes:
         _Schedule(_bounded(one.type, _SHORT), _bounded(one.time_unit, _SHORT), one.duration)
         for one in job.schedule[:_SCHEDULES]
     )
-    return msgspec.json.encode(
+    body = msgspec.json.encode(
         _Record(
             is_delivered=given.is_delivered,
             change=transition.id.removeprefix(_of(transition.project_id, transition.job_id)),
@@ -105,6 +108,7 @@ def encode(given: Given) -> bytes:
             **{name: getattr(transition, name) for name in _OF_TRANSITION},
         )
     )
+    return _checksum(body) + body
 
 
 def decode(record: bytes, project_id: str, job_id: int) -> Given:
@@ -113,8 +117,11 @@ def decode(record: bytes, project_id: str, job_id: int) -> Given:
         raise ValueError(f"it is of type {type(record).__name__}, and a record is bytes")  # noqa: TRY004 - as all else
     if len(record) > LONGEST:
         raise ValueError(f"it has {len(record)} bytes, and no record has more than {LONGEST}")
+    checksum, body = record[:_CHECKSUM], record[_CHECKSUM:]
+    if checksum != _checksum(body):
+        raise ValueError("it is not what was written, by its checksum")
     try:
-        told = _DECODER.decode(record)
+        told = _DECODER.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(printable(str(error), 200)) from None
     schedule = tuple(Schedule(one.type, one.time_unit, one.duration) for one in told.job.schedule)
@@ -132,6 +139,10 @@ def decode(record: bytes, project_id: str, job_id: int) -> Given:
         **{name: getattr(told, name) for name in _OF_TRANSITION},
     )
     return Given(transition, told.is_delivered)
+
+
+def _checksum(body: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(body)
 
 
 def _of(project_id: str, job_id: int) -> str:

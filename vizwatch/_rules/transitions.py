@@ -29,7 +29,7 @@ _WAY: Final = {
 _READS_TO_CONFIRM: Final = 2
 _ROUNDING: Final = 1.0
 """By how much a duration may be longer than it was, in milliseconds: it is told in whole ones."""
-_CHANGE: Final = re.compile(r"([0-9]{1,18})/([0-9]{1,18})/[^/]{1,20}-(.{1,20})")
+_CHANGE: Final = re.compile(r"([0-9]{1,18})/([0-9]{1,18})/(?:none|-?[0-9]{1,20})-(none|-?[0-9]{1,20})")
 _REPLICAS_LAG: Final = 60.0
 """How long a replica may lag, in seconds."""
 _RETURNS_AFTER: Final = 10.0

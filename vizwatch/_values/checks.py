@@ -6,6 +6,7 @@ Each check returns the value, or raises :class:`ConfigError` naming parameter, v
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import re
 from collections.abc import Callable, Collection
 from typing import Final
@@ -67,8 +68,8 @@ def switch(name: str, value: object) -> bool:
 
 def function(name: str, value: object) -> Callable[..., object]:
     """Something that can be called."""
-    if not callable(value) or isinstance(value, type):
-        raise refused(name, value, "None or a function")
+    if not callable(value) or isinstance(value, type) or inspect.iscoroutinefunction(value):
+        raise refused(name, value, "None or a function, and no coroutine function")
     return value
 
 

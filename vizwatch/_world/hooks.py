@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -21,5 +22,5 @@ def tell(name: str, hook: Callable[[T], object], told: T) -> None:
     """
     try:
         hook(told)
-    except Exception:  # noqa: BLE001 - a hook of the user's must not end a call or a watch
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the user's must not end a call or a watch
         _LOG.exception("Settings.%s failed", name)

@@ -49,7 +49,7 @@ class Journal:
         factory=weakref.WeakValueDictionary, init=False
     )
     """Whose place is kept, of each job or of all of a stream."""
-    failure: Exception | None = attrs.field(default=None, init=False)
+    failure: BaseException | None = attrs.field(default=None, init=False)
     """What the last write failed with; ``None`` while writes succeed."""
     _streams: dict[Stream, asyncio.Task[None]] = attrs.field(factory=dict, init=False)
     """The streams that are open, or are being opened."""
@@ -147,7 +147,9 @@ class Journal:
                 waits_for_it = 0 if self._waiting else len(self._settling)
                 try:
                     await self._checkpoint.save(await _encoded(batch))
-                except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+                except (Exception, asyncio.CancelledError) as error:
+                    if _is_cancelled():
+                        raise
                     self._take_back()
                     pause = self._failed(error)
                     self._settle(len(self._settling))
@@ -173,7 +175,7 @@ class Journal:
         """What was not written waits again, unless it is out of date."""
         self._waiting, self._under_way = {**self._under_way, **self._waiting}, {}
 
-    def _failed(self, error: Exception) -> float:
+    def _failed(self, error: BaseException) -> float:
         """Says so once, and gives how long to wait before the next try, in seconds."""
         self._failures += 1
         if self.failure is None:
@@ -244,7 +246,8 @@ class Journals:
         """The checkpoint's; raises :class:`ConfigError` for what is none."""
         if isinstance(checkpoint, Journal):
             return checkpoint
-        if not all(callable(getattr(checkpoint, name, None)) for name in ("open", "load", "save", "close")):
+        has_all = all(callable(getattr(checkpoint, name, None)) for name in ("open", "load", "save", "close"))
+        if isinstance(checkpoint, type) or not has_all:
             raise checks.refused(
                 "checkpoint", checkpoint, "a Checkpoint, such as vizwatch.SqliteCheckpoint(path)"
             )
@@ -279,6 +282,12 @@ def _given(stream: Stream, job_id: int, record: bytes) -> Given:
             "use a copy of it, or another one"
         ) from None
     return given
+
+
+def _is_cancelled() -> bool:
+    """Whether this task is, and not something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _heard_of(task: asyncio.Task[None]) -> None:

@@ -102,7 +102,7 @@ class RedisCheckpoint:
             checks.text("url_env", url_env, low=1, high=255)
         if url is not None:
             self._location = locate(url, "url")
-        self.window = checks.seconds("window", window, high=60)
+        self.window = checks.seconds("window", window, high=1)
         self.lease = checks.seconds("lease", lease, low=1, high=3600)
         if not isinstance(prefix, str) or not _PREFIX.fullmatch(prefix):
             raise checks.refused("prefix", prefix, "1 to 64 of the characters 0-9 A-Z a-z _ . : / -")
@@ -245,7 +245,8 @@ class RedisCheckpoint:
                 claim, was = claims[number - 1], endpoint.decode("utf-8", "replace")
                 raise self._refused(
                     f"project {claim.project_id} was watched at {printable(was, 100)}, and is to be at "
-                    f"{claim.endpoint} now; use another prefix for that"
+                    f"{claim.endpoint} now; give it that endpoint back, or use another database or prefix, "
+                    "where all is found anew"
                 )
             case [b"newer", bytes(found)]:
                 version = printable(found.decode("ascii", "replace"), 20)
@@ -368,6 +369,8 @@ class _Server:
         if "WRONGTYPE" in said:
             return CheckpointError(f"checkpoint {self.location}: {_DAMAGED}")
         text = f"{type(error).__name__}: {said}" if said else f"no answer within {within:g} s"
+        if "unauthenticated" in said or "NOAUTH" in said:
+            text = "it wants a password, which the URL does not give"
         text = printable(redacted(text, self.location.secrets), 200)
         return ConnectionError(f"checkpoint {self.location}: it cannot be used: {text}")
 

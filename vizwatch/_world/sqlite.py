@@ -72,23 +72,26 @@ class SqliteCheckpoint:
 
     Args:
         path: The file. Its directory has to be there, and on a disk of this machine.
-        window: How long what has come is gathered before it is written, in seconds. As nothing is given
-            before it is written, a transition may come two windows later for that.
+        window: How long what has come is gathered before it is written, in seconds, one at most. As nothing
+            is given before it is written, a transition may come two windows later for that.
 
     Raises:
         ConfigError: An argument is wrong.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, window: float = 0.2) -> None:
-        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        place = os.fspath(path) if isinstance(path, str | os.PathLike) else ""
+        if not isinstance(place, str) or place in {"", ":memory:"} or "\0" in place:
             raise checks.refused("path", path, "the path of a file")
         self.path = Path(path)
-        self.window = checks.seconds("window", window, high=60)
+        self.window = checks.seconds("window", window, high=1)
         self._numbers: dict[Stream, int] = {}
         """The open streams, by which the tables know them."""
         self._thread: ThreadPoolExecutor | None = None
         """The one that knows the file."""
         self._connection: sqlite3.Connection | None = None
+        self._place: tuple[int, int] | None = None
+        """Which file of this machine it is."""
         self._batches = Batches(self.window, self._commit)
 
     async def open(self, stream: Stream) -> None:
@@ -117,6 +120,7 @@ class SqliteCheckpoint:
             (self._numbers[stream], job_id, record)
             for records in batches
             for stream, by_job in records.items()
+            if stream in self._numbers  # else it was given up meanwhile
             for job_id, record in by_job.items()
         ]
         await self._in_thread(self._write, rows)
@@ -151,7 +155,8 @@ class SqliteCheckpoint:
                     was = printable(str(endpoint), 100)
                     raise self._refused(
                         f"project {stream.project_id} was watched at {was}, and is to be at "
-                        f"{stream.endpoint} now; use another file for that"
+                        f"{stream.endpoint} now; give it that endpoint back, or move the file away, without "
+                        "which all is found anew"
                     )
             for number, _, workspace_id in rows:
                 if workspace_id == (stream.workspace_id or ""):
@@ -179,6 +184,10 @@ class SqliteCheckpoint:
 
     def _write(self, rows: Sequence[tuple[int, int, bytes | None]]) -> None:
         connection = self._connected()
+        if self._found() != self._place:
+            raise self._refused(
+                "it was removed, or another file was put in its place: what is watched is not kept"
+            )
         connection.execute("BEGIN IMMEDIATE")
         try:
             # In their order: of several for one job the last one counts.
@@ -203,8 +212,15 @@ class SqliteCheckpoint:
             except BaseException:
                 made.close()
                 raise
-            self._connection = made
+            self._connection, self._place = made, self._found()
         return self._connection
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            about = self.path.stat()
+        except OSError:
+            return None
+        return about.st_dev, about.st_ino
 
     def _made(self) -> sqlite3.Connection:
         try:
@@ -259,14 +275,14 @@ class SqliteCheckpoint:
         """Says what an error of SQLite means for who wants to use the file."""
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in _IS_BUSY:
                 raise self._refused(
                     "it is in use, most likely by another process: a file is for one client or fleet; close "
                     "that, or use another file"
                 ) from None
-            if code in _IS_DAMAGED:
+            if code in _IS_DAMAGED or "UTF-8" in str(error) or "utf-8" in str(error):
                 raise self._refused(_DAMAGED) from None
             raise self._refused(f"it cannot be used: {printable(str(error), 200)}") from None
 

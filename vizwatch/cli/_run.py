@@ -35,10 +35,18 @@ async def run_service(file: Path, *, only_check: bool, dask: str | None) -> Exit
     """Serves until a signal comes, which is how it is meant to end; or says what it would do."""
     try:
         configuration = await load(file)
+        if dask is not None:
+            _check_scheduler(dask, configuration)
+        await asyncio.sleep(0)  # where a signal is heard that came while modules were imported
     except FaultyConfigurationError as error:
         for fault in error.faults:
             report(ConfigError(fault))
         return ExitCode.USAGE
+    except asyncio.CancelledError:
+        if only_check:
+            raise
+        end_within(_ENDS_WITHIN, ExitCode.DONE)
+        return ExitCode.DONE
     if only_check:
         sys.stdout.writelines(f"{printable(line, _MAX_LINE)}\n" for line in _described(configuration))
         return ExitCode.DONE
@@ -47,6 +55,12 @@ async def run_service(file: Path, *, only_check: bool, dask: str | None) -> Exit
     code = await _until_signalled(asyncio.create_task(serve(configuration, dask=dask)))
     end_within(_ENDS_WITHIN, code)
     return code
+
+
+def _check_scheduler(address: str, configuration: Configuration) -> None:
+    from vizwatch.dask import check_address  # noqa: PLC0415 - an extra
+
+    check_address(address, configuration.settings)
 
 
 async def _until_signalled(serving: asyncio.Task[None]) -> ExitCode:

@@ -6,7 +6,15 @@ from collections.abc import Iterable
 
 import anyio
 
-from vizwatch import ConfigError, JobsWatch, Transition, VizwatchError, Watch, WatchTimeoutError
+from vizwatch import (
+    ConfigError,
+    Job,
+    JobsWatch,
+    Transition,
+    VizwatchError,
+    Watch,
+    WatchTimeoutError,
+)
 from vizwatch.cli._errors import ExitCode, report
 from vizwatch.cli._output import Output
 
@@ -27,7 +35,7 @@ async def follow(watches: Iterable[Watch], output: Output) -> int:
         except VizwatchError as error:
             codes.append(report(error))
         else:
-            codes.append(_outcome(last))
+            codes.append(_outcome(last, watch.job))
 
     async with anyio.create_task_group() as tasks:
         for watch in watches:
@@ -50,6 +58,7 @@ async def follow_all(
     raise WatchTimeoutError(f"jobs were watched for {timeout:g} s")
 
 
-def _outcome(last: Transition | None) -> ExitCode:
-    failed = last is not None and last.current is not None and last.current.is_failure
-    return ExitCode.OTHERWISE if failed else ExitCode.DONE
+def _outcome(last: Transition | None, job: Job | None) -> ExitCode:
+    """Of a watch that has ended: without a word where the end was told before, as a checkpoint knows."""
+    status = last.current if last is not None else job.status if job is not None else None
+    return ExitCode.OTHERWISE if status is not None and status.is_failure else ExitCode.DONE

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from vizwatch._values.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vizwatch.dask._asking import watch_fleet
+    from vizwatch.dask._asking import check_address, watch_fleet
     from vizwatch.dask._cluster import connected
     from vizwatch.dask._watching import ShardedWatch
 
-__all__ = ["ShardedWatch", "connected", "watch_fleet"]
+__all__ = ["ShardedWatch", "check_address", "connected", "watch_fleet"]
 
 
 def __getattr__(name: str) -> Any:
@@ -27,6 +27,6 @@ def __getattr__(name: str) -> Any:
             raise
         reason = "vizwatch.dask needs its extra: pip install 'vizwatch[dask]'"
     else:
-        homes = {"ShardedWatch": _watching, "connected": _cluster, "watch_fleet": _asking}
-        return getattr(homes[name], name)
+        homes = {"ShardedWatch": _watching, "connected": _cluster}
+        return getattr(homes.get(name, _asking), name)
     raise ConfigError(reason)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import ipaddress
+import re
 from collections.abc import Iterable
+from typing import Final
 from urllib.parse import urlsplit
 
 from vizwatch._rules.choice import chosen
@@ -21,6 +23,9 @@ from vizwatch.dask._memory import Memory
 from vizwatch.dask._plan import plans, streams_of
 from vizwatch.dask._watching import ShardedWatch
 from vizwatch.fleet import Target, WatchOptions, several_of
+
+_ADDRESS: Final = re.compile(r"((?:tls|tcp|wss?|ucx)://)?(?:\[[0-9A-Za-z:.%]+\]|[\w.-]+):([0-9]{1,5})")
+"""As distributed takes it from whoever is in another process than the scheduler."""
 
 
 def watch_fleet(
@@ -83,7 +88,7 @@ def watch_fleet(
         raise ConfigError("targets must be one at least")
     if not isinstance(client, Client) or not client.asynchronous:
         raise ConfigError("client must be a distributed.Client made with asynchronous=True")
-    _check_secure(client, settings)
+    _check_secure(address_of(client), settings)
     chosen(None, status, search_content)
     interval_of(settings, interval, max_age_of(settings, max_age))
     if workspace_id is not None:
@@ -99,9 +104,23 @@ def watch_fleet(
     )
 
 
-def _check_secure(client: Client, settings: Settings) -> None:
+def check_address(address: str, settings: Settings) -> None:
+    """Checks the address of a scheduler, without asking it.
+
+    Raises:
+        ConfigError: It is none, or credentials would travel in the clear to it.
+    """
+    found = _ADDRESS.fullmatch(address)
+    if found is None or not 0 < int(found[2]) < 65_536:
+        raise ConfigError(
+            "a scheduler's address must be such as tls://scheduler:8786 (tls, tcp, wss, ws or ucx, a host, "
+            f"and a port), not {printable(address, 100)}"
+        )
+    _check_secure(address if found[1] else f"tcp://{address}", settings)
+
+
+def _check_secure(address: str, settings: Settings) -> None:
     """Raises where credentials would travel in the clear."""
-    address = address_of(client)
     parts = urlsplit(address)
     if parts.scheme in {"tls", "inproc", "wss", "ucx"} or settings.allow_insecure:
         return

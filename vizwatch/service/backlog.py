@@ -6,7 +6,7 @@ import contextlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,8 @@ CREATE TABLE waiting (
 CREATE INDEX of_job ON waiting (sink, project_id, job_id, seq);
 CREATE INDEX in_order ON waiting (sink, seq);
 """
+_AT_ONCE: Final = 100
+"""How many are in hand at most."""
 _LOCKED_FOR: Final = 1.0
 """How many seconds to wait for another process's lock, before it is an error."""
 
@@ -49,7 +51,7 @@ class Backlog:
 
     Beyond a sink's bound, those of one job that wait become one: from the status before the first to the
     status after the last, in the place of the first, under the last one's id. So it holds as many as the
-    bound, and one more for each job at most, and never loses what became of a job. The one in hand stays.
+    bound, and one more for each job at most, and never loses what became of a job. Those in hand stay.
 
     All of this blocks, and raises `sqlite3.Error` where the file cannot be read or written; then nothing has
     changed.
@@ -62,6 +64,7 @@ class Backlog:
     def __init__(self, file: Path, bounds: Mapping[str, int]) -> None:
         self._bounds = bounds
         self._in_hand: dict[str, int] = {}
+        """Up to which one they were taken, by sink."""
         self._sizes: Counter[str] = Counter()
         self.merged: Counter[str] = Counter()
         """How many transitions became one with another, by sink, since the start."""
@@ -106,12 +109,13 @@ class Backlog:
         """How many wait for each sink; for those, too, that are not configured any more."""
         return {**dict.fromkeys(self._bounds, 0), **self._sizes}
 
-    def put(self, sinks: list[str], transition: Mapping[str, Any]) -> None:
-        """Keeps a transition, as JSON, for these sinks, in one transaction; one that waits is no news."""
+    def put(self, news: Sequence[tuple[Sequence[str], Mapping[str, Any]]]) -> None:
+        """Keeps transitions, as JSON, each for its sinks, in one transaction; one that waits is no news."""
         sizes, counts = self._sizes.copy(), self.merged.copy()
         with self._transaction():
-            for sink in sinks:
-                self._put(sink, transition, sizes, counts)
+            for sinks, transition in news:
+                for sink in sinks:
+                    self._put(sink, transition, sizes, counts)
         self._sizes, self.merged = sizes, counts
 
     def _put(
@@ -141,23 +145,26 @@ class Backlog:
         sizes[sink] += 1 - len(rows)
         counts[sink] += len(rows)
 
-    def first(self, sink: str) -> Entry | None:
-        """The oldest one that waits for a sink, which is in hand from now on; ``None`` if none waits."""
-        row = self._db.execute(
-            "SELECT seq, id, payload FROM waiting WHERE sink = ? ORDER BY seq LIMIT 1", (sink,)
-        ).fetchone()
-        if row is None:
-            return None
-        entry = Entry(*row)
-        self._in_hand[sink] = entry.seq
-        return entry
+    def take(self, sink: str) -> list[Entry]:
+        """The oldest ones that wait for a sink, which are in hand from now on."""
+        limit = min(_AT_ONCE, self._bounds[sink])
+        rows = self._db.execute(
+            "SELECT seq, id, payload FROM waiting WHERE sink = ? AND seq > ? ORDER BY seq LIMIT ?",
+            (sink, self._in_hand.get(sink, 0), limit),
+        ).fetchall()
+        entries = [Entry(*row) for row in rows]
+        if entries:
+            self._in_hand[sink] = entries[-1].seq
+        return entries
 
-    def remove(self, sink: str, entry: Entry) -> None:
-        """It is delivered."""
+    def remove(self, sink: str, entries: Sequence[Entry]) -> None:
+        """They are delivered."""
         with self._transaction():
-            self._db.execute("DELETE FROM waiting WHERE sink = ? AND seq = ?", (sink, entry.seq))
-        self._sizes = self._sizes - Counter([sink])  # a new one, since others read it meanwhile
-        self._in_hand.pop(sink, None)
+            self._db.executemany(
+                "DELETE FROM waiting WHERE sink = ? AND seq = ?", [(sink, entry.seq) for entry in entries]
+            )
+        # A new one, since others read it meanwhile.
+        self._sizes = self._sizes - Counter({sink: len(entries)})
 
     def close(self) -> None:
         """Closes the file."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
-from vizwatch import ConfigError, Fleet, JobStatus, RedisCheckpoint, Region, Settings, Target, region
+from vizwatch import Client, ConfigError, Fleet, JobStatus, RedisCheckpoint, Region, Settings, Target, region
 from vizwatch.service.credentials import Sources, auth, signing_key
 from vizwatch.service.options import (
     Configuration,
@@ -29,6 +31,7 @@ from vizwatch.service.tables import (
     Faults,
     KeyPath,
     Table,
+    accepted,
     choice,
     seconds,
     several,
@@ -44,11 +47,14 @@ _LISTEN: Final = ("127.0.0.1", 9464)
 _BACKLOG: Final = 10_000
 _TIMEOUTS: Final = {"stdout": 30.0, "webhook": 15.0, "redis": 10.0, "python": 30.0}
 """By a sink's type."""
+_SOME_REGION: Final = region("eu-de")
+_SOME_CLIENT: Final[Mapping[str, Any]] = {"endpoint": "https://localhost", "project_id": "x", "auth": "x"}
+"""What is right, and so are those in credentials: whatever is refused beside them is wrong by itself."""
 _SETTINGS: Final = tuple(field.name for field in attrs.fields(Settings) if not field.name.startswith("on_"))
 """All numbers and switches: what is called is no matter of a file's."""
 
 
-def configured(
+async def configured(
     document: Mapping[str, Any], lines: Mapping[KeyPath, int], sources: Sources
 ) -> Configuration | tuple[Fault, ...]:
     """What a file says, or what is wrong with it, in the order of the file.
@@ -63,11 +69,11 @@ def configured(
     faults = Faults(lines)
     file = Table(document, (), faults)
     state = file.table("state")
-    path = state.need("path", _TEXT)
+    path = state.need("path", lambda value: sources.folder(_TEXT(value)))
     checkpoint = _checkpoint(state, sources)
     state.close()
     settings = _settings(file.table("settings"))
-    watch = _watch(file.table("watch"))
+    watch = await _watch(file.table("watch"), settings)
     http = file.table("http")
     listen = http.take("listen", _address)
     http.close()
@@ -82,7 +88,7 @@ def configured(
     if faults.found:
         return faults.sorted()
     return Configuration(
-        state=Path(path or ""),
+        state=path or Path(),
         checkpoint=checkpoint,
         settings=settings,
         watch=watch,
@@ -131,18 +137,26 @@ def _checkpoint(table: Table, sources: Sources) -> RedisCheckpoint | None:
 
 
 def _settings(table: Table) -> Settings:
-    """The settings; the default ones where they are wrong."""
+    """The settings, without those that are wrong."""
     given: dict[str, Any] = {}
     for name in _SETTINGS:
         value = table.take(name, _setting(name))
         if value is not None:
             given[name] = value
     table.close()
-    try:
-        return Settings(**given)
-    except ConfigError as error:
-        table.note(f"are wrong: {error}")
-        return Settings()
+    left_out: set[str] = set()
+    while True:
+        try:
+            return Settings(**given)
+        except ConfigError as error:
+            problem = str(error)
+        named = set(re.findall(r"Settings\.(\w+)", problem))
+        contradicting = [name for name in given if name in named]
+        if not named & left_out:  # the default of what was left out is no fault of the file's
+            table.note(f"is wrong: {problem}", contradicting[0])
+        left_out.update(contradicting)
+        for name in contradicting:
+            del given[name]
 
 
 def _setting(name: str) -> Callable[[object], Any]:
@@ -159,13 +173,15 @@ def _setting(name: str) -> Callable[[object], Any]:
     return check
 
 
-def _watch(table: Table) -> Watching:
-    options = Watching(
-        status=table.take("status", several(_status)),
-        search_content=table.take("search_content", text("a string of 1 to 100 characters", ".{1,100}")),
-        interval=table.take("interval", seconds(0.001, 86_400)),
-        max_age=table.take("max_age", seconds(0.001, 86_400)),
-    )
+async def _watch(table: Table, settings: Settings) -> Watching:
+    # A watch asks nothing before its first step, and of no target nothing at all.
+    async with Fleet((), settings=settings) as fleet:
+        options = Watching(
+            status=table.take("status", several(_status)),
+            search_content=table.take("search_content", text("a string of 1 to 100 characters", ".{1,100}")),
+            interval=table.take("interval", accepted("interval", fleet.watch_jobs)),
+            max_age=table.take("max_age", accepted("max_age", fleet.watch_jobs)),
+        )
     table.close()
     return options
 
@@ -194,16 +210,19 @@ def _region(value: object) -> Region:
 
 
 def _target(table: Table, sources: Sources, settings: Settings) -> Target | None:
-    project_id = table.need("project_id", text("a project's id", r".{1,64}"))
+    client = functools.partial(Client, settings=settings)
+    project_id = table.need("project_id", accepted("project_id", client, **_SOME_CLIENT))
     name = table.take("name", _NAME)
     where = table.take("region", _region)
-    endpoint = table.take("endpoint", text("an address such as https://modelarts.eu-de.otc.t-systems.com"))
+    endpoint = table.take("endpoint", accepted("endpoint", client, **_SOME_CLIENT))
     if table.has("region") == table.has("endpoint"):
         table.note("must have one of endpoint and region")
-    workspace_id = table.take("workspace_id", text("a workspace's id", r".{1,64}"))
+    workspace_id = table.take("workspace_id", accepted("workspace_id", client, **_SOME_CLIENT))
     credentials = None
     if table.has("auth"):
-        credentials = auth(table.table("auth"), sources, settings, where, project_id)
+        # In the place of a wrong region, which is noted, so that no address seems to be missing.
+        around = where or (_SOME_REGION if table.has("region") else None)
+        credentials = auth(table.table("auth"), sources, settings, around, project_id)
     else:
         table.need("auth", _TEXT)
     table.close()
@@ -211,15 +230,7 @@ def _target(table: Table, sources: Sources, settings: Settings) -> Target | None
         endpoint = where.endpoint
     if project_id is None or endpoint is None or credentials is None:
         return None
-    try:
-        target = Target(
-            endpoint, project_id, auth=credentials, workspace_id=workspace_id, name=name or project_id
-        )
-        Fleet([target], settings=settings)
-    except ConfigError as error:
-        table.note(f"is wrong: {error}")
-        return None
-    return target
+    return Target(endpoint, project_id, auth=credentials, workspace_id=workspace_id, name=name or project_id)
 
 
 def _sink(table: Table, sources: Sources, targets: frozenset[str]) -> SinkOptions | None:
@@ -352,10 +363,11 @@ def _is_loopback(host: str) -> bool:
 
 def _address(value: object) -> tuple[str, int]:
     try:
-        url = urlsplit(f"//{value}" if isinstance(value, str) else "")
+        url = urlsplit(f"//{value}" if isinstance(value, str) and value.isprintable() else "")
         host, port = url.hostname, url.port
+        (host or "").encode("idna")  # as it will be to be looked up
     except ValueError:
         host, port = None, None
-    if host is None or port is None or url.path or "@" in url.netloc:
+    if host is None or port is None or "@" in url.netloc or url.netloc != value:
         raise ValueError("a host and a port, such as 127.0.0.1:9464")
     return host, port

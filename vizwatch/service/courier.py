@@ -36,7 +36,7 @@ class Courier:
                 await self.outbox.pause(self.name, pause)
                 if self.outbox.is_stopping:
                     return
-            await self.outbox.remove(self.name, entry)
+            await self.outbox.remove(self.name)
 
     async def _deliver(self, entry: Entry) -> None:
         try:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from vizwatch import AkSkAuth, Auth, CloudsAuth, ConfigError, PasswordAuth, Region, Settings, TokenAuth
-from vizwatch.service.tables import Table, text
+from vizwatch.service.tables import Check, Table, accepted, text
 
 _KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "token": ("token", "token_env", "token_file"),
@@ -29,6 +31,14 @@ _ALLOWED: Final = (
 _SECRETS: Final = ("token", "access_key", "secret_key", "security_token", "password")
 _NAME: Final = text("a string of 1 to 255 characters", r".{1,255}")
 _PREFIX: Final = "whsec_"
+_SOME_KEY: Final[Mapping[str, str]] = {"access_key": "x", "secret_key": "x"}
+_SOME_PASSWORD: Final[Mapping[str, str]] = {
+    "iam_endpoint": "https://localhost",
+    "username": "x",
+    "password": "x",
+    "domain_name": "x",
+    "project_id": "x",
+}
 
 
 class Sources(Protocol):
@@ -40,6 +50,10 @@ class Sources(Protocol):
 
     def content(self, path: object, /) -> str:
         """A file's content, without the white space around it."""
+        ...
+
+    def folder(self, path: str, /) -> Path:
+        """A folder that can be written, or made."""
         ...
 
     def token_of(self, path: object, /) -> Auth:
@@ -55,21 +69,21 @@ class Sources(Protocol):
         ...
 
 
-def secret(table: Table, key: str, sources: Sources) -> str | None:
-    """What `{key}_env` or `{key}_file` names; ``None`` if there is neither, or it cannot be had."""
+def secret(table: Table, key: str, sources: Sources, check: Check[str] = str) -> str | None:
+    """What `{key}_env` or `{key}_file` names; ``None`` if there is neither, or none that can be used."""
     _refuse(table, key)
     if table.has(f"{key}_env") and table.has(f"{key}_file"):
         table.note(f"and {key}_file must not both be given", f"{key}_env")
-    by_name = table.take(f"{key}_env", sources.variable, shows=False)
-    by_path = table.take(f"{key}_file", sources.content, shows=False)
+    by_name = table.take(f"{key}_env", lambda name: check(sources.variable(name)), shows=False)
+    by_path = table.take(f"{key}_file", lambda path: check(sources.content(path)), shows=False)
     return by_name if by_path is None else by_path
 
 
-def needed_secret(table: Table, key: str, sources: Sources) -> str | None:
+def needed_secret(table: Table, key: str, sources: Sources, check: Check[str] = str) -> str | None:
     """As :func:`secret`; that there is none is noted too."""
     if not any(table.has(f"{key}{ending}") for ending in ("", "_env", "_file")):
         table.note(f"or {key}_file must be given", f"{key}_env")
-    return secret(table, key, sources)
+    return secret(table, key, sources, check)
 
 
 def _refuse(table: Table, key: str) -> None:
@@ -112,16 +126,16 @@ def auth(
 
 
 def _token(table: Table, sources: Sources, *_: object) -> Auth | None:
-    if table.has("token_file") and not table.has("token_env"):
-        return table.take("token_file", sources.token_of, shows=False)
-    token = needed_secret(table, "token", sources)
-    return None if token is None else TokenAuth(token)
+    token = needed_secret(table, "token", sources, accepted("token", TokenAuth))
+    if token is None:
+        return None
+    return sources.token_of(table.values["token_file"]) if table.has("token_file") else TokenAuth(token)
 
 
 def _access_key(table: Table, sources: Sources, *_: object) -> Auth | None:
-    access_key = needed_secret(table, "access_key", sources)
-    secret_key = needed_secret(table, "secret_key", sources)
-    temporary = secret(table, "security_token", sources)
+    access_key = needed_secret(table, "access_key", sources, accepted("access_key", AkSkAuth, **_SOME_KEY))
+    secret_key = needed_secret(table, "secret_key", sources, accepted("secret_key", AkSkAuth, **_SOME_KEY))
+    temporary = secret(table, "security_token", sources, accepted("security_token", AkSkAuth, **_SOME_KEY))
     if access_key is None or secret_key is None:
         return None
     return AkSkAuth(access_key, secret_key, temporary)
@@ -131,22 +145,21 @@ def _password(
     table: Table, sources: Sources, settings: Settings, region: Region | None, project_id: str | None
 ) -> Auth | None:
     username = table.need("username", _NAME, shows=False)
-    password = needed_secret(table, "password", sources)
+    made = functools.partial(PasswordAuth, settings=settings)
+    password = needed_secret(table, "password", sources, accepted("password", made, **_SOME_PASSWORD))
     domain_name = table.need("domain_name", _NAME)
-    iam_endpoint = table.take("iam_endpoint", text("an address such as https://iam.eu-de.otc.t-systems.com"))
-    if iam_endpoint is None and region is not None:
-        iam_endpoint = region.iam_endpoint
-    if iam_endpoint is None:
-        table.note("must be given where the target has no region", "iam_endpoint")
-    if username is None or password is None or domain_name is None or iam_endpoint is None:
+    iam_endpoint = table.take("iam_endpoint", accepted("iam_endpoint", made, **_SOME_PASSWORD))
+    if not table.has("iam_endpoint"):
+        if region is None:
+            table.note("must be given where the target has no region", "iam_endpoint")
+        else:
+            iam_endpoint = region.iam_endpoint
+    if username is None or password is None or domain_name is None:
         return None
-    return PasswordAuth(
-        iam_endpoint,
-        username=username,
-        password=password,
-        domain_name=domain_name,
-        project_id=project_id,
-        settings=settings,
+    if iam_endpoint is None or project_id is None:
+        return None
+    return made(
+        iam_endpoint, username=username, password=password, domain_name=domain_name, project_id=project_id
     )
 
 

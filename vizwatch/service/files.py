@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from vizwatch import Auth, ConfigError, Fleet, Outgoing, TokenAuth, printable
+from vizwatch import Auth, ConfigError, Outgoing, TokenAuth, printable
 from vizwatch.service.configuration import configured
 from vizwatch.service.options import Configuration
 from vizwatch.service.tables import Fault, line_numbers
@@ -40,10 +40,7 @@ async def load(file: Path) -> Configuration:
     Raises:
         FaultyConfigurationError: Says all that is wrong, each with file and line.
     """
-    found = _configuration(file)
-    if not isinstance(found, tuple):
-        fault = _state_fault(found.state) or await _watch_fault(found)
-        found = found if fault is None else (fault,)
+    found = await _configuration(file)
     if isinstance(found, tuple):
         raise FaultyConfigurationError(tuple(_said(file, fault) for fault in found))
     return found
@@ -54,7 +51,7 @@ def _said(file: Path, fault: Fault) -> str:
     return f"{place}: {fault.text}"
 
 
-def _configuration(file: Path) -> Configuration | tuple[Fault, ...]:
+async def _configuration(file: Path) -> Configuration | tuple[Fault, ...]:
     """In a frame of its own: what it holds may have a secret in the wrong place."""
     try:
         text = _read(file, _MAX_FILE)
@@ -67,24 +64,7 @@ def _configuration(file: Path) -> Configuration | tuple[Fault, ...]:
     except ValueError as error:
         line = _LINE.search(str(error))
         return (Fault(f"it is no TOML: {printable(str(error))}", line and int(line[1])),)
-    return configured(document, line_numbers(text), Surroundings())
-
-
-def _state_fault(state: Path) -> Fault | None:
-    nearest = next(one for one in (state, *state.absolute().parents) if one.exists())
-    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
-        return None
-    return Fault(f"state.path must be a folder that can be written: {printable(str(nearest))} is none")
-
-
-async def _watch_fault(found: Configuration) -> Fault | None:
-    """What only a watch knows to be wrong; it is begun by its first step, and so it is not."""
-    try:
-        async with Fleet(found.targets, settings=found.settings) as fleet:
-            await found.watch.begin(fleet).aclose()
-    except ConfigError as error:
-        return Fault(f"watch is wrong: {error}")
-    return None
+    return await configured(document, line_numbers(text), Surroundings())
 
 
 def _read(file: Path, limit: int) -> str:
@@ -135,6 +115,19 @@ class Surroundings:
             problem = "names a file that is empty"
         raise ConfigError(problem)
 
+    def folder(self, path: str, /) -> Path:
+        """A folder that can be written, or made."""
+        folder = Path(path)
+        try:
+            nearest = next(one for one in (folder, *folder.absolute().parents) if _is_there(one))
+        except (OSError, ValueError) as error:
+            problem = getattr(error, "strerror", None) or "it is no path"
+        else:
+            if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+                return folder
+            problem = f"{printable(str(nearest))} is none"
+        raise ConfigError(f"must be a folder that can be written: {problem}")
+
     def token_of(self, path: object, /) -> Auth:
         """Credentials of a file that holds a token, and later perhaps another one."""
         return _TokenFile(path, self)
@@ -145,9 +138,9 @@ class Surroundings:
             raise ConfigError("must be package.module:function, or the name of an entry point")
         try:
             found = _found(name)
-        except ConfigError:
+        except (ConfigError, KeyboardInterrupt):
             raise
-        except Exception as error:  # noqa: BLE001 - it is the user's code
+        except BaseException as error:  # noqa: BLE001 - it is the user's code, and may even call sys.exit
             text = printable(f"{type(error).__name__}: {error}")
             raise ConfigError(f"cannot be imported: {text}") from None
         if not callable(found):
@@ -159,6 +152,15 @@ class Surroundings:
         """Whether a module of an extra can be imported."""
         if importlib.util.find_spec(module) is None:
             raise ConfigError(f"needs {module}: pip install 'vizwatch[{extra}]'")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something is, be it a link to nothing. Raises `OSError` or `ValueError` where it cannot be."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _found(name: str) -> Any:

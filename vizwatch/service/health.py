@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
 from aiohttp import web
 
+from vizwatch import printable
 from vizwatch.service.metrics import Snapshot, exposition
 from vizwatch.service.progress import LOG
 
@@ -39,11 +42,12 @@ class Health:
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, *self._listen).start()
-        except BaseException:
+        except BaseException as error:
             await self._runner.cleanup()
+            if isinstance(error, OSError):
+                raise _explained(self._listen, error) from None
             raise
-        host, port = self._runner.addresses[0][:2]
-        LOG.info("health and metrics are at http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        LOG.info("health and metrics are at http://%s", _said(*self._runner.addresses[0][:2]))
         return self
 
     async def __aexit__(
@@ -71,6 +75,20 @@ class Health:
         except ModuleNotFoundError:
             return web.Response(status=501, text=_HINT)
         return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def _said(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _explained(listen: tuple[str, int], error: OSError) -> OSError:
+    reason = str(error) if error.errno is None else os.strerror(error.errno)
+    if isinstance(error, socket.gaierror):
+        reason = error.strerror or "no such name"
+    return OSError(
+        f"http.listen: {printable(_said(*listen))} cannot be listened at: {printable(reason)}; "
+        "give an address of this machine, and a port that nothing else uses"
+    )
 
 
 def _answer(value: dict[str, Any], *, ok: bool) -> web.Response:

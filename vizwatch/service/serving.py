@@ -12,13 +12,13 @@ from typing import Final
 
 import attrs
 
-from vizwatch import ConfigError, Outcome, SqliteCheckpoint, VizwatchError
+from vizwatch import Outcome, SqliteCheckpoint, VizwatchError, printable
 from vizwatch.service.backlog import Backlog
 from vizwatch.service.courier import Courier
 from vizwatch.service.health import Health
 from vizwatch.service.metrics import Snapshot
 from vizwatch.service.options import Configuration, PythonCall, RedisStream, SinkOptions, Stdout, Webhook
-from vizwatch.service.outbox import Outbox
+from vizwatch.service.outbox import AfterOutbox, Outbox
 from vizwatch.service.payload import transition_fields
 from vizwatch.service.progress import LOG, Progress
 from vizwatch.service.sinks import PythonSink, Sink, StdoutSink
@@ -37,17 +37,20 @@ async def serve(configuration: Configuration, *, dask: str | None = None) -> Non
         dask: The address of a Dask scheduler, whose workers watch; ``None`` for this process.
 
     Raises:
-        ConfigError: The backlog or the checkpoint is none, or another service uses them.
-        OSError: The backlog cannot be opened, or the address for health and metrics not be listened at.
-        VizwatchError: No target can be watched any more; the error is that of one of them.
+        ConfigError: The backlog or the checkpoint is none.
+        OSError: The folder or the backlog cannot be used, or nobody can listen at the address for health and
+            metrics.
+        VizwatchError: Another service uses the folder; or no target can be watched any more, and the error
+            is that of one of them.
     """
     names = [sink.name for sink in configuration.sinks]
     progress = Progress.of(names)
     bounds = {sink.name: sink.backlog for sink in configuration.sinks}
-    make = functools.partial(Backlog, configuration.state / "backlog.sqlite", bounds)
+    file = configuration.state / "backlog.sqlite"
+    make = functools.partial(Backlog, file, bounds)
     settings = attrs.evolve(configuration.settings, on_request=progress.requested)
     with _alone(configuration.state):
-        async with Outbox(make, names, progress) as outbox:
+        async with Outbox(make, names, progress, file) as outbox:
             _warn_of_orphans(outbox.sizes, names)
             watcher = Here(configuration, settings) if dask is None else OnCluster(configuration, dask)
             await _Service(configuration, watcher, outbox, progress).run()
@@ -56,15 +59,21 @@ async def serve(configuration: Configuration, *, dask: str | None = None) -> Non
 @contextlib.contextmanager
 def _alone(state: Path) -> Iterator[None]:
     """Makes the folder, and keeps others from using it: two services would both deliver one backlog."""
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (state / "lock").open("wb") as lock:
+    where = printable(str(state))
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        opened = (state / "lock").open("wb")
+    except OSError as error:
+        raise OSError(f"state.path cannot be written: {where}: {error.strerror}; see to its rights") from None
+    with opened as lock:
         if sys.platform != "win32":
             import fcntl  # noqa: PLC0415 - of POSIX alone
 
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise ConfigError(f"state.path is in use by another service: {state}") from None
+                used = f"state.path is in use by another service: {where}"
+                raise VizwatchError(f"{used}; end that, or give each a folder of its own") from None
         yield
 
 
@@ -137,10 +146,12 @@ class _Service:
         await asyncio.wait([watching, *couriers])
 
     async def _watch(self) -> None:
-        """Keeps each transition, before it asks for the next one. Raises what ends the watch."""
+        """Hands each transition over, to be kept before it is delivered. Raises what ends the watch."""
         configured = self.configuration
         targets = {target.project_id: target.name for target in configured.targets}
-        checkpoint = configured.checkpoint or SqliteCheckpoint(configured.state / "checkpoint.sqlite")
+        checkpoint = AfterOutbox(
+            configured.checkpoint or SqliteCheckpoint(configured.state / "checkpoint.sqlite"), self.outbox
+        )
         async with self.watcher.transitions(checkpoint) as transitions:
             async for transition in transitions:
                 target = targets[transition.project_id]

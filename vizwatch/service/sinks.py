@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import inspect
 import json
 import os
 import sys
-import threading
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from vizwatch.service.backlog import Entry
+from vizwatch.service.calls import Caller, HangingError
 from vizwatch.service.options import PythonCall
 
 
@@ -43,91 +40,21 @@ class Sink(Protocol):
         ...
 
 
-class _OneAtATime:
-    """Calls that may hang: nobody waits longer than `within`, and none is begun while another one hangs.
-
-    What blocks is called in a thread that the process's end does not wait for.
-    """
-
-    def __init__(self, within: float) -> None:
-        self._within = within
-        self._hanging: asyncio.Future[Any] | None = None
-
-    async def run(self, begin: Callable[[], asyncio.Future[Any]]) -> Any:
-        """What the call gives. Raises what it raises, and :class:`DeliveryError` if it takes too long."""
-        if self._hanging is not None:
-            await asyncio.wait([self._hanging], timeout=self._within)
-            if not self._hanging.done():
-                raise DeliveryError("the call before is still running")
-        self._hanging = future = begin()
-        future.add_done_callback(_retrieved)
-        try:
-            await asyncio.wait([future], timeout=self._within)
-        except asyncio.CancelledError:
-            _give_up(future)
-            raise
-        if not future.done():
-            _give_up(future)
-            raise DeliveryError(f"nothing within {self._within:g} s")
-        self._hanging = None
-        if future.cancelled():
-            raise DeliveryError("it was cancelled")
-        return future.result()
-
-
-def _give_up(future: asyncio.Future[Any]) -> None:
-    if isinstance(future, asyncio.Task):  # a thread cannot be told
-        future.cancel()
-
-
-def _retrieved(future: asyncio.Future[Any]) -> None:
-    """Whatever it raises, it is no news to the event loop."""
-    if not future.cancelled():
-        future.exception()
-
-
-def _harmless(error: BaseException) -> Exception:
-    """The error, if a future may have it: others would end the event loop, or the future would never end."""
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):
-        return error
-    return RuntimeError(f"it raised {type(error).__name__}")
-
-
-def _in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
-    promise: concurrent.futures.Future[Any] = concurrent.futures.Future()
-    promise.set_running_or_notify_cancel()
-
-    def work() -> None:
-        try:
-            promise.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - raised where the future is awaited
-            promise.set_exception(_harmless(error))
-
-    threading.Thread(target=work, name="vizwatch-sink", daemon=True).start()
-    return asyncio.wrap_future(promise)
-
-
-async def _awaited(given: Awaitable[object]) -> None:
-    try:
-        await given
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise _harmless(error) from None
-
-
 class StdoutSink:
     """One JSON object a line, each written before it counts as delivered."""
 
     def __init__(self, within: float) -> None:
-        self._calls = _OneAtATime(within)
+        self._caller = Caller("vizwatch-stdout", within)
         self._is_torn = False
         """Whether the last line was written in part."""
 
     async def deliver(self, entry: Entry, /) -> None:
         """Writes the line."""
-        try:
-            await self._calls.run(lambda: _in_thread(lambda: self._write(entry.payload)))
-        except OSError as error:
-            raise DeliveryError(error.strerror or type(error).__name__) from None
+        error = await _called(self._caller, entry, lambda: self._write(entry.payload))
+        if isinstance(error, OSError):
+            raise DeliveryError(error.strerror or type(error).__name__)
+        if error is not None:
+            raise error
 
     def _write(self, payload: str) -> None:
         # Past sys.stdout's buffer, which would keep, and write later, what it could not write.
@@ -140,33 +67,32 @@ class StdoutSink:
             self._is_torn = bool(rest)
 
     async def aclose(self) -> None:
-        """There is nothing to close."""
+        """Stdout stays open."""
+        await self._caller.aclose()
 
 
 class PythonSink:
-    """A function of the user's: a coroutine function is awaited, another one is called in a thread."""
+    """A function of the user's, called in a thread; what a coroutine function gives is awaited there."""
 
     def __init__(self, call: PythonCall, within: float) -> None:
         self._call = call
-        self._calls = _OneAtATime(within)
+        self._caller = Caller("vizwatch-sink", within)
 
     async def deliver(self, entry: Entry, /) -> None:
         """Calls it with the decoded JSON object."""
         transition = json.loads(entry.payload)
-        try:
-            given = await self._calls.run(lambda: self._begin(transition))
-            if inspect.isawaitable(given):
-                await self._calls.run(lambda: asyncio.create_task(_awaited(given)))
-        except DeliveryError:
-            raise
-        except Exception as error:
+        error = await _called(self._caller, entry, lambda: self._call.function(transition))
+        if error is not None:
             raise DeliveryError(f"it failed with {type(error).__name__}") from error
 
-    def _begin(self, transition: dict[str, Any]) -> asyncio.Future[Any]:
-        function = self._call.function
-        if inspect.iscoroutinefunction(function):
-            return asyncio.create_task(_awaited(function(transition)))
-        return _in_thread(lambda: function(transition))
-
     async def aclose(self) -> None:
-        """There is nothing to close."""
+        """Ends what is under way, where that can be."""
+        await self._caller.aclose()
+
+
+async def _called(caller: Caller, entry: Entry, function: Callable[[], object]) -> BaseException | None:
+    """What the function raises. Raises :class:`DeliveryError` where that is not known in time."""
+    try:
+        return await caller.call(entry.seq, function)
+    except HangingError:
+        raise DeliveryError(f"nothing within {caller.within:g} s") from None

@@ -229,6 +229,21 @@ def text(allowed: str, pattern: str = r".{1,1024}") -> Check[str]:
     return check
 
 
+def accepted(name: str, make: Callable[..., object], **others: Any) -> Check[Any]:
+    """What a call takes for its argument of that name, with which its errors begin; the others are right."""
+
+    def check(value: object) -> object:
+        try:
+            make(**{**others, name: value})
+        except ConfigError as error:
+            problem = str(error).removeprefix(f"{name} ")
+        else:
+            return value
+        raise ConfigError(problem)
+
+    return check
+
+
 def choice(*allowed: str) -> Check[str]:
     """One of a few strings."""
     return text("one of " + ", ".join(allowed), "|".join(map(re.escape, allowed)))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
@@ -14,6 +15,9 @@ from vizwatch.service.options import Configuration
 
 if TYPE_CHECKING:
     from vizwatch.dask import ShardedWatch
+
+_CONNECTED_WITHIN: Final = 60.0
+"""Seconds; distributed itself waits for ever where something listens and says nothing."""
 
 
 class Watcher(Protocol):
@@ -71,12 +75,15 @@ class OnCluster:
     @contextlib.asynccontextmanager
     async def transitions(self, checkpoint: Checkpoint) -> AsyncIterator[AsyncIterator[Transition]]:
         """As of :func:`vizwatch.dask.watch_fleet`."""
-        from vizwatch.dask import connected, watch_fleet  # noqa: PLC0415 - an extra
+        from vizwatch.dask import check_address, connected, watch_fleet  # noqa: PLC0415 - an extra
 
+        check_address(self._address, self._configuration.settings)
         try:
-            cluster = await connected(self._address)
-        except OSError as error:
-            raise VizwatchError(f"no scheduler at {printable(self._address, 100)}: {error}") from None
+            async with asyncio.timeout(_CONNECTED_WITHIN):
+                cluster = await connected(self._address)
+        except Exception as error:  # noqa: BLE001 - where HTTP is spoken it is a MemoryError, and so on
+            reason = printable(str(error) or f"what is there does not answer as one ({type(error).__name__})")
+            raise VizwatchError(f"no scheduler at {printable(self._address, 100)}: {reason}") from None
         async with cluster:
             self._watch = watch_fleet(
                 cluster,
