@@ -33,6 +33,7 @@ from test_cli import ROOT, child_environment
 import vizwatch
 from vizwatch import ConfigError, Settings, Target
 from vizwatch.cli import main
+from vizwatch.cli._logging import logged_to_stderr
 from vizwatch.emulator import Emulator
 from vizwatch.service.health import Health
 from vizwatch.service.metrics import Snapshot
@@ -204,15 +205,21 @@ async def test_every_sink_gets_what_its_filter_takes(cloud: Emulator, tmp_path: 
 
 
 @pytest.mark.fault("C8")
+@pytest.mark.parametrize("is_coroutine", [False, True])
 async def test_a_sink_that_hangs_holds_back_only_itself(
-    cloud: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cloud: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_coroutine: bool
 ) -> None:
     """Nor does it hold up the end: what it was given is broken off, and kept."""
     monkeypatch.setattr("vizwatch.service.serving._IN_HAND", 0.05)
     release = threading.Event()
     (job_id,) = cloud.add_jobs(1, status=8)
     got = Got()
-    hanging = sink("hanging", PythonCall("hangs", lambda _: release.wait(WITHIN)), timeout=60)
+
+    async def blocks(_: object) -> None:
+        release.wait(WITHIN)
+
+    function = blocks if is_coroutine else lambda _: release.wait(WITHIN)
+    hanging = sink("hanging", PythonCall("hangs", function), timeout=60)
     async with serving(configuration(cloud, tmp_path, hanging, sink("got", calling(got)))) as running:
         await got.until(len)
         for count, status in ((2, 9), (3, 12)):
@@ -564,12 +571,14 @@ def change(file: Path, **words: object) -> None:
 
 
 @contextlib.asynccontextmanager
-async def command(file: Path, *argv: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def command(
+    file: Path, *argv: str, stderr: int = subprocess.PIPE
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """``vizwatch run`` in a process of its own, which never outlives its test."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-m", "vizwatch", "run", str(file), *argv),
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         env={**child_environment(), "PYTHONPATH": os.pathsep.join([str(ROOT), str(file.parent)])},
     )
     try:
@@ -686,6 +695,53 @@ async def test_what_hangs_for_ever_does_not_keep_a_service_from_ending_within_5_
         assert 3 < asyncio.get_running_loop().time() - began < 5
     assert (process.returncode, b"something hangs" in err) == (0, True), err
     assert waiting(file.parent / "state") == {"s": [8]}
+
+
+@pytest.mark.fault("C7", "C8")
+async def test_a_log_that_nobody_reads_holds_up_neither_the_service_nor_its_end(
+    cloud: Emulator, file: Path
+) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    (file.parent / "noisy.py").write_text(
+        "import logging\n"
+        "def take(transition):\n"
+        "    for number in range(3000):\n"
+        "        logging.getLogger('vizwatch').error('%s', 'x' * 100)\n"
+    )
+    sinks = '[[sinks]]\nname="s"\ntype="python"\ncall="noisy:take"\n[[sinks]]\nname="o"\ntype="stdout"\n'
+    file.write_text(file.read_text()[: file.read_text().index("[[sinks]]")] + sinks)
+    reader, writer = os.pipe()
+    async with contextlib.AsyncExitStack() as stack:
+        for end in (reader, writer):
+            stack.callback(os.close, end)
+        process = await stack.enter_async_context(command(file, stderr=writer))
+        for status in (8, 9, 12):
+            assert (await printed(process))["current"] == status
+            cloud.set_status(job_id, {8: 9, 9: 12, 12: 12}[status])
+        began = asyncio.get_running_loop().time()
+        process.terminate()
+        await process.wait()
+        assert asyncio.get_running_loop().time() - began < 5
+    assert process.returncode == 0
+
+
+@pytest.mark.fault("R8")
+def test_what_other_libraries_say_again_and_again_is_a_line_a_minute(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        with logged_to_stderr():
+            for number in range(100):
+                logging.getLogger("asyncio").error("accept failed: %d", number)
+                logging.getLogger("vizwatch.service").warning("ours: %d", number)
+                logging.getLogger("asyncio").debug("not said")
+    finally:
+        root.handlers[:], root.level = before
+    lines = capfd.readouterr().err.splitlines()
+    assert [line for line in lines if "accept" in line] == ["vizwatch: ERROR: accept failed: 0"]
+    assert len(lines) == 101
 
 
 async def test_a_wrong_file_is_a_line_for_each_fault_and_code_2_before_any_request(

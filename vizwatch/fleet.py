@@ -20,7 +20,7 @@ from typing import Any, Final, Self, TypedDict, TypeVar, Unpack
 
 import attrs
 
-from vizwatch._flows.arriving import COMES_BACK_AFTER, Arrivals, Finder, JobsWatch
+from vizwatch._flows.arriving import COMES_BACK_AFTER, COMES_BACK_SOON, Arrivals, Finder, JobsWatch
 from vizwatch._flows.gathering import Gathering, Reading
 from vizwatch._rules import retrying, wire
 from vizwatch._rules.cadence import backoff
@@ -396,8 +396,8 @@ class Fleet:
 
         Each target is read at its own time within the interval, at the beginning and after an outage, too.
         One that fails is tried again, and does not end the others; it says so in :attr:`outcomes`. So does
-        one for which no later read will come to anything, which is tried again every five minutes all the
-        same, since somebody may mend it. The iteration ends once that holds for all.
+        one for which no later read will come to anything, which is tried again after half a minute, and then
+        every five minutes, since somebody may mend it. The iteration ends once that holds for all.
 
         Args:
             status: As of :meth:`Client.watch_jobs`, as is all else, for each target.
@@ -453,7 +453,7 @@ class Fleet:
     ) -> None:
         """Begins the watch of a target, as soon as it can be opened."""
         base, longest = self.settings.watch_backoff_base, self.settings.watch_backoff_max
-        failures = 0
+        failures, was_refused = 0, False
         await asyncio.sleep(after)
         while not arrivals.closed:
             try:
@@ -462,8 +462,9 @@ class Fleet:
                 outlook.error = error
                 if not isinstance(error, CallError) or retrying.is_permanent(error):
                     arrivals.not_begun()
-                    await asyncio.sleep(COMES_BACK_AFTER)
+                    await asyncio.sleep(COMES_BACK_AFTER if was_refused else COMES_BACK_SOON)
                     arrivals.expected += 1
+                    was_refused = True
                     continue
                 failures += 1
                 await asyncio.sleep(backoff(failures, CHANCE.random(), base, longest, error.retry_after))

@@ -25,6 +25,8 @@ _AHEAD: Final = 10_000
 """How many transitions are written to a checkpoint at once."""
 COMES_BACK_AFTER: Final = 300.0
 """How long a survey rests that can read nothing, beside others that can, in seconds."""
+COMES_BACK_SOON: Final = 30.0
+"""The same at first, as a token may be renewed somewhat late; more often, its user may be locked out."""
 
 
 class Finder(Protocol):

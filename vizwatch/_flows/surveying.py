@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from vizwatch._flows.ageing import Ageing
-from vizwatch._flows.arriving import COMES_BACK_AFTER, Arrivals
+from vizwatch._flows.arriving import COMES_BACK_AFTER, COMES_BACK_SOON, Arrivals
 from vizwatch._flows.following import Clock, Follower, Terms
 from vizwatch._flows.polling import Poller
 from vizwatch._rules.census import Census
@@ -110,6 +110,8 @@ class Survey:
     """How many of those that were found come again should this process end, where a checkpoint is kept."""
     _ageing: Ageing | None = attrs.field(default=None, init=False)
     _comes_back: asyncio.TimerHandle | None = attrs.field(default=None, init=False)
+    _was_back: bool = attrs.field(default=False, init=False)
+    """Whether it has come back from a rest, and could not read yet."""
 
     async def begin(self) -> None:
         """Reads from now on, and goes on with what a checkpoint has; may raise what is wrong with that."""
@@ -356,7 +358,7 @@ class Survey:
 
     def ends(self, sweep: int, now: float, *, is_believed: bool) -> None:
         """The reading is over."""
-        self.error = None
+        self.error, self._was_back = None, False
         rest, lacking = self._census.rest(), self._lacking
         self._lacking = []
         if not is_believed:
@@ -401,13 +403,15 @@ class Survey:
             self.arrivals.ready.append(self)
         self.arrivals.came.set()
         if not self.arrivals.raises:
-            self._comes_back = asyncio.get_running_loop().call_later(COMES_BACK_AFTER, self._come_back)
+            after = COMES_BACK_AFTER if self._was_back else COMES_BACK_SOON
+            self._comes_back = asyncio.get_running_loop().call_later(after, self._come_back)
+            self.terms.report.rests(self._project_id, error, after)
 
     def _come_back(self) -> None:
         """Reads again: the others are watched still, and what was refused may be allowed by now."""
         if self.arrivals.closed:
             return
-        self.has_ended = False
+        self.has_ended, self._was_back = False, True
         self.breaks_off()
         self._poller.attend(self)
         for member in self._members.values():

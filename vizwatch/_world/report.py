@@ -82,6 +82,10 @@ class Report:
         """A watch could not read its job, and will try again."""
         self._failed.add(error)
 
+    def rests(self, project_id: str, error: BaseException, seconds: float) -> None:
+        """Nothing of a project can be read, and it is left alone for so long."""
+        _LOG.warning("project %s cannot be read, and is tried again in %g s: %s", project_id, seconds, error)
+
     def lost(self, error: CallError) -> None:
         """One of several jobs that are watched together is not watched any longer."""
         self._lost.add(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from pathlib import Path
 from typing import Final
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 from vizwatch import CheckpointError, ConfigError, Target, printable
 from vizwatch.cli._errors import ExitCode, report
+from vizwatch.cli._logging import logged_to_stderr
 from vizwatch.cli._running import end_within
 from vizwatch.service.files import FaultyConfigurationError, load
 from vizwatch.service.options import (
@@ -28,11 +28,12 @@ from vizwatch.service.serving import serve
 _MAX_LINE: Final = 1_000
 _ENDS_WITHIN: Final = 4.5
 """How long the end may take, in seconds."""
-_LOG_FORMAT: Final = "vizwatch: %(levelname)s: %(message)s"
 
 
 async def run_service(file: Path, *, only_check: bool, dask: str | None) -> ExitCode:
     """Serves until a signal comes, which is how it is meant to end; or says what it would do."""
+    if not only_check:
+        end_within(_ENDS_WITHIN, ExitCode.DONE, after_signal=True)
     try:
         configuration = await load(file)
         if dask is not None:
@@ -45,15 +46,13 @@ async def run_service(file: Path, *, only_check: bool, dask: str | None) -> Exit
     except asyncio.CancelledError:
         if only_check:
             raise
-        end_within(_ENDS_WITHIN, ExitCode.DONE)
         return ExitCode.DONE
     if only_check:
         sys.stdout.writelines(f"{printable(line, _MAX_LINE)}\n" for line in _described(configuration))
         return ExitCode.DONE
-    logging.basicConfig(stream=sys.stderr, format=_LOG_FORMAT, force=True)
-    logging.getLogger("vizwatch").setLevel(logging.INFO)
-    code = await _until_signalled(asyncio.create_task(serve(configuration, dask=dask)))
-    end_within(_ENDS_WITHIN, code)
+    with logged_to_stderr():
+        code = await _until_signalled(asyncio.create_task(serve(configuration, dask=dask)))
+        end_within(_ENDS_WITHIN, code)  # threads, and the log itself, may hang
     return code
 
 
@@ -70,7 +69,6 @@ async def _until_signalled(serving: asyncio.Task[None]) -> ExitCode:
             await asyncio.wait([serving])
         except asyncio.CancelledError:
             if not serving.cancelling():
-                end_within(_ENDS_WITHIN, ExitCode.DONE)
                 serving.cancel()
     if serving.cancelled():
         return ExitCode.DONE
