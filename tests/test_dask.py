@@ -22,6 +22,7 @@ import dask
 import pytest
 from distributed import Client as Cluster
 from distributed import LocalCluster
+from distributed.core import Status
 from hypothesis import given
 from hypothesis import strategies as st
 from keeping import Memory
@@ -138,6 +139,11 @@ async def nothing_is_left(cluster: Any) -> None:
             await asyncio.sleep(0.05)
 
 
+async def all_may_be_killed(workers: LocalCluster) -> None:
+    """A nanny brings none back that is killed before it has heard that it runs."""
+    await until(lambda: all(nanny.status is Status.running for nanny in workers.workers.values()))
+
+
 # --- what comes -----------------------------------------------------------------------------------------
 
 
@@ -157,7 +163,11 @@ async def test_all_jobs_of_all_targets_come_and_then_their_changes(
 
 @pytest.mark.fault("D1", "D3")
 async def test_a_killed_workers_shards_go_on_elsewhere_and_nothing_is_lost(
-    cloud: Emulator, cluster: Cluster, jobs: Mapping[str, list[int]], tmp_path: Path
+    cloud: Emulator,
+    cluster: Cluster,
+    workers: LocalCluster,
+    jobs: Mapping[str, list[int]],
+    tmp_path: Path,
 ) -> None:
     found: list[Transition] = []
     checkpoint = SqliteCheckpoint(tmp_path / "fleet.sqlite", window=0.02)
@@ -170,6 +180,7 @@ async def test_a_killed_workers_shards_go_on_elsewhere_and_nothing_is_lost(
                 cloud.set_status(jobs[project][round_ % 3], status, project_id=project)
             victim = watch.workers[round_ % 4] or ""
             found += await some(watch, 2)
+            await all_may_be_killed(workers)
             (process,) = (await cluster.run(os.getpid, workers=[victim])).values()
             os.kill(process, signal.SIGKILL)
             found += await some(watch, 6)
@@ -338,6 +349,25 @@ async def test_a_killed_caller_leaves_nothing_on_the_scheduler(
     assert len(cloud.requests) == before
 
 
+@pytest.mark.usefixtures("jobs")
+@pytest.mark.parametrize("step", ["report", "run"])
+async def test_a_worker_that_dies_as_its_shard_begins_leaves_nothing(
+    cloud: Emulator, cluster: Cluster, workers: LocalCluster, step: str
+) -> None:
+    def dies_at_that() -> None:
+        from vizwatch.dask._shard import _Shard
+
+        setattr(_Shard, step, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+
+    await all_may_be_killed(workers)
+    victim = [*await cluster.nthreads()][:1]
+    await cluster.run(dies_at_that, workers=victim)
+    async with watch_fleet(cluster, targets(cloud), shards=2, settings=SETTINGS) as watch:
+        await some(watch, 24)
+        assert victim[0] not in watch.workers.values()
+    await nothing_is_left(cluster)
+
+
 async def test_a_watch_that_is_closed_while_no_shard_answers_leaves_nothing(
     cloud: Emulator, cluster: Cluster, jobs: Mapping[str, list[int]]
 ) -> None:
@@ -482,6 +512,9 @@ async def test_a_shard_that_hears_no_more_of_its_caller_stops_and_closes_the_rep
         def __init__(self) -> None:
             self.said: list[str] = []
             self.is_closed = False
+
+        async def make(self) -> None:
+            assert self.said == ["begin"], "or nobody would close it, should the worker die"
 
         async def get(self, within: float) -> None:
             assert within > 10

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Final
 
 import attrs
 from distributed import Client, KilledWorker, get_client, get_worker
@@ -28,6 +29,7 @@ __all__ = [
 
 Message = list[Any]
 """What msgpack can say: numbers, texts, bytes, lists and dictionaries of those."""
+_SIDES: Final = "caller", "shard"
 
 
 async def connected(address: str) -> Client:
@@ -52,9 +54,11 @@ class Released(Gone):
     """A channel was closed."""
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Channel:
     """Messages in their order, by way of the scheduler; any number may put, and one gets.
+
+    Each side may make it, whichever comes first, and each may close it on behalf of both.
 
     A `distributed.Queue` is the same, but whoever names one has to close it: one whose reader has died would
     be there for ever.
@@ -62,14 +66,22 @@ class Channel:
 
     _client: Client
     _name: str
+    _making: asyncio.Task[Any] | None = attrs.field(default=None, init=False)
 
-    async def make(self) -> Self:
-        """Has the scheduler make it, before all else."""
-        await self._scheduler.queue_create(name=self._name, maxsize=0)
-        return self
+    async def make(self) -> None:
+        """Has the scheduler make it, which goes on if this is cancelled: to be closed it must be there."""
+        if self._making is None:
+            self._making = asyncio.create_task(self._scheduler.queue_create(name=self._name, maxsize=0))
+        await self.made()
+
+    async def made(self) -> None:
+        """Waits until it is there, if this process has begun to make it."""
+        if self._making is not None:
+            await asyncio.shield(self._making)
 
     async def put(self, message: Message) -> None:
         """Sends a message; raises :class:`Released` where nobody will get it."""
+        await self.made()
         try:
             await self._scheduler.queue_put(name=self._name, data=message, timeout=None)
         except KeyError:
@@ -97,9 +109,12 @@ class Channel:
         return True
 
     def close(self) -> None:
-        """Has the scheduler forget it; more than once does no harm, as only one has made it."""
+        """Has the scheduler forget it; more than once does no harm."""
+        if self._making is not None:
+            self._making.cancel()
         if self._client.status == "running":
-            self._client._send_to_scheduler({"op": "queue_release", "name": self._name})  # noqa: SLF001
+            for _ in _SIDES:  # the scheduler counts how often it was made
+                self._client._send_to_scheduler({"op": "queue_release", "name": self._name})  # noqa: SLF001
 
     @property
     def _scheduler(self) -> Any:

@@ -85,7 +85,9 @@ class _Shard:
     async def attend(self, worker: str) -> None:
         """Watches on that worker, and reports when that begins and how it ends."""
         with contextlib.suppress(Released):  # nobody listens
+            # First, so that the caller closes the channel should this worker die at any time.
             await self.report("begin", worker)
+            await to_its_end(self._commands.make())  # a worker that closes cancels this
             try:
                 has_ended, failure = await self.run(), None
             except VizwatchError as error:
@@ -225,7 +227,6 @@ async def watch_shard(run: str, number: int, key: str) -> None:
     shard = _Shard(number, commands, Channel(client, run), incarnation)
     unwanted = asyncio.create_task(shard.stop_once_unwanted(functools.partial(is_wanted, key)))
     try:
-        await to_its_end(commands.make())  # a worker that closes cancels this
         await shard.attend(worker)
     finally:
         unwanted.cancel()

@@ -71,7 +71,6 @@ class ShardedWatch:
         self._run = ""
         """Names the channel of the reports, and what belongs to it."""
         self._reports: Channel | None = None
-        self._making: asyncio.Task[Any] | None = None
         self._commands: dict[str, Channel] = {}
         """By which each incarnation of a shard is commanded."""
         self._came = asyncio.Event()
@@ -145,21 +144,15 @@ class ShardedWatch:
             workers = await workers_of(self._cluster)
             self._health.answered(len(workers))
             if workers:
-                await self._made(self._reports)
+                await self._reports.make()
         except (Gone, OSError) as error:
             raise _lost(error) from None
         if not self._closed:
             self._begin(workers, self._reports)
 
     def _new_reports(self) -> Channel:
-        self._run, self._making = f"vizwatch-{uuid.uuid4().hex}", None
+        self._run = f"vizwatch-{uuid.uuid4().hex}"
         return Channel(self._cluster, self._run)
-
-    async def _made(self, reports: Channel) -> None:
-        """Has the channel made, once, which goes on if this is cancelled: to be closed it must be there."""
-        if self._making is None:
-            self._making = asyncio.create_task(reports.make())
-        await asyncio.shield(self._making)
 
     def _begin(self, workers: Sequence[str], reports: Channel) -> None:
         self._has_begun = True
@@ -231,7 +224,7 @@ class ShardedWatch:
             self._deliveries.forget(place, job_id)
 
     def _ended(self, shard: Shard, incarnation: str, has_ended: bool, error: bytes | None) -> None:  # noqa: FBT001
-        self._commands.pop(incarnation, None)
+        self._retire(incarnation)
         if shard.incarnation != incarnation or self._closed:
             return
         if not has_ended:
@@ -247,13 +240,19 @@ class ShardedWatch:
 
     def _retire(self, incarnation: str | None) -> None:
         """An incarnation is no shard's any more: one whose worker is gone, or was taken to be."""
-        commands = None if incarnation is None else self._commands.pop(incarnation, None)
-        if commands is not None:
-            self._start(_dismissed(commands))
+        if incarnation is not None and incarnation in self._commands:
+            self._start(self._dismiss(incarnation, self._commands[incarnation]))
+
+    async def _dismiss(self, incarnation: str, commands: Channel) -> None:
+        await commands.make()  # which its shard may not have done yet
+        await _sent(commands, "stop")
+        commands.close()
+        self._commands.pop(incarnation, None)
 
     async def _instruct(self, shard: Shard, commands: Channel) -> None:
         """Tells a shard that begins what was told of its jobs, and then to watch them."""
         with contextlib.suppress(Gone):  # another incarnation has begun meanwhile
+            await commands.make()
             for project in shard.plan.projects:
                 # A shard goes on after all of what was told, delivered or not.
                 kept = await self._deliveries.kept(project.index, shard.reported_of(project.index))
@@ -300,7 +299,7 @@ class ShardedWatch:
         if self._pumping is not None:
             self._pumping.cancel()
         self._reports = self._new_reports()
-        await self._made(self._reports)
+        await self._reports.make()
         if self._closed:
             return
         shards = [shard for shard in self._shards if not shard.is_over]
@@ -383,20 +382,22 @@ class ShardedWatch:
     async def _close(self) -> None:
         try:
             async with asyncio.timeout(_STOPS_WITHIN + 0.5):
-                if self._making is not None:
-                    await self._making
                 await self._stop()
+                for channel in self._channels():
+                    await channel.made()
         except (OSError, TimeoutError, Gone):
             pass  # it may be gone; what is left of it stops by itself when it hears no more
         finally:
-            tasks = self._tasks if self._making is None else self._tasks | {self._making}
-            for task in tasks:
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for channel in filter(None, [*self._commands.values(), self._reports]):
+            for channel in self._channels():
                 channel.close()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             self._deliveries.end()
             await self._journals.aclose()
+
+    def _channels(self) -> list[Channel]:
+        return [*self._commands.values(), *([] if self._reports is None else [self._reports])]
 
     async def _stop(self) -> None:
         """Has all shards stop, and waits until they have."""
@@ -436,8 +437,3 @@ def _lost(error: Gone | OSError) -> TransportError:
 async def _sent(commands: Channel, what: str) -> None:
     with contextlib.suppress(Gone):  # it has stopped meanwhile
         await commands.put([what])
-
-
-async def _dismissed(commands: Channel) -> None:
-    await _sent(commands, "stop")
-    commands.close()
