@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import pickle
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from servers import RawServer, http
 from virtual import elapse
 
 import vizwatch
-from vizwatch import AkSkAuth, Client, PasswordAuth, printable
+from vizwatch import AkSkAuth, Attempt, Client, PasswordAuth, Settings, printable
 from vizwatch._world.line import Due
 from vizwatch.emulator import Emulator
 
@@ -124,6 +125,37 @@ async def test_tokens_that_are_revoked_again_and_again_end_no_watch_if_each_was_
 
 
 @pytest.mark.fault("A1")
+@pytest.mark.repeats
+@pytest.mark.fault("A3", "N18")
+async def test_watches_that_waited_for_a_new_token_do_not_all_go_on_at_once(cloud: Emulator) -> None:
+    """Those whose requests were refused, and those who came meanwhile; nor do many that begin together."""
+    sent = Counter[int]()
+
+    def count(_: Attempt) -> None:
+        sent[int(asyncio.get_running_loop().time() - began)] += 1
+
+    began = asyncio.get_running_loop().time()
+    settings = Settings(shared_reads=False, on_request=count)
+    cloud.fault("latency", seconds=3, match={"operation": "token"})
+    async with (
+        client_of(cloud, password_auth(cloud), settings=settings) as client,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def follow(job_id: int) -> None:
+            async for _ in client.watch(job_id):
+                pass
+
+        for job_id in cloud.add_jobs(600, status=1):
+            tasks.start_soon(follow, job_id)
+        await elapse(60)
+        usual = 600 / settings.poll_interval
+        cloud.fault("token_expiry")
+        await elapse(30)
+        tasks.cancel_scope.cancel()
+    assert max(sent[second] for second in range(20, 90)) <= 2 * usual
+
+
 async def test_a_token_that_is_revoked_before_its_first_use_ends_no_other_watch(cloud: Emulator) -> None:
     ids = cloud.add_jobs(20, plan=[[0, 8], [400, 12]])
     async with client_of(cloud, password_auth(cloud)) as client:

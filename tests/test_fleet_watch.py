@@ -118,7 +118,7 @@ async def test_a_target_that_fails_says_so_and_the_others_go_on(cloud: Emulator)
 async def test_a_target_that_is_refused_is_asked_again_every_five_minutes_and_repeats_nothing(
     cloud: Emulator, refusal: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once sooner; whatever its jobs were doing, from the midst of a reading, while another one is watched."""
+    """Once sooner; whatever its jobs did, from the midst of a reading, while another one is watched."""
     targets = targets_of(cloud, 2)
     on_first_page = cloud.add_jobs(1_000, status=8, project_id="p1")[0]
     passing, gone = (cloud.add_jobs(1, status=status, project_id="p1")[0] for status in (1, 8))

@@ -19,7 +19,7 @@ from virtual import elapse
 import vizwatch
 from vizwatch import Account, Client, ConnectError, Fleet, Retry, Settings, Target
 from vizwatch._rules import codec, wire
-from vizwatch._rules.pacing import Pace
+from vizwatch._rules.pacing import Haste, Pace
 from vizwatch._rules.retrying import Fate, Quota
 from vizwatch._rules.wire import allowed_rate
 from vizwatch._world.line import Due, Line, in_time
@@ -251,6 +251,24 @@ async def test_watches_leave_the_way_to_a_users_own_calls(cloud: Emulator) -> No
         assert max(watch.age or math.inf for watch in watches) <= 2 * 110 + 18
         await client.aclose()
         await asyncio.gather(*tasks)
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=300))
+def test_of_the_looks_of_thousands_no_more_are_early_than_half_of_the_others_and_ten_a_second(
+    looks: list[tuple[float, bool]],
+) -> None:
+    """But for twenty; and a few always may be."""
+    haste, now, usual, early = Haste(), 0.0, 0, 0
+    for pause, wants_it in looks:
+        now += pause
+        if wants_it and haste.may(now):
+            early += 1
+        else:
+            usual += 1
+            haste.waits()
+            assert not wants_it or early >= 20, "a few may"
+        assert early <= 20 + 10 * now + usual / 2
+    assert all(haste.may(now + 2 + number / 10) for number in range(100)), "ten a second, whatever was before"
 
 
 TIMES = st.floats(0, 9) | st.just(math.inf)

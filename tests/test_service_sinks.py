@@ -312,6 +312,16 @@ def redis_address() -> Iterator[str]:
 
 
 @needs_redis
+async def test_a_redis_without_memory_is_tried_again_soon() -> None:
+    from vizwatch.service.streams import RedisSink
+
+    with RedisServer("--maxmemory", "1", "--maxmemory-policy", "noeviction") as server:
+        async with contextlib.aclosing(RedisSink(RedisStream(server.url, "jobs", None), 5)) as sink:
+            told = await failure(sink)
+    assert (str(told), told.is_refusal) == ("it has no memory left", False)
+
+
+@needs_redis
 async def test_redis_gets_an_entry_each_and_keeps_about_as_many_as_it_is_told(redis_address: str) -> None:
     import redis.asyncio
 

@@ -24,6 +24,7 @@ from vizwatch._rules.cadence import Cadence, OwnWrites
 from vizwatch._rules.listing import Ask, Dialect
 from vizwatch._rules.mailbox import Mailbox
 from vizwatch._rules.outage import Outage
+from vizwatch._rules.pacing import Haste
 from vizwatch._rules.rhythm import interval_of, max_age_of, shortest_of
 from vizwatch._rules.settling import Settled, settled
 from vizwatch._rules.transitions import Tracker
@@ -122,8 +123,9 @@ class Client:
         self._dialect = Dialect()
         self._own_writes = OwnWrites()
         outage = Outage(self.settings.watch_backoff_base, self.settings.watch_backoff_max)
-        self._gate = Gate(outage, self.settings.pool_size)
+        self._gate = Gate(outage, self.settings.pool_size, self._project.renewing)
         self._report = Report() if account is None else account.report
+        self._haste = Haste() if account is None else account.haste
         self._pollers: dict[str, Poller] = {}
         self._journals: Journals | None = None
 
@@ -451,6 +453,7 @@ class Client:
                 self._report,
                 CHANCE.random,
                 request_time=self.settings.attempt_timeout,
+                haste=self._haste,
                 max_age=math.inf if at_most is None else at_most,
                 on_stale=self.settings.on_stale,
             )

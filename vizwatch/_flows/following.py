@@ -13,6 +13,7 @@ import attrs
 from vizwatch._flows.ageing import Ageing
 from vizwatch._rules import retrying, rhythm
 from vizwatch._rules.cadence import CONFIRMS_AFTER, Cadence, Doubt, Failures, OwnWrites, is_recent
+from vizwatch._rules.pacing import Haste
 from vizwatch._rules.transitions import Tracker, counts_of
 from vizwatch._values.errors import AuthenticationError, CallError, DecodeError, NotFoundError
 from vizwatch._values.exchange import Stale
@@ -60,6 +61,8 @@ class Terms:
     """A random number from [0, 1)."""
     request_time: float
     """How long one read may take, in seconds."""
+    haste: Haste = attrs.field(factory=Haste)
+    """Whether a look may come sooner than usual: one for all that spend one account's budget."""
     max_age: float = math.inf
     """How old what is known may become by the caller's wish, in seconds."""
     on_stale: Callable[[Stale], object] | None = None
@@ -374,7 +377,9 @@ class Follower:
             self._look_at = now + self._confirms_after
             return None
         if transition is not None:
-            self._since, self._has_changed = now, transition.previous is not None
+            gap = 0.0 if self._read_at is None else asked - self._read_at
+            self._since = rhythm.changed_at(now, gap, self.cadence.longest)
+            self._has_changed = transition.previous is not None
         if job.status is not JobStatus.UNKNOWN or self._read_at is None:
             self._read_at = asked
         if job.status is not JobStatus.UNKNOWN:
@@ -431,6 +436,12 @@ class Follower:
             since_change=rhythm.known_age(now - self._since, interval, has_changed=self._has_changed),
             since_write=None if wrote_at is None or wrote_at > now else now - wrote_at,
         )
+        if pause < interval:
+            # Its own writes' outcome is what a client waits for.
+            if not (is_recent(wrote_at, now) or self.terms.haste.may(now)):
+                pause = interval
+        else:
+            self.terms.haste.waits()
         self._look_at = self._before_stale(now + self.cadence.jittered(pause, self.terms.chance()), now)
         self.is_hurried = pause < interval
         self._look_ahead_at = math.inf if self.is_hurried else now + rhythm.hurries_in(job, interval)

@@ -130,6 +130,19 @@ def known_age(since_seen: float, interval: float, *, has_changed: bool) -> float
     return since_seen if has_changed or since_seen >= _UNKNOWN_FOR * interval else None
 
 
+def changed_at(now: float, gap: float, longest: float) -> float:
+    """When a change that is seen now is taken to have come about: a while ago, if nobody could look before.
+
+    So that after an outage not all that changed meanwhile is looked at as if it were about to change again.
+
+    Args:
+        now: In any clock, in seconds.
+        gap: How long ago the read before was begun.
+        longest: The longest pause that a watch makes.
+    """
+    return now - max(gap - longest, 0.0) / 2
+
+
 def hurries_in(job: Job, interval: float) -> float:
     """In how many seconds to look again, however fresh what is known is; infinite for never.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
-from vizwatch._rules.pacing import Pace
+from vizwatch._rules.pacing import Haste, Pace
 from vizwatch._values import checks
 from vizwatch._values.errors import ConfigError, ConnectError
 from vizwatch._world.line import Due, Line
@@ -39,6 +39,8 @@ class Account:
         budget = None if requests_per_second is None else checks.rate(name, requests_per_second)
         self.report = Report()
         """What the watches of its clients have to tell."""
+        self.haste = Haste()
+        """How many of their looks may come sooner than usual."""
         self._pace = Pace(budget)
         self._line = Line()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -11,7 +12,7 @@ from vizwatch._rules import retrying
 from vizwatch._rules.outage import Outage
 from vizwatch._values.errors import CallError
 from vizwatch._world.chance import CHANCE
-from vizwatch._world.line import Due, Line
+from vizwatch._world.line import Due, Hold, Line
 
 T = TypeVar("T")
 
@@ -28,17 +29,22 @@ class Gate:
     back one a second, or over their interval where that is shorter. No more go through at once than there
     are connections: whoever waits for one would not know that the service went down meanwhile.
 
+    Nor do reads come to it while credentials are renewed, which a service may refuse all at once: they come
+    back in the same way.
+
     Args:
         outage: What is known of it.
         at_once: How many reads may be under way.
+        renewing: The renewal of credentials, by those of the reads that were refused.
     """
 
-    def __init__(self, outage: Outage, at_once: int) -> None:
+    def __init__(self, outage: Outage, at_once: int, renewing: Hold | None = None) -> None:
         self._outage = outage
+        self._renewing = renewing or Hold()
         self._line = Line()
         self._places = Line(at_once)
         self._held = 0
-        """How many reads an outage holds."""
+        """How many reads an outage or a renewal holds."""
 
     async def read(
         self,
@@ -66,7 +72,14 @@ class Gate:
                         if self._outage.is_down():
                             await anyio.sleep_until(self._outage.probe_at)
                             return await self._tried(read, is_probe=True)
-                    await anyio.sleep(CHANCE.random() * min(interval, self._held * _APART))
+                    await self._come_back(interval)
+                finally:
+                    self._held -= 1
+            elif self._renewing.over is not None:
+                self._held += 1
+                try:
+                    await asyncio.wait([self._renewing.over])
+                    await self._come_back(interval)
                 finally:
                     self._held -= 1
             await self._places.come(due=due)
@@ -75,6 +88,9 @@ class Gate:
                     return await self._tried(read)
             finally:
                 self._places.go()
+
+    async def _come_back(self, interval: float) -> None:
+        await anyio.sleep(CHANCE.random() * min(interval, self._held * _APART))
 
     async def _tried(self, read: Callable[[], Awaitable[T]], *, is_probe: bool = False) -> T:
         begun = anyio.current_time()

@@ -8,7 +8,7 @@ import heapq
 import itertools
 import math
 import types
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from typing import Any, Final, TypeVar, cast
 
 import anyio
@@ -84,6 +84,27 @@ class Due:
     def stands(self, stand: Callable[[], None] | None) -> None:
         """It waits in a line from now on, or in none."""
         self._stand = stand
+
+
+class Hold:
+    """What others wait for until it is over, though several do it: until the first one has done it."""
+
+    def __init__(self) -> None:
+        self.over: asyncio.Future[None] | None = None
+        """Done once it is over; ``None`` while nobody does it."""
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """It is done within the block."""
+        if self.over is not None:
+            yield
+            return
+        over = self.over = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            self.over = None
+            over.set_result(None)
 
 
 class Line:

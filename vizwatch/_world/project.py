@@ -18,7 +18,7 @@ from vizwatch._values.settings import Settings
 from vizwatch._world import transport
 from vizwatch._world.account import Account, own_account
 from vizwatch._world.auth import Auth, ScopedAuth, TokenAuth, scope_of
-from vizwatch._world.line import Due
+from vizwatch._world.line import Due, Hold
 from vizwatch._world.session import Session, Settle
 from vizwatch._world.tokens import TokenGetter
 from vizwatch._world.transport import Share
@@ -72,6 +72,8 @@ class Project:
         self._http = transport.own_session(http)
         self._account = own_account(account)
         self._session: Session | None = None
+        self.renewing = Hold()
+        """The renewal of its credentials, while calls wait for it."""
         self._opening: anyio.CancelScope | None = None
         self._closed = False
 
@@ -155,7 +157,7 @@ class Project:
                 await self._locate()
                 if not self._closed:
                     self._session = Session(
-                        self.endpoint, self._auth, self._settings, self._http, self._account
+                        self.endpoint, self._auth, self._settings, self._http, self._account, self.renewing
                     )
         finally:
             if self._session is None:

@@ -34,7 +34,7 @@ from vizwatch._world.account import Account
 from vizwatch._world.auth import Auth, Credentials, RenewableAuth, renewed
 from vizwatch._world.chance import CHANCE
 from vizwatch._world.hooks import tell
-from vizwatch._world.line import Due, in_time
+from vizwatch._world.line import Due, Hold, in_time
 from vizwatch._world.tokens import RENEWS_AGAIN_AFTER, TokenGetter
 from vizwatch._world.transport import Share, Transport
 
@@ -45,6 +45,8 @@ T = TypeVar("T")
 Settle = Callable[[], Awaitable[Settled]]
 """Finds out what became of a write whose answer was lost."""
 
+_WAITED: Final = 0.1
+"""How long credentials were waited for where others came meanwhile, in seconds."""
 _HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": "vizwatch"}
 
 
@@ -90,6 +92,7 @@ class Session:
         settings: Retries, timeouts, rate.
         http: The caller's own `aiohttp.ClientSession`, a share of a pool, or ``None``.
         account: Whose budget it spends; by default that of the settings.
+        renewing: Where others see that credentials are waited for.
     """
 
     def __init__(
@@ -99,7 +102,9 @@ class Session:
         settings: Settings,
         http: aiohttp.ClientSession | Share | None = None,
         account: Account | None = None,
+        renewing: Hold | None = None,
     ) -> None:
+        self._renewing = renewing or Hold()
         self._account = account or Account(settings.requests_per_second)
         self._account.enter_loop()
         self.settings = settings
@@ -293,7 +298,7 @@ class Session:
         if call.renewed and isinstance(self._auth, TokenGetter):
             self._auth.in_vain(credentials)
         elif not call.renewed and isinstance(self._auth, RenewableAuth):
-            call.renewed = await self._in_time(call, renewed(self._auth, credentials))
+            call.renewed = await self._in_time(call, self._renewal(call, renewed(self._auth, credentials)))
             if not call.renewed and isinstance(self._auth, TokenGetter):
                 refusal.not_retried = "a token that was got just now was refused, too"
                 refusal.retry_after = RENEWS_AGAIN_AFTER
@@ -320,7 +325,10 @@ class Session:
         outgoing = Outgoing(request.method, self._transport.endpoint + request.target, request.body)
         while True:
             await self._admitted(call)
-            credentials = await self._in_time(call, self._credentials.headers(outgoing))
+            getting = self._credentials.headers(outgoing)
+            if isinstance(self._auth, TokenGetter):
+                getting = self._renewal(call, getting)
+            credentials = await self._in_time(call, getting)
             async with await self._transport.place(self._within(call)):
                 if self._account.rest() > 0.0:
                     continue  # a 429 came while it waited for its place
@@ -353,6 +361,16 @@ class Session:
         await self._account.admit(math.inf, is_patient=True, due=call.due)
         call.started = self._loop.time()
         call.deadline = call.started + self.settings.call_timeout
+
+    async def _renewal(self, call: _Call, work: Coroutine[Any, Any, T]) -> T:
+        """Waits for credentials; of all those who did so, not all patient ones go on at once."""
+        began = self._loop.time()
+        with self._renewing.held():
+            got = await work
+        waited = self._loop.time() - began
+        if call.is_patient and waited >= _WAITED:
+            await anyio.sleep(waited * CHANCE.random())
+        return got
 
     async def _in_time(self, call: _Call, work: Coroutine[Any, Any, T]) -> T:
         try:

@@ -55,6 +55,8 @@ class RedisSink:
                 async with asyncio.timeout(_CLOSE_WITHIN):
                     await self._redis.aclose()
             raise DeliveryError("refused: it is a replica") from None
+        except redis.OutOfMemoryError:
+            raise DeliveryError("it has no memory left") from None
         except redis.ResponseError as error:
             # Its first word is a code; the rest may repeat what was sent, the password included.
             raise DeliveryError(f"refused: {str(error).partition(' ')[0]}", is_refusal=True) from None
