@@ -46,6 +46,7 @@ from vizwatch.cli import main
 from vizwatch.dask import ShardedWatch, watch_fleet
 from vizwatch.dask._health import Health
 from vizwatch.dask._plan import Plan, plans, streams_of
+from vizwatch.dask._shard import _Shard
 from vizwatch.emulator import Emulator
 from vizwatch.service.options import Configuration, Filter, PythonCall, SinkOptions, Watching
 from vizwatch.service.serving import serve
@@ -141,7 +142,7 @@ async def nothing_is_left(cluster: Any) -> None:
 
 async def all_may_be_killed(workers: LocalCluster) -> None:
     """A nanny brings none back that is killed before it has heard that it runs."""
-    await until(lambda: all(nanny.status is Status.running for nanny in workers.workers.values()))
+    await until(lambda: all(one.process.status is Status.running for one in workers.workers.values()))
 
 
 # --- what comes -----------------------------------------------------------------------------------------
@@ -355,8 +356,6 @@ async def test_a_worker_that_dies_as_its_shard_begins_leaves_nothing(
     cloud: Emulator, cluster: Cluster, workers: LocalCluster, step: str
 ) -> None:
     def dies_at_that() -> None:
-        from vizwatch.dask._shard import _Shard
-
         setattr(_Shard, step, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 
     await all_may_be_killed(workers)
@@ -505,31 +504,39 @@ async def test_shards_move_to_a_worker_that_joins(
             workers.scale(2)
 
 
+class Silent:
+    """A channel for both directions, of which a shard hears nothing."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def make(self) -> None:
+        self.seen.append("make")
+
+    async def get(self, within: float) -> None:
+        assert within > 10
+        self.seen.append("get")
+        raise TimeoutError
+
+    async def put(self, message: list[str]) -> None:
+        self.seen.append(message[0])
+
+    def close(self) -> None:
+        self.seen.append("close")
+
+
 async def test_a_shard_that_hears_no_more_of_its_caller_stops_and_closes_the_reports() -> None:
-    from vizwatch.dask._shard import _Shard
-
-    class Silent:
-        def __init__(self) -> None:
-            self.said: list[str] = []
-            self.is_closed = False
-
-        async def make(self) -> None:
-            assert self.said == ["begin"], "or nobody would close it, should the worker die"
-
-        async def get(self, within: float) -> None:
-            assert within > 10
-            raise TimeoutError
-
-        async def put(self, message: list[str]) -> None:
-            self.said.append(message[0])
-
-        def close(self) -> None:
-            self.is_closed = True
-
     silent: Any = Silent()
     await _Shard(0, silent, silent, "incarnation").attend("worker")
-    assert silent.is_closed
-    assert silent.said == ["begin", "end"]
+    assert silent.seen == ["begin", "make", "get", "end", "close"]
+
+
+async def test_a_shard_that_nobody_wants_before_it_begins_waits_for_no_command() -> None:
+    silent: Any = Silent()
+    shard = _Shard(0, silent, silent, "incarnation")
+    await shard.stop_once_unwanted(lambda: False)
+    await shard.attend("worker")
+    assert silent.seen == ["stop", "begin", "make", "end", "close"]
 
 
 async def test_without_a_worker_there_is_nothing_on_the_scheduler_but_tasks(

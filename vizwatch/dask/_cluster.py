@@ -118,7 +118,7 @@ class Channel:
 
     @property
     def _scheduler(self) -> Any:
-        if self._client.scheduler is None:
+        if self._client.status != "running" or self._client.scheduler is None:
             raise Gone
         return self._client.scheduler
 

@@ -140,7 +140,7 @@ class _Shard:
 
     async def _begin(self) -> bool:
         """Gets its plan from the caller; tells whether there is one."""
-        while True:
+        while not self._is_abandoned:  # maybe before there was a channel through which to be told to stop
             what, *more = await self._commanded()
             if what == "watch":
                 (self._sealed,) = more
@@ -150,6 +150,7 @@ class _Shard:
             if what == "kept":  # else it is for the incarnation before, which had sent something
                 where, kept = more
                 self._kept.setdefault(Stream(*where), {}).update(kept)
+        return False
 
     async def _commanded(self) -> list[Any]:
         """The caller's next command; to stop, where none comes."""
