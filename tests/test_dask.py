@@ -75,7 +75,9 @@ asyncio.run(main(*sys.argv[1:]))
 def workers() -> Iterator[LocalCluster]:
     options = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0", "silence_logs": 50}
     attentive = "import vizwatch.dask._shard as shard; shard.PULSE, shard.LOOKS = 0.3, 0.1"
-    with LocalCluster(n_workers=2, preload=[attentive], **options) as running:
+    # Else it gives up a worker that was killed a quarter of a minute ago and happens to be away once more.
+    patient = dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"})
+    with patient, LocalCluster(n_workers=2, preload=[attentive], **options) as running:
         yield running
 
 
