@@ -16,6 +16,7 @@ from vizwatch._flows.following import Follower, Terms
 from vizwatch._flows.looking import Place, Places
 from vizwatch._flows.showing import Showing
 from vizwatch._rules.cadence import Cadence, OwnWrites
+from vizwatch._rules.pacing import Haste
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.rows import Rows, Sighting, compact
 from vizwatch._values.statuses import TERMINAL
@@ -24,7 +25,16 @@ from vizwatch._world.report import Report
 pytestmark = pytest.mark.repeats
 
 CADENCE = Cadence(15.0, 1.0, 0.2, 0.8, 30.0)
-TERMS = Terms(CADENCE, OwnWrites(), Report(), random.Random(1).random, request_time=30.0)
+
+
+class Unbounded(Haste):
+    """Time begins anew with each example; and who is in a hurry never rests."""
+
+    def may(self, now: float) -> bool:
+        return True
+
+
+TERMS = Terms(CADENCE, OwnWrites(), Report(), random.Random(1).random, request_time=30.0, haste=Unbounded())
 FORWARD = (JobStatus.INIT, JobStatus.WAITING, JobStatus.RUNNING)
 
 
@@ -44,6 +54,11 @@ class Looker:
             and job.status is known.status
             and not (job.duration or 0) < (known.duration or 0)
         )
+
+    def learns(self, job: Job, asked: float, now: float) -> None:
+        """What was asked for before the last answer came may be older than that, and is not believed."""
+        if self.known_at <= asked:
+            self.known, self.known_at = job, now
 
     def took(self, transition: Transition) -> None:
         """A poller would say so."""
@@ -195,7 +210,7 @@ class Sweeps(RuleBasedStateMachine):
                 assert tells_nothing or place in places, "it is told what changes"
                 assert not (tells_nothing and place in places and rested[place]), "and nothing else"
                 assert place in places or place.follower.page is not None
-                looker.known, looker.known_at = job, self.now
+                looker.learns(job, asked, self.now)
         for place, page, row in told:
             job = page.rows.job(row)
             assert job == self.jobs[place.follower.job_id]
@@ -216,7 +231,7 @@ class Sweeps(RuleBasedStateMachine):
 
     def tell(self, place: Place, job: Job, asked: float) -> None:
         looker = looker_at(place)
-        looker.known, looker.known_at = job, self.now
+        looker.learns(job, asked, self.now)
         place.follower.saw(job, asked, self.now)
 
     @invariant()

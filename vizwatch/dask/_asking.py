@@ -54,8 +54,9 @@ def watch_fleet(
     takes none of its threads. Where a worker dies, its shards go on elsewhere, after the last transition that
     came from them; where one joins, some move there. The checkpoint is read and written by the caller alone,
     so that a file will do. Should the caller die, the shards stop a second later, or half a minute where the
-    scheduler does not notice it, and nothing is left there. A target that is refused for good is tried again
-    every five minutes, as in a fleet, for as long as any other one is watched.
+    scheduler does not notice it, and nothing is left there, unless a worker dies in the same moment. A target
+    that is refused for good is tried again every five minutes, as in a fleet, for as long as any other one is
+    watched.
 
     Workers need vizwatch as the caller has it. Credentials are told to them by way of the scheduler, in the
     clear where it is not reached by TLS.
