@@ -7,6 +7,7 @@ import base64
 import contextlib
 import datetime as dt
 import email.utils
+import functools
 import hashlib
 import hmac
 import json
@@ -496,6 +497,20 @@ async def test_a_pause_ends_with_the_service_and_what_waits_is_kept(outbox: Outb
         before = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() == before
     assert outbox.sizes == {"sink": 1}
+
+
+@pytest.mark.looptime
+async def test_a_write_that_fails_as_none_should_ends_what_waits_for_it(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(outbox._backlog, "put", fails)
+    await outbox.put(["sink"], seen(1))
+    for wait in (outbox.written, outbox.written, functools.partial(outbox.put, ["sink"], seen(2))):
+        with pytest.raises(ZeroDivisionError):
+            await wait()
 
 
 @pytest.mark.looptime

@@ -96,8 +96,8 @@ class Caller:
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop, self._ended = asyncio.new_event_loop(), concurrent.futures.Future()
-            work = self._work, (self._loop, self._ended)
-            threading.Thread(target=work[0], args=work[1], name=self._name, daemon=True).start()
+            ends = (self._loop, self._ended)
+            threading.Thread(target=self._work, args=ends, name=self._name, daemon=True).start()
         return self._loop
 
     @staticmethod

@@ -116,10 +116,12 @@ class Outbox:
         """Takes a transition for these sinks; waits while many are not on the disk yet."""
         if len(self._news) >= _AHEAD:
             await self.written()
+        if self._writing is not None and self._writing.done():
+            self._writing.result()  # may raise what no write should
+            self._writing = None
         self._news.append((sinks, transition))
         self._count += 1
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write())
+        self._writing = self._writing or asyncio.create_task(self._write())
 
     async def written(self) -> None:
         """Waits until all that was put is on the disk."""
