@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TypeVar
 
 import anyio
@@ -64,8 +64,7 @@ class Gate:
         """
         while True:
             if self._outage.is_down():
-                self._held += 1
-                try:
+                with self._holding():
                     by_chance = None if is_failing else Due(CHANCE.random())
                     async with self._line.turn(is_patient=is_failing, due=by_chance):
                         # Whoever held the line before may have found that it is over.
@@ -73,21 +72,24 @@ class Gate:
                             await anyio.sleep_until(self._outage.probe_at)
                             return await self._tried(read, is_probe=True)
                     await self._come_back(interval)
-                finally:
-                    self._held -= 1
-            elif self._renewing.over is not None:
-                self._held += 1
-                try:
-                    await asyncio.wait([self._renewing.over])
+            elif self._renewing.is_held:
+                with self._holding():
+                    await self._renewing.wait()
                     await self._come_back(interval)
-                finally:
-                    self._held -= 1
             await self._places.come(due=due)
             try:
                 if not self._outage.is_down():
                     return await self._tried(read)
             finally:
                 self._places.go()
+
+    @contextlib.contextmanager
+    def _holding(self) -> Iterator[None]:
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
 
     async def _come_back(self, interval: float) -> None:
         await anyio.sleep(CHANCE.random() * min(interval, self._held * _APART))

@@ -90,21 +90,30 @@ class Hold:
     """What others wait for until it is over, though several do it: until the first one has done it."""
 
     def __init__(self) -> None:
-        self.over: asyncio.Future[None] | None = None
-        """Done once it is over; ``None`` while nobody does it."""
+        self.is_held = False
+        """Whether somebody does it."""
+        self._over: asyncio.Future[None] | None = None
+        """Done once it is over; ``None`` while nobody waits for that."""
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """It is done within the block."""
-        if self.over is not None:
+        if self.is_held:
             yield
             return
-        over = self.over = asyncio.get_running_loop().create_future()
+        self.is_held = True
         try:
             yield
         finally:
-            self.over = None
-            over.set_result(None)
+            over, self._over, self.is_held = self._over, None, False
+            if over is not None:
+                over.set_result(None)
+
+    async def wait(self) -> None:
+        """Waits until it is over, which somebody does."""
+        if self._over is None:
+            self._over = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._over])
 
 
 class Line:
