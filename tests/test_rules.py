@@ -324,6 +324,12 @@ def test_a_restart_between_two_reads_is_known_by_the_duration(
     assert seen == runs
 
 
+def test_what_a_job_was_before_a_restart_that_changed_no_status_is_no_step_back() -> None:
+    tracker = Tracker("p", 197, TERMINAL)
+    assert reads_of(tracker, (0, 8, 500), (15, 8, 3), (20, 8, 8), (24, 8, 12)) == [8, None, 8, None]
+    assert not tracker.holds
+
+
 lives = st.lists(st.tuples(st.sampled_from([1, 5, 7, 8, 9, 10, 12, 15]), st.floats(12, 40)), min_size=1)
 
 

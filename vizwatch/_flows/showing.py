@@ -63,25 +63,28 @@ class Showing:
                 self._rouse(before, [rows.ids[row]])
             before.sighting, before.sweep = sighting, self._sweep
             loose = compress(range(len(rows)), map(self._loose.__contains__, rows.ids))
-            told = [told for row in loose for told in self._shown(before, row)]
+            told = [told for row in loose for told in self._shown(before, row, before)]
         else:
             page = Page(sighting, self._sweep, self._loose)
-            told = [told for row in range(len(rows)) for told in self._shown(page, row)]
+            told = [told for row in range(len(rows)) for told in self._shown(page, row, before)]
             self._pages[self._taken : self._taken + 1] = [page]
             if before is not None:
                 self._rouse(before, before.sighting.rows.ids)
         self._taken += 1
         return told
 
-    def _shown(self, page: Page, row: int) -> list[tuple[Place, Sighting, int]]:
+    def _shown(self, page: Page, row: int, before: Page | None) -> list[tuple[Place, Sighting, int]]:
         """Shows a row to all who follow its job; those whom it may tell something."""
-        job_id, told = page.sighting.rows.ids[row], []
+        job_id, told, is_elsewhere = page.sighting.rows.ids[row], [], False
         self._loose.pop(job_id, None)
         for place in self._places.of(job_id):
+            # Its row may be shown next on another page with it, on which nobody will rest then.
+            was_on_other = place.follower.page not in {None, page, before}
+            is_elsewhere = is_elsewhere or was_on_other or place.follower.seen_in == page.sweep
             place.follower.was_listed(page.sweep)
             if not place.follower.rests_on(page, row):
                 told.append((place, page.sighting, row))
-        if told:
+        if told or is_elsewhere:
             self._loose[job_id] = None  # behind those that the sweep has not shown
         return told
 

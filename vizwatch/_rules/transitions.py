@@ -173,7 +173,7 @@ class Tracker:
 
     def _returns(self, job: Job, asked: dt.datetime) -> bool:
         """Whether a read says what the job was just before its last change, be that an end."""
-        if self._left is None:
+        if self._left is None or (self.job is not None and job.status is self.job.status):
             return False
         status, changed = self._left
         return job.status == status and (asked - changed).total_seconds() < _RETURNS_AFTER
