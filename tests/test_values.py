@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import cattrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -275,3 +276,25 @@ def test_attempts_and_time_are_told_when_there_were_several() -> None:
 def test_a_job_cannot_change_under_its_reader() -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         JOB.status = JobStatus.FAILED  # type: ignore[misc] # that it cannot be set is the point
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        del JOB.status
+    with pytest.raises(AttributeError):
+        JOB.other = 1  # type: ignore[attr-defined] # as above
+    assert not hasattr(JOB, "__dict__")
+
+
+def test_a_job_is_of_an_attrs_class_like_any_other() -> None:
+    """Although msgspec has laid it out, to fill it."""
+    job = vizwatch.Job(197, JobStatus.RUNNING, "a", schedule=(vizwatch.Schedule("stop"),), extra={"new": 1})
+    changed = attrs.evolve(job, status=JobStatus.FAILED)
+    assert (changed.status, changed.job_name, changed.extra) == (JobStatus.FAILED, "a", {"new": 1})
+    assert attrs.asdict(job)["schedule"] == ({"type": "stop", "time_unit": None, "duration": None},)
+    assert vizwatch.Job(**attrs.asdict(job, recurse=False)) == job
+    for twin in (pickle.loads(pickle.dumps(job)), copy.copy(job), copy.deepcopy(job)):
+        assert (twin, hash(twin), twin.extra, repr(twin)) == (job, hash(job), job.extra, repr(job))
+    assert job == attrs.evolve(job, extra=None) != changed
+    converter = cattrs.Converter()
+    twin = converter.structure(converter.unstructure(job), vizwatch.Job)
+    assert (twin, twin.extra) == (job, job.extra)
+    with pytest.raises(TypeError):
+        job < changed  # noqa: B015 - there is no order

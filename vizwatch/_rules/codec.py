@@ -1,8 +1,8 @@
 """Bytes to values: strictly and fast where an answer is as documented, tolerantly and with a path where not.
 
-A page is decoded by msgspec into rows of exactly the documented types, and each row becomes a :class:`Job`.
-Whatever msgspec refuses - numbers as strings, fields nobody documented, a failure, plain garbage - is decoded
-again by cattrs, which tolerates what the documents disagree on and names the place of what it cannot take.
+A page is decoded by msgspec into jobs, out of rows of exactly the documented types. Whatever it refuses -
+numbers as strings, fields nobody documented, a failure, plain garbage - is decoded again by cattrs, which
+tolerates what the documents disagree on and names the place of what it cannot take.
 Both ways give the same values.
 """
 
@@ -14,18 +14,18 @@ import itertools
 import re
 from array import array
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 import attrs
 import msgspec
 
-from vizwatch._values.checks import MAX_JOB_ID
 from vizwatch._values.errors import ConfigError, DecodeError
 from vizwatch._values.exchange import Answer, Failure, Token
-from vizwatch._values.models import Job, JobPage, Schedule
+from vizwatch._values.models import Job, JobPage, Schedule, Schedules
 from vizwatch._values.rows import NO_DURATION, Rows, compact
 from vizwatch._values.secrets import hidden, secret
 from vizwatch._values.statuses import JobStatus
+from vizwatch._values.structs import LONG_MAX, JobId, Long
 from vizwatch._values.text import printable
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def decode_page(body: bytes, page: int, *, skips_bad_rows: bool = False) -> JobP
     if envelope is None or not envelope.is_success:
         return _tolerant_page(_document(body), page, skips_bad_rows=skips_bad_rows)
     return JobPage(
-        _jobs(envelope.jobs),
+        envelope.jobs,
         page,
         envelope.job_total_count,
         envelope.job_count_limit,
@@ -78,7 +78,8 @@ def decode_job(body: bytes) -> Job | Failure:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         details = None
     if details is not None and details.is_success:
-        return _jobs([details])[0]
+        *fields, _ = msgspec.structs.astuple(details)  # type: ignore[arg-type]  # laid out as a struct
+        return Job(*fields)
     document = _document(body)
     return _failure_in(document, payload="job_id") or _structured(document, Job, "$")
 
@@ -131,47 +132,20 @@ def decode_failure(body: bytes) -> Failure:
 # --- as documented: msgspec -----------------------------------------------------------------------------
 
 
-class _Schedules(tuple[Schedule, ...]):
-    """A type of its own, so that msgspec hands the forms of a schedule to the tolerant path."""
-
-    __slots__ = ()
-
-
-_JobId = Annotated[int, msgspec.Meta(ge=0, le=MAX_JOB_ID)]
-_Long = Annotated[int, msgspec.Meta(ge=-MAX_JOB_ID, le=MAX_JOB_ID)]
-
-
-class _Row(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """The documented fields, in the order of :class:`Job`'s."""
-
-    job_id: _JobId
-    status: JobStatus
-    job_name: str | None = None
-    create_time: _Long | None = None
-    duration: _Long | None = None
-    job_desc: str | None = None
-    job_type: str | None = None
-    service_url: str | None = None
-    train_url: str | None = None
-    resource_id: str | None = None
-    remaining_duration: _Long | None = None
-    schedule: _Schedules = _Schedules()
-
-
-class _Details(_Row, gc=False):
+class _Details(Job):
     is_success: bool = True
 
 
 class _Glance(msgspec.Struct, gc=False):
     """What a poller looks at first; the other fields are skipped unread."""
 
-    job_id: _JobId
-    status: _Long
-    duration: _Long | None = None
+    job_id: JobId
+    status: Long
+    duration: Long | None = None
 
 
 class _Page(msgspec.Struct, Generic[T]):
-    jobs: list[T]
+    jobs: tuple[T, ...]
     is_success: bool = True
     job_total_count: int | None = None
     job_count_limit: int | None = None
@@ -180,39 +154,6 @@ class _Page(msgspec.Struct, Generic[T]):
 
 class _RawPage(msgspec.Struct):
     jobs: msgspec.Raw
-
-
-# A frozen class sets each attribute through a slow path; a twin of the same layout that is open
-# while it is filled, and then becomes a Job, halves the time of decoding a page.
-_OpenJob: Final[Any] = attrs.make_class(
-    "_OpenJob",
-    [field.name for field in attrs.fields(Job)],
-    slots=True,
-    weakref_slot=False,
-    eq=False,
-    init=False,
-)
-
-
-def _jobs(rows: Sequence[_Row]) -> tuple[Job, ...]:
-    # All are made before one is filled, and each field has its statement: a call for each job costs as much.
-    jobs = tuple([_OpenJob() for _ in rows])
-    for job, row in zip(jobs, rows, strict=True):
-        job.job_id = row.job_id
-        job.status = row.status
-        job.job_name = row.job_name
-        job.create_time = row.create_time
-        job.duration = row.duration
-        job.job_desc = row.job_desc
-        job.job_type = row.job_type
-        job.service_url = row.service_url
-        job.train_url = row.train_url
-        job.resource_id = row.resource_id
-        job.remaining_duration = row.remaining_duration
-        job.schedule = row.schedule
-        job.extra = None
-        job.__class__ = Job
-    return jobs
 
 
 def _columns(rows: Sequence[_Glance | Job], total: int | None, skipped: int, whole_jobs: _WholeJobs) -> Rows:
@@ -226,17 +167,17 @@ def _columns(rows: Sequence[_Glance | Job], total: int | None, skipped: int, who
     )
 
 
-def _decode_schedule(_type: type, value: object) -> _Schedules:
-    return _Schedules(_schedules(value))
+def _decode_schedules(_type: type, value: object) -> Schedules:
+    return Schedules(_schedules(value))
 
 
-_PAGE: Final = msgspec.json.Decoder(_Page[_Row], dec_hook=_decode_schedule)
+_PAGE: Final = msgspec.json.Decoder(_Page[Job], dec_hook=_decode_schedules)
 _ROWS: Final = msgspec.json.Decoder(_Page[_Glance])
-_ROW: Final = msgspec.json.Decoder(_Row, dec_hook=_decode_schedule)
-_JOBS: Final = msgspec.json.Decoder(list[_Row], dec_hook=_decode_schedule)
+_JOB: Final = msgspec.json.Decoder(Job, dec_hook=_decode_schedules)
+_JOBS: Final = msgspec.json.Decoder(list[Job], dec_hook=_decode_schedules)
 _RAW_PAGE: Final = msgspec.json.Decoder(_RawPage)
 _RAW_ROWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_DETAILS: Final = msgspec.json.Decoder(_Details, dec_hook=_decode_schedule)
+_DETAILS: Final = msgspec.json.Decoder(_Details, dec_hook=_decode_schedules)
 _ANY: Final = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -255,15 +196,15 @@ class _WholeJobs:
 
     def all(self) -> tuple[Job, ...] | None:
         try:
-            rows = _PAGE.decode(self._text).jobs if self._starts is None else _JOBS.decode(self._text)
+            jobs = _PAGE.decode(self._text).jobs if self._starts is None else _JOBS.decode(self._text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        return _jobs([rows[place] for place in self._places])
+        return tuple([jobs[place] for place in self._places])
 
     def one(self, index: int) -> Job:
         row = self._row(index)
         try:
-            return _jobs([_ROW.decode(row)])[0]
+            return _JOB.decode(row)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             path = f"$.jobs[{self._number(index)}]"
             return _structured(_document(row, path), Job, path)
@@ -298,7 +239,6 @@ class _WholeJobs:
 
 # --- whatever else: cattrs ------------------------------------------------------------------------------
 
-_MAX_INTEGER: Final = 2**63 - 1
 _EXACT_FLOAT: Final = 2**53
 _HALF: Final = rb"\\u[dD][%s][0-9a-fA-F]{2}"
 _ESCAPED: Final = re.compile(rb"(\\\\|%s%s)|%s" % (_HALF % b"89abAB", _HALF % b"c-fC-F", _HALF % b"89a-fA-F"))
@@ -334,14 +274,14 @@ def _integer(value: object, _type: object = None) -> int:
         value = int(value)
     if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value):
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _MAX_INTEGER:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > LONG_MAX:
         _refuse("an integer", value)
     return value
 
 
 def _job_id(value: object, _type: object = None) -> int:
     if isinstance(value, float) or (number := _integer(value)) < 0:
-        _refuse(f"an integer from 0 to {MAX_JOB_ID}", value)
+        _refuse(f"an integer from 0 to {LONG_MAX}", value)
     return number
 
 

@@ -13,8 +13,8 @@ from typing import Final
 
 from vizwatch._values.errors import ConfigError
 from vizwatch._values.statuses import JobStatus
+from vizwatch._values.structs import LONG_MAX
 
-MAX_JOB_ID: Final = 2**63 - 1
 _TEXTS: Final = (str, bytes, bytearray, memoryview)
 """Collections of something that nobody means when he gives one."""
 _SHOWN: Final = 80
@@ -101,14 +101,14 @@ def job_id(value: object) -> int:
     number = value
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}", value):
         number = int(value)
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MAX_JOB_ID:
-        raise refused("job_id", value, f"a whole number from 0 to {MAX_JOB_ID}")
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= LONG_MAX:
+        raise refused("job_id", value, f"a whole number from 0 to {LONG_MAX}")
     return int(number)
 
 
 def status(name: str, value: object) -> JobStatus:
     """A status, given as :class:`JobStatus` or as its number."""
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MAX_JOB_ID:
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > LONG_MAX:
         raise refused(name, value, "a JobStatus or its number")
     return JobStatus(int(value))
 

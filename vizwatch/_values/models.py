@@ -9,6 +9,7 @@ from typing import Any, Final
 import attrs
 
 from vizwatch._values.statuses import JobStatus
+from vizwatch._values.structs import JobId, Long, Nothing, laid_out
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -28,6 +29,20 @@ class Schedule:
     """How long after its start the job is stopped, in :attr:`time_unit`; 0 to 24."""
 
 
+class Schedules(tuple[Schedule, ...]):
+    """A type of its own, so that the decoder asks how schedules are read: documents know several forms."""
+
+    __slots__ = ()
+
+
+@laid_out(
+    job_id=JobId,
+    create_time=Long | None,
+    duration=Long | None,
+    remaining_duration=Long | None,
+    schedule=Schedules,
+    extra=Nothing,
+)
 @attrs.frozen(weakref_slot=False)
 class Job:
     """A visualization job as one answer of the service described it.
