@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import errno
 import functools
 import hashlib
 import hmac
 import json
 import logging
 import os
+import queue
 import signal
 import socket
 import sqlite3
@@ -35,6 +37,7 @@ from vizwatch import ConfigError, Settings, Target
 from vizwatch.cli import main
 from vizwatch.cli._logging import logged_to_stderr
 from vizwatch.emulator import Emulator
+from vizwatch.service.backlog import Backlog
 from vizwatch.service.health import Health
 from vizwatch.service.metrics import Snapshot
 from vizwatch.service.options import (
@@ -47,6 +50,7 @@ from vizwatch.service.options import (
     Watching,
     Webhook,
 )
+from vizwatch.service.outbox import Outbox
 from vizwatch.service.progress import Progress
 from vizwatch.service.serving import serve
 
@@ -432,6 +436,65 @@ async def test_two_services_do_not_share_a_folder(cloud: Emulator, tmp_path: Pat
     assert not isinstance(ended.value, ConfigError), "that one may be about to end"
 
 
+async def test_a_folder_that_cannot_be_locked_at_all_is_in_use_by_nobody(
+    cloud: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuses)
+    with pytest.raises(OSError, match=rf"state\.path cannot be locked: {tmp_path}: No locks available; give"):
+        await serve(configuration(cloud, tmp_path))
+
+
+async def test_a_backlog_that_fails_as_it_never_should_ends_the_service(
+    cloud: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although nothing comes any more."""
+
+    def fails(*_: object) -> None:
+        raise OverflowError("int too large")
+
+    cloud.add_jobs(status=8)
+    monkeypatch.setattr(Backlog, "put", fails)
+    service = asyncio.create_task(serve(configuration(cloud, tmp_path, sink("got", calling(Got())))))
+    await asyncio.wait([service], timeout=WITHIN)
+    assert service.done()
+    with pytest.raises(OverflowError, match="int too large"):
+        await service
+
+
+async def test_a_signal_while_a_service_ends_by_itself_breaks_nothing_off_and_hides_no_error(
+    cloud: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, stops, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event(), list[bool]()
+    stop = Outbox.stop
+
+    def stopped(outbox: Outbox) -> None:
+        stop(outbox)
+        stops.set()
+
+    monkeypatch.setattr(Outbox, "stop", stopped)
+    loop = asyncio.get_running_loop()
+
+    async def waits(_: dict[str, Any]) -> None:
+        loop.call_soon_threadsafe(began.set)
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(go_on.wait(), loop))
+        ended.append(True)
+
+    cloud.add_jobs(1)
+    configured = configuration(cloud, tmp_path, sink("slow", PythonCall("a:b", waits)))
+    service = asyncio.create_task(serve(configured))
+    await began.wait()
+    cloud.fault("status", status=403, code="ModelArts.0108")
+    await stops.wait()
+    service.cancel()
+    go_on.set()
+    with pytest.raises(vizwatch.VizwatchError, match="any more"):
+        await service
+    assert ended == [True]
+
+
 async def test_a_folder_that_cannot_be_written_after_all_is_named_with_its_key(
     cloud: Emulator, tmp_path: Path
 ) -> None:
@@ -723,6 +786,47 @@ async def test_a_log_that_nobody_reads_holds_up_neither_the_service_nor_its_end(
         await process.wait()
         assert asyncio.get_running_loop().time() - began < 5
     assert process.returncode == 0
+
+
+def test_lines_that_nobody_reads_are_left_out_and_counted(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_written, go_on = threading.Event(), threading.Event()
+    write = logging.StreamHandler.emit
+
+    def waits(handler: logging.Handler, record: logging.LogRecord) -> None:
+        is_written.set()
+        go_on.wait(10)
+        write(handler, record)
+
+    monkeypatch.setattr("vizwatch.cli._logging._MOST", 20)
+    monkeypatch.setattr(logging.StreamHandler, "emit", waits)
+    root, ours = logging.getLogger(), logging.getLogger("vizwatch.service")
+    before = root.handlers[:]
+    with logged_to_stderr():
+        (handler,) = root.handlers
+        written: queue.Queue[object] = handler.queue  # type: ignore[attr-defined] # of the log's own handler
+        ours.warning("first line")
+        is_written.wait(10)
+        for number in range(100):
+            ours.warning("line %d", number)
+        go_on.set()
+        written.join()
+        ours.warning("behind")
+        written.join()
+        go_on.clear()
+        is_written.clear()
+        ours.warning("first of the last")
+        is_written.wait(10)
+        for number in range(100):
+            ours.warning("last %d", number)
+        threading.Timer(0.05, go_on.set).start()
+    assert root.handlers == before
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[20] == "vizwatch: WARNING: line 19"
+    assert lines[21] == "vizwatch: WARNING: 80 lines are left out, as nobody read those before"
+    assert lines[22:24] == ["vizwatch: WARNING: behind", "vizwatch: WARNING: first of the last"]
+    assert lines[43:] == ["vizwatch: WARNING: last 19"], "nor does its end need a place among them"
 
 
 @pytest.mark.fault("R8")

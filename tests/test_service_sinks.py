@@ -253,6 +253,44 @@ async def test_a_coroutine_that_takes_too_long_is_cancelled_and_called_again() -
     assert len(ended) == 2
 
 
+async def test_a_coroutine_that_was_cancelled_before_it_began_is_called_again() -> None:
+    """What a call before it left behind blocks the loop for so long."""
+    calls, go_on = list[int](), threading.Event()
+
+    async def leaves_something_behind(_: dict[str, Any]) -> None:
+        calls.append(len(calls))
+        if len(calls) == 1:
+            asyncio.get_running_loop().call_soon(go_on.wait, 10)
+
+    async with python(leaves_something_behind, within=0.05) as sink:
+        await sink.deliver(ENTRY)
+        assert str(await failure(sink)) == "nothing within 0.05 s"
+        assert calls == [0]
+        go_on.set()
+        await sink.deliver(ENTRY)
+    assert calls == [0, 1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_task_of_a_functions_that_ends_its_thread_ends_no_later_call() -> None:
+    threads, ended = list[threading.Thread](), list[asyncio.Task[None]]()
+
+    async def ends() -> None:
+        raise SystemExit
+
+    async def call(_: dict[str, Any]) -> None:
+        threads.append(threading.current_thread())
+        ended.append(asyncio.create_task(ends()))
+
+    async with python(call) as sink:
+        for _ in range(2):
+            await sink.deliver(ENTRY)
+            threads[-1].join(5)
+            assert not threads[-1].is_alive()
+    assert len(set(threads)) == 2
+    assert all(isinstance(task.exception(), SystemExit) for task in ended)
+
+
 async def test_a_coroutine_that_is_under_way_is_cancelled_with_its_sink() -> None:
     began, ended = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
@@ -358,6 +396,50 @@ async def test_redis_that_refuses_or_is_gone_is_told_without_the_password(redis_
         assert error.is_refusal is is_refusal
 
 
+@pytest.mark.parametrize(
+    ("answer", "said", "is_refusal"),
+    [
+        ("CLUSTERDOWN The cluster is down", "ClusterDownError", False),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", "TryAgainError", False),
+        ("NOREPLICAS Not enough good replicas to write.", "NOREPLICAS", False),
+        ("MISCONF Redis is configured to save RDB snapshots", "MISCONF", False),
+        ("NOPERM User canary has no permissions to run the 'xadd' command", "NoPermissionError", True),
+        ("ERR unknown command 'XADD', with args beginning with: 'canary'", "ERR", True),
+        ("MOVED 3999 127.0.0.1:6381", "MovedError", True),
+    ],
+)
+async def test_what_a_redis_refuses_is_said_in_a_word_and_what_may_be_over_soon_is_tried_soon(
+    answer: str, said: str, is_refusal: bool
+) -> None:
+    pytest.importorskip("redis")
+    from vizwatch.service.streams import RedisSink
+
+    heard = bytearray()
+
+    async def refuses(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            heard.extend(data)
+            writer.write(f"-{answer}\r\n".encode() if b"XADD" in data else b"+OK\r\n" * data.count(b"*"))
+        writer.close()
+
+    server = await asyncio.start_server(refuses, "127.0.0.1")
+    async with server:
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with contextlib.aclosing(RedisSink(RedisStream(url, "jobs", None), 5)) as sink:
+            told = await failure(sink)
+    assert (str(told), told.is_refusal) == (f"refused: {said}", is_refusal)
+    assert b"HELLO" not in heard, "which a Redis 5 does not know"
+
+
+async def test_a_redis_by_tls_has_to_prove_its_name() -> None:
+    pytest.importorskip("redis")
+    from vizwatch.service.streams import RedisSink
+
+    async with contextlib.aclosing(RedisSink(RedisStream("rediss://localhost:1", "jobs", None), 5)) as sink:
+        options = sink._redis.connection_pool.connection_kwargs
+    assert (options["ssl_cert_reqs"], options["ssl_check_hostname"]) == ("required", True)
+
+
 # The courier
 
 
@@ -399,7 +481,7 @@ async def outbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
     monkeypatch.setattr(Outbox, "_in_thread", inline)
     progress = Progress.of(["sink"])
-    async with Outbox(lambda: Backlog(tmp_path / "b.sqlite", {"sink": 10}), ["sink"], progress) as opened:
+    async with Outbox(tmp_path / "b.sqlite", {"sink": 10}, progress) as opened:
         yield opened
 
 
@@ -473,6 +555,19 @@ async def test_a_sink_that_fails_again_and_again_is_said_once_a_minute(
         "sink sink fails",
         "sink sink works again",
     ] * 5
+
+
+@pytest.mark.looptime
+async def test_another_reason_is_said_too_but_no_more_than_a_line_a_minute(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = Scripted(*[DeliveryError(f"HTTP {500 + number % 2}") for number in range(200)])
+    async with courier(sink, outbox):
+        await outbox.put(["sink"], seen(1))
+        await elapse(600)
+    said = [record.message.rpartition(" ")[2] for record in caplog.records]
+    assert {"500", "501"} <= set(said)
+    assert len(said) <= 10
 
 
 @pytest.mark.looptime

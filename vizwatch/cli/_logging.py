@@ -20,9 +20,33 @@ _EVERY: Final = 60.0
 class _Handler(logging.handlers.QueueHandler):
     """Hands lines to the thread that writes."""
 
+    _left_out = 0
+    """How many, since the last one that was handed over."""
+
     def enqueue(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(queue.Full):
+        try:
+            if self._left_out:
+                self.queue.put_nowait(self._about(self._left_out))
+                self._left_out = 0
             self.queue.put_nowait(record)
+        except queue.Full:
+            self._left_out += 1
+
+    @staticmethod
+    def _about(left_out: int) -> logging.LogRecord:
+        text = f"{left_out} lines are left out, as nobody read those before"
+        return logging.LogRecord("vizwatch.service", logging.WARNING, __file__, 0, text, None, None)
+
+
+class _Listener(logging.handlers.QueueListener):
+    """Writes the lines."""
+
+    def __init__(self, lines: queue.Queue[logging.LogRecord | None], writer: logging.Handler) -> None:
+        super().__init__(lines, writer)
+        self._lines = lines
+
+    def enqueue_sentinel(self) -> None:
+        self._lines.put(None)  # behind as many lines as may wait
 
 
 class _Others(logging.Filter):
@@ -47,16 +71,18 @@ class _Others(logging.Filter):
 @contextlib.contextmanager
 def logged_to_stderr() -> Iterator[None]:
     """Logs what this package says, and warnings of others, until the block ends."""
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(_MOST)
+    lines: queue.Queue[logging.LogRecord | None] = queue.Queue(_MOST)
     writer = logging.StreamHandler(sys.stderr)
     writer.setFormatter(logging.Formatter(_FORMAT))
-    listener = logging.handlers.QueueListener(lines, writer)
+    listener = _Listener(lines, writer)
     handler = _Handler(lines)
     handler.addFilter(_Others())
-    logging.getLogger().handlers[:] = [handler]
+    root = logging.getLogger()
+    before, root.handlers[:] = root.handlers[:], [handler]
     logging.getLogger("vizwatch").setLevel(logging.INFO)
     listener.start()
     try:
         yield
     finally:
+        root.handlers[:] = before
         listener.stop()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import inspect
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Final
 
 _ENDS_WITHIN: Final = 0.5
@@ -29,38 +30,30 @@ class Caller:
         self._name, self.within = name, within
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: concurrent.futures.Future[None] | None = None
-        self._key: Hashable = None
         self._outcome: asyncio.Future[BaseException | None] | None = None
         """Of the call under way, or of one that ended after nobody waited for it any more."""
         self._task: asyncio.Task[None] | None = None
 
-    async def call(self, key: Hashable, function: Callable[[], object]) -> BaseException | None:
+    async def call(self, function: Callable[[], object]) -> BaseException | None:
         """Calls the function, awaits what it gives, if that can be, and tells what it raises.
 
-        One that takes too long is cancelled, where that can be; else it goes on, and no other is begun. Asked
-        for again by the same key, it is waited for once more, and what it came to counts.
+        One that takes too long is cancelled, where that can be; else it goes on, and the next call, which has
+        to be for the same thing, waits for it once more instead of another: what it came to counts.
 
         Args:
-            key: Says what the call is for.
             function: What to call.
 
         Raises:
-            HangingError: This one, or the one before, has not ended in time.
+            HangingError: It has not ended in time.
         """
-        outcome = self._outcome
-        if outcome is not None:
-            await self._wait(outcome)
-            was_cancelled = isinstance(outcome.result(), asyncio.CancelledError)
-            if key != self._key or was_cancelled:
-                outcome = self._outcome = None
-        if outcome is None:
-            outcome = self._outcome = self._begun(function)
-            self._key = key
-            await self._wait(outcome)
-        self._outcome = None
-        return outcome.result()
+        if self._outcome is not None:
+            error = await self._ended_in_time(self._outcome)
+            if not isinstance(error, asyncio.CancelledError):
+                return error
+        self._outcome = self._begun(function)
+        return await self._ended_in_time(self._outcome)
 
-    async def _wait(self, outcome: asyncio.Future[BaseException | None]) -> None:
+    async def _ended_in_time(self, outcome: asyncio.Future[BaseException | None]) -> BaseException | None:
         try:
             await asyncio.wait([outcome], timeout=self.within)
         finally:
@@ -68,6 +61,8 @@ class Caller:
                 self._loop.call_soon_threadsafe(self._cancel)
         if not outcome.done():
             raise HangingError
+        self._outcome = None
+        return outcome.result()
 
     def _begun(self, function: Callable[[], object]) -> asyncio.Future[BaseException | None]:
         outcome: concurrent.futures.Future[BaseException | None] = concurrent.futures.Future()
@@ -83,8 +78,13 @@ class Caller:
             else:
                 outcome.set_result(None)
 
+        def cancelled_before_it_began(_: asyncio.Task[None]) -> None:
+            if not outcome.done():
+                outcome.set_result(asyncio.CancelledError())
+
         def begin() -> None:
             self._task = asyncio.ensure_future(called())
+            self._task.add_done_callback(cancelled_before_it_began)
 
         self._started().call_soon_threadsafe(begin)
         return asyncio.wrap_future(outcome)
@@ -94,7 +94,7 @@ class Caller:
             self._task.cancel()
 
     def _started(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
+        if self._loop is None or self._loop.is_closed():  # by a task of the function's that ended the thread
             self._loop, self._ended = asyncio.new_event_loop(), concurrent.futures.Future()
             ends = (self._loop, self._ended)
             threading.Thread(target=self._work, args=ends, name=self._name, daemon=True).start()
@@ -102,14 +102,17 @@ class Caller:
 
     @staticmethod
     def _work(loop: asyncio.AbstractEventLoop, ended: concurrent.futures.Future[None]) -> None:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.get_loop().run_forever()
-        ended.set_result(None)
+        try:
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
+                runner.get_loop().run_forever()
+        finally:
+            ended.set_result(None)
 
     async def aclose(self) -> None:
         """Cancels what is under way, and ends the thread; what blocks is left behind."""
         loop, self._loop = self._loop, None
         if loop is None or self._ended is None:
             return
-        loop.call_soon_threadsafe(loop.stop)
+        with contextlib.suppress(RuntimeError):  # it is closed
+            loop.call_soon_threadsafe(loop.stop)
         await asyncio.wait([asyncio.wrap_future(self._ended)], timeout=_ENDS_WITHIN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Callable
@@ -92,4 +91,4 @@ def _explained(listen: tuple[str, int], error: OSError) -> OSError:
 
 
 def _answer(value: dict[str, Any], *, ok: bool) -> web.Response:
-    return web.json_response(value, status=200 if ok else 503, dumps=json.dumps)
+    return web.json_response(value, status=200 if ok else 503)

@@ -29,7 +29,7 @@ _AHEAD: Final = 1_000
 _WRITES_WITHIN: Final = 0.5
 """How long to wait at the end for what is being written, in seconds."""
 _CLEARS_AFTER: Final = 0.2
-"""How long what is delivered may stay on the disk while there is more to deliver, in seconds."""
+"""How often what is delivered is taken off the disk while there is more to deliver, in seconds."""
 
 
 class Outbox:
@@ -42,26 +42,21 @@ class Outbox:
     trouble says so meanwhile.
 
     Args:
-        make: Opens the backlog.
-        sinks: The sinks' names.
+        file: The backlog's.
+        bounds: How many may wait, by each sink's name.
         progress: Where to say what is wrong.
-        file: Where the backlog is, for errors.
 
     Raises:
         ConfigError: When entered: the file is no backlog.
         OSError: When entered: it cannot be opened just now.
     """
 
-    def __init__(
-        self,
-        make: Callable[[], Backlog],
-        sinks: list[str],
-        progress: Progress,
-        file: Path = Path("backlog.sqlite"),
-    ) -> None:
-        self._make, self._file = make, file
+    def __init__(self, file: Path, bounds: Mapping[str, int], progress: Progress) -> None:
+        self._file, self._bounds = file, bounds
         self._troubles = progress.backlog
-        self._bells = {name: asyncio.Event() for name in sinks}
+        self.broken: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        """What a write has raised that none should: nothing more is kept."""
+        self._bells = {name: asyncio.Event() for name in bounds}
         self._stopping = False
         self._thread = ThreadPoolExecutor(1, "vizwatch-backlog")
         self._news: list[tuple[list[str], Mapping[str, Any]]] = []
@@ -69,7 +64,7 @@ class Outbox:
         self._writing: asyncio.Task[None] | None = None
         self._count = self._kept = 0
         """How many were put, and how many of them are on the disk."""
-        self._taken: dict[str, deque[Entry]] = {name: deque() for name in sinks}
+        self._taken: dict[str, deque[Entry]] = {name: deque() for name in bounds}
         """What was read for each sink, and is not delivered yet."""
         self._delivered: defaultdict[str, list[Entry]] = defaultdict(list)
         """What is, and is on the disk still."""
@@ -77,7 +72,7 @@ class Outbox:
 
     async def __aenter__(self) -> Self:
         try:
-            self._backlog = await self._in_thread(self._make)
+            self._backlog = await self._in_thread(functools.partial(Backlog, self._file, self._bounds))
         except (sqlite3.Error, OSError) as error:
             self._thread.shutdown()
             # Locked, or no room: what may be over when it is tried again.
@@ -116,24 +111,33 @@ class Outbox:
         """Takes a transition for these sinks; waits while many are not on the disk yet."""
         if len(self._news) >= _AHEAD:
             await self.written()
-        if self._writing is not None and self._writing.done():
-            self._writing.result()  # may raise what no write should
-            self._writing = None
+        self._check()
         self._news.append((sinks, transition))
         self._count += 1
-        self._writing = self._writing or asyncio.create_task(self._write())
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
 
     async def written(self) -> None:
         """Waits until all that was put is on the disk."""
         wanted = self._count
         while self._kept < wanted and self._writing is not None:
             await asyncio.shield(self._writing)
+            self._check()
+
+    def _check(self) -> None:
+        if self.broken.done():
+            raise self.broken.result()
 
     async def _write(self) -> None:
         """Writes all that has come, and then all that has come meanwhile."""
         while self._news:
             news, self._news = self._news, []
-            await self._insist("write", functools.partial(self._backlog.put, news))
+            try:
+                await self._insist("write", functools.partial(self._backlog.put, news))
+            except Exception as error:  # noqa: BLE001 - which ends the service
+                if not self.broken.done():
+                    self.broken.set_result(error)
+                return
             self._kept += len(news)
             for name in {name for sinks, _ in news for name in sinks}:
                 self._bells[name].set()

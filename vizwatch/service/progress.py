@@ -27,7 +27,7 @@ def backoff(failures: int, base: float, longest: float) -> float:
 class Trouble:
     """What fails just now: health says so meanwhile, and the log when it begins and when it is over.
 
-    The log is silent about what begins less than a minute after it was last said.
+    The log is silent about what begins, or changes its reason, less than a minute after it was last said.
     """
 
     what: str
@@ -40,24 +40,24 @@ class Trouble:
     """How often in a row."""
 
     _said_at: float = attrs.field(default=-math.inf, init=False)
-    _is_said: bool = attrs.field(default=False, init=False)
+    _said: str | None = attrs.field(default=None, init=False)
 
     def failed(self, text: str, cause: BaseException | None = None) -> None:
         """It failed, once more; the log has the cause with its traceback, if there is one."""
         text, now = printable(" ".join(text.split())), asyncio.get_running_loop().time()
         if self.text is None:
             self.since = now
-        if not self._is_said and now - self._said_at >= _EVERY:
-            self._is_said, self._said_at = True, now
+        if text != self._said and now - self._said_at >= _EVERY:
+            self._said, self._said_at = text, now
             LOG.warning("%s fails, and is tried again: %s", self.what, text, exc_info=cause)
         self.text = text
         self.failures += 1
 
     def over(self) -> None:
         """It works."""
-        if self._is_said:
+        if self._said is not None:
             LOG.warning("%s works again, after %d failures", self.what, self.failures)
-        self.text, self.failures, self._is_said = None, 0, False
+        self.text, self.failures, self._said = None, 0, None
 
 
 @attrs.define(eq=False)

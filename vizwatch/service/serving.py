@@ -8,12 +8,11 @@ import functools
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from vizwatch import Outcome, SqliteCheckpoint, VizwatchError, printable
-from vizwatch.service.backlog import Backlog
 from vizwatch.service.courier import Courier
 from vizwatch.service.health import Health
 from vizwatch.service.metrics import Snapshot
@@ -46,11 +45,9 @@ async def serve(configuration: Configuration, *, dask: str | None = None) -> Non
     names = [sink.name for sink in configuration.sinks]
     progress = Progress.of(names)
     bounds = {sink.name: sink.backlog for sink in configuration.sinks}
-    file = configuration.state / "backlog.sqlite"
-    make = functools.partial(Backlog, file, bounds)
     settings = attrs.evolve(configuration.settings, on_request=progress.requested)
     with _alone(configuration.state):
-        async with Outbox(make, names, progress, file) as outbox:
+        async with Outbox(configuration.state / "backlog.sqlite", bounds, progress) as outbox:
             _warn_of_orphans(outbox.sizes, names)
             watcher = Here(configuration, settings) if dask is None else OnCluster(configuration, dask)
             await _Service(configuration, watcher, outbox, progress).run()
@@ -71,9 +68,12 @@ def _alone(state: Path) -> Iterator[None]:
 
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 used = f"state.path is in use by another service: {where}"
                 raise VizwatchError(f"{used}; end that, or give each a folder of its own") from None
+            except OSError as error:
+                why = f"state.path cannot be locked: {where}: {error.strerror}"
+                raise OSError(f"{why}; give a folder of this machine") from None
         yield
 
 
@@ -115,10 +115,23 @@ class _Service:
         look = functools.partial(self._snapshot, watching)
         try:
             async with Health(self.configuration.listen, look):
-                await asyncio.wait([watching, *couriers], return_when=asyncio.FIRST_COMPLETED)
+                ends: list[asyncio.Future[Any]] = [watching, *couriers, self.outbox.broken]
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await self._stop(watching, couriers)
-            await asyncio.gather(*(sink.aclose() for sink in sinks.values()), return_exceptions=True)
+            ending = asyncio.create_task(self._end(watching, couriers, [*sinks.values()]))
+            while not ending.done():
+                with contextlib.suppress(asyncio.CancelledError):  # a signal asks for what is under way
+                    await asyncio.wait([ending])
+            ending.result()
+
+    async def _end(
+        self, watching: asyncio.Task[None], couriers: list[asyncio.Task[None]], sinks: list[Sink]
+    ) -> None:
+        """Raises what ended the service, or one of its tasks at the end."""
+        await self._stop(watching, couriers)
+        await asyncio.gather(*(sink.aclose() for sink in sinks), return_exceptions=True)
+        if self.outbox.broken.done():
+            raise self.outbox.broken.result()
         for task in (watching, *couriers):
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error

@@ -32,7 +32,10 @@ class Sink(Protocol):
     """One place to deliver to. At-least-once: what was delivered may come again, under the same id."""
 
     async def deliver(self, entry: Entry, /) -> None:
-        """Delivers one transition; it is taken once this returns. Raises :class:`DeliveryError`."""
+        """Delivers one transition; it is taken once this returns. Raises :class:`DeliveryError`.
+
+        One that was not taken is the next one to be delivered.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -50,7 +53,7 @@ class StdoutSink:
 
     async def deliver(self, entry: Entry, /) -> None:
         """Writes the line."""
-        error = await _called(self._caller, entry, lambda: self._write(entry.payload))
+        error = await _called(self._caller, lambda: self._write(entry.payload))
         if isinstance(error, OSError):
             raise DeliveryError(error.strerror or type(error).__name__)
         if error is not None:
@@ -81,7 +84,7 @@ class PythonSink:
     async def deliver(self, entry: Entry, /) -> None:
         """Calls it with the decoded JSON object."""
         transition = json.loads(entry.payload)
-        error = await _called(self._caller, entry, lambda: self._call.function(transition))
+        error = await _called(self._caller, lambda: self._call.function(transition))
         if error is not None:
             raise DeliveryError(f"it failed with {type(error).__name__}") from error
 
@@ -90,9 +93,9 @@ class PythonSink:
         await self._caller.aclose()
 
 
-async def _called(caller: Caller, entry: Entry, function: Callable[[], object]) -> BaseException | None:
+async def _called(caller: Caller, function: Callable[[], object]) -> BaseException | None:
     """What the function raises. Raises :class:`DeliveryError` where that is not known in time."""
     try:
-        return await caller.call(entry.seq, function)
+        return await caller.call(function)
     except HangingError:
         raise DeliveryError(f"nothing within {caller.within:g} s") from None

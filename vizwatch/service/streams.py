@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +18,11 @@ from vizwatch.service.options import RedisStream
 from vizwatch.service.sinks import DeliveryError
 
 _CLOSE_WITHIN: Final = 0.5
+_CODE: Final = re.compile(r"[A-Z]{3,20}")
+_PASSING: Final = frozenset(
+    {"BUSY", "ClusterDownError", "MISCONF", "MasterDownError", "NOREPLICAS", "TryAgainError"}
+)
+"""Refusals that may be over soon."""
 
 
 class RedisSink:
@@ -26,6 +32,9 @@ class RedisSink:
         self._stream, self._within = stream, within
         url = urlsplit(stream.url)
         options: dict[str, Any] = {}
+        if url.scheme == "rediss":
+            # Not the default of all versions of redis-py.
+            options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
         if "@" in url.netloc:
             # In the URL, some versions of redis-py show them in the repr of a pool.
             options["credential_provider"] = UsernamePasswordCredentialProvider(
@@ -35,6 +44,7 @@ class RedisSink:
             url._replace(netloc=url.netloc.rpartition("@")[2]).geturl(),
             **options,
             single_connection_client=True,
+            protocol=2,  # a Redis 5 knows no other
             socket_connect_timeout=within,
             socket_timeout=within,
             retry=Retry(NoBackoff(), 0),  # the courier's matter
@@ -58,8 +68,8 @@ class RedisSink:
         except redis.OutOfMemoryError:
             raise DeliveryError("it has no memory left") from None
         except redis.ResponseError as error:
-            # Its first word is a code; the rest may repeat what was sent, the password included.
-            raise DeliveryError(f"refused: {str(error).partition(' ')[0]}", is_refusal=True) from None
+            what = _kind(error)
+            raise DeliveryError(f"refused: {what}", is_refusal=what not in _PASSING) from None
         except TimeoutError:
             raise DeliveryError("no answer in time") from None
         except (redis.RedisError, OSError, ValueError) as error:
@@ -74,3 +84,11 @@ class RedisSink:
         with contextlib.suppress(redis.RedisError, OSError):
             async with asyncio.timeout(_CLOSE_WITHIN):
                 await self._redis.aclose()
+
+
+def _kind(error: redis.ResponseError) -> str:
+    """What is wrong, in one word: the rest of the text may repeat what was sent, the password included."""
+    if type(error) is not redis.ResponseError:
+        return type(error).__name__  # redis-py knows its code, and has cut that off
+    code = _CODE.fullmatch(str(error).partition(" ")[0])
+    return code[0] if code else "ERR"
