@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import datetime as dt
 import email.utils
 import hmac
 import time
+from collections.abc import Mapping
 from typing import Final
 
 import aiohttp
@@ -43,7 +43,7 @@ class WebhookSink:
             async with self._session.post(
                 self._webhook.url, data=body, headers=headers, allow_redirects=False
             ) as response:
-                status, retry_after = response.status, _seconds(response.headers.get("Retry-After", ""))
+                status, retry_after = response.status, _retry_after(response.headers)
                 # So that the connection can be used again; one with a longer answer is closed. Whatever
                 # becomes of the rest, the status has been said.
                 with contextlib.suppress(aiohttp.ClientError, OSError):
@@ -76,12 +76,13 @@ def signature(key: hmac.HMAC, message_id: str, timestamp: int, body: bytes) -> d
     }
 
 
-def _seconds(retry_after: str) -> float | None:
-    """How long to wait, given as seconds or as a date; ``None`` if it says neither."""
-    if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 10:
-        return float(retry_after)
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """How many seconds to wait, told as such or as a date by the receiver's clock; ``None`` if as neither."""
+    value = headers.get("Retry-After", "")
+    if value.isascii() and value.isdigit() and len(value) < 10:
+        return float(value)
     try:
-        moment = email.utils.parsedate_to_datetime(retry_after)
-        return max((moment - dt.datetime.now(dt.UTC)).total_seconds(), 0.0)
+        until, now = map(email.utils.parsedate_to_datetime, (value, headers.get("Date", "")))
+        return max((until - now).total_seconds(), 0.0)
     except (TypeError, ValueError, OverflowError):  # a date without a zone among them
         return None
