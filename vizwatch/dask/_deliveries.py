@@ -16,8 +16,6 @@ from vizwatch._world.checkpoint import Stream
 from vizwatch._world.journal import Journal
 
 _AHEAD: Final = 10_000
-_REMEMBERED: Final = 1024
-"""How many deleted jobs of a target are kept, as a listing that lags may show them once more."""
 
 
 @attrs.define(eq=False)
@@ -68,19 +66,21 @@ class Deliveries:
         """Whether more should be prepared."""
         return len(self._ahead) < _AHEAD
 
-    def prepare(self, place: int, job_id: int, record: bytes) -> None:
-        """Has a transition written down that is to be given; of no job more than one at once."""
+    def prepare(self, place: int, job_id: int, record: bytes | None) -> None:
+        """Has a transition written down that is to be given, or what was given forgotten.
+
+        Of no job is there more than one of these before all that was prepared is delivered.
+        """
         delivery = self._each[place]
+        if record is None:
+            delivery.forgets(job_id)
+            return
         transition = records.decode(record, delivery.stream.project_id, job_id).transition
         delivery.prepares([transition])
         self._ahead.append((delivery, transition))
         self._is_settled = False
 
-    def forget(self, place: int, job_id: int) -> None:
-        """What was given of a job does not matter any more."""
-        self._each[place].forgets(job_id)
-
-    async def kept(self, place: int, told: Mapping[int, bytes]) -> dict[int, bytes]:
+    async def kept(self, place: int, told: Mapping[int, bytes | None]) -> dict[int, bytes]:
         """What the consumer was given last of each of a target's jobs, or will be, as records.
 
         Args:
@@ -97,13 +97,11 @@ class Deliveries:
             )
             self._ahead.extend((delivery, one) for one in again)
         known = {job_id: given.transition for job_id, given in kept.items()}
-        gone = [one for one in kept.values() if one.is_delivered and one.transition.current is None]
-        gone.sort(key=lambda one: one.transition.not_after)
-        for one in gone[:-_REMEMBERED]:
-            delivery.forgets(one.transition.job_id)
-            del known[one.transition.job_id]
         for job_id, record in told.items():
-            known[job_id] = records.decode(record, delivery.stream.project_id, job_id).transition
+            if record is None:
+                known.pop(job_id, None)
+            else:
+                known[job_id] = records.decode(record, delivery.stream.project_id, job_id).transition
         return {job_id: records.encode(Given(one, is_delivered=True)) for job_id, one in known.items()}
 
     def end(self) -> None:

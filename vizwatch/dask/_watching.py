@@ -117,7 +117,7 @@ class ShardedWatch:
         raise StopAsyncIteration
 
     def _prepare(self) -> bool:
-        """Has what the shards have told written down, of no job more than one transition."""
+        """Has what the shards told written down, of no job more than one, once all before is delivered."""
         seen: set[tuple[int, int]] = set()
         for shard in self._shards:
             while shard.ready and self._deliveries.has_room:
@@ -215,13 +215,11 @@ class ShardedWatch:
             self._health.expects(shard.places)
             self._heard_of(*more)
 
-    def _heard_of(self, outcomes: Sequence[Sequence[Any]], forgotten: Sequence[Sequence[int]]) -> None:
+    def _heard_of(self, outcomes: Sequence[Sequence[Any]]) -> None:
         for place, complete, error, jobs, age in outcomes:
             target = self._targets[place]
             failed = None if error is None else pickle.loads(error)  # noqa: S301 - a worker runs our code
             self._health.reported(place, Outcome(target, complete, failed, jobs, age))
-        for place, job_id in forgotten:
-            self._deliveries.forget(place, job_id)
 
     def _ended(self, shard: Shard, incarnation: str, has_ended: bool, error: bytes | None) -> None:  # noqa: FBT001
         self._retire(incarnation)

@@ -1,0 +1,137 @@
+"""A fleet in shards, on a cluster in memory and in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import Any
+
+import attrs
+import pytest
+from keeping import Memory
+from virtual import elapse
+
+from vizwatch import Settings, Target, Transition
+from vizwatch.dask import ShardedWatch
+from vizwatch.dask._plan import plans, streams_of
+from vizwatch.dask._shard import watch_shard
+from vizwatch.emulator import Emulator
+from vizwatch.fleet import WatchOptions
+
+pytestmark = pytest.mark.looptime
+
+
+@attrs.define(eq=False)
+class Future:
+    """That of a task."""
+
+    task: asyncio.Task[None]
+    status: str = "pending"
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return asyncio.shield(self.task).__await__()
+
+
+@attrs.define(eq=False)
+class Cluster:
+    """The scheduler, its client, and a worker: one object, which loses nothing."""
+
+    status: str = "running"
+    address: str = "inproc://scheduler"
+    queues: dict[str, asyncio.Queue[Any]] = attrs.field(factory=dict)
+    futures: list[Future] = attrs.field(factory=list)
+
+    @property
+    def scheduler(self) -> Cluster:
+        return self
+
+    async def nthreads(self) -> dict[str, int]:
+        return {"worker": 1}
+
+    def submit(self, _function: Any, *arguments: Any, **_options: Any) -> Future:
+        self.futures.append(Future(asyncio.create_task(watch_shard(*arguments))))
+        return self.futures[-1]
+
+    async def cancel(self, futures: list[Future]) -> None:
+        for future in futures:
+            future.status = "cancelled"
+
+    async def queue_create(self, name: str, maxsize: int) -> None:
+        self.queues.setdefault(name, asyncio.Queue(maxsize))
+
+    async def queue_put(self, name: str, data: Any, timeout: None) -> None:  # noqa: ASYNC109 - as distributed's
+        self.queues[name].put_nowait(data)
+
+    async def queue_get(self, name: str, timeout: float, batch: bool) -> dict[str, Any]:  # noqa: ASYNC109 - as above
+        assert not batch
+        async with asyncio.timeout(timeout):
+            return {"value": await self.queues[name].get()}
+
+    async def queue_qsize(self, name: str) -> int:
+        return self.queues[name].qsize()
+
+    def _send_to_scheduler(self, message: dict[str, str]) -> None:
+        self.queues.pop(message["name"], None)
+
+
+@pytest.fixture
+async def cluster(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cluster]:
+    running = Cluster()
+
+    async def here() -> tuple[Cluster, str]:
+        return running, "worker"
+
+    monkeypatch.setattr("vizwatch.dask._shard.here", here)
+    monkeypatch.setattr("vizwatch.dask._shard.secede", lambda _key: None)
+    monkeypatch.setattr("vizwatch.dask._shard.is_wanted", lambda _key: True)
+    yield running
+    tasks = [future.task for future in running.futures]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+Watched = Callable[..., ShardedWatch]
+
+
+@pytest.fixture
+def watched(cloud: Emulator, cluster: Any) -> Watched:
+    """A watch of these projects."""
+
+    def of(*projects: str, checkpoint: Any, shards: int = 1) -> ShardedWatch:
+        targets = [Target(cloud.endpoint, project, auth=cloud.token) for project in projects]
+        streams = streams_of(targets, Settings(), None)
+        plans_of = functools.partial(plans, targets, settings=Settings(), options=WatchOptions())
+        return ShardedWatch(cluster, targets, streams, checkpoint, shards, plans_of)
+
+    return of
+
+
+async def some(watch: ShardedWatch, count: int) -> list[Transition]:
+    async with asyncio.timeout(300):
+        return [await anext(watch) for _ in range(count)]
+
+
+# --- what is kept ---------------------------------------------------------------------------------------
+
+
+async def test_no_deletion_is_lost_with_a_consumer_that_is_killed_before_it_has_taken_them(
+    cloud: Emulator, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vizwatch._flows.surveying._REMEMBERED", 2)
+    kept, ids = Memory(), cloud.add_jobs(20, status=8, project_id="p")
+    async with watched("p", checkpoint=kept) as watch:
+        await some(watch, 20)
+        for job_id in ids:
+            cloud.set_status(job_id, None, project_id="p")
+        found = await some(watch, 1)
+        await elapse(100)
+        left = kept.as_it_is()
+    async with watched("p", checkpoint=left) as watch:
+        found += await some(watch, 20)
+        assert {(one.job_id, one.current) for one in found} == {(job_id, None) for job_id in ids}
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(watch), 100)
+    (records,) = left.records.values()
+    assert len(records) == 2, "those of the others are of no use any more"
