@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Mapping
 from typing import Any
 
 import attrs
@@ -12,7 +12,7 @@ import pytest
 from keeping import Memory
 from virtual import elapse
 
-from vizwatch import Settings, Target, Transition
+from vizwatch import Settings, Stream, Target, Transition
 from vizwatch.dask import ShardedWatch
 from vizwatch.dask._plan import plans, streams_of
 from vizwatch.dask._shard import watch_shard
@@ -135,3 +135,43 @@ async def test_no_deletion_is_lost_with_a_consumer_that_is_killed_before_it_has_
             await asyncio.wait_for(anext(watch), 100)
     (records,) = left.records.values()
     assert len(records) == 2, "those of the others are of no use any more"
+
+
+class Slow(Memory):
+    """Takes a minute and a half to load what it has of all jobs."""
+
+    loads = loading = 0
+
+    async def load(self, stream: Stream, job_ids: Collection[int] | None) -> Mapping[int, bytes]:
+        if job_ids is None:
+            self.loads += 1
+            self.loading += 1
+            try:
+                await asyncio.sleep(90)
+            finally:
+                self.loading -= 1
+        return await super().load(stream, job_ids)
+
+
+async def test_a_checkpoint_that_loads_for_minutes_ends_no_shard(cloud: Emulator, watched: Watched) -> None:
+    kept, projects = Slow(), ("p", "q")
+    for project in projects:
+        cloud.add_jobs(1, status=8, project_id=project)
+    async with watched(*projects, checkpoint=kept) as watch:
+        assert {one.project_id for one in await some(watch, 2)} == {*projects}
+    assert kept.loads == 2
+
+
+async def test_a_shard_that_begins_elsewhere_ends_what_was_loaded_for_it_before(
+    cluster: Cluster, watched: Watched
+) -> None:
+    kept = Slow()
+    async with watched("p", checkpoint=kept) as watch:
+        step = asyncio.create_task(anext(watch, None))
+        await elapse(1)
+        for incarnation in ("second", "third"):
+            cluster.queues[watch._run].put_nowait(["begin", 0, incarnation, "worker"])
+        await elapse(10)
+        assert (kept.loads, kept.loading) == (3, 1)
+    assert await step is None
+    assert kept.loading == 0

@@ -30,7 +30,7 @@ from vizwatch.dask._deliveries import Deliveries
 from vizwatch.dask._health import Health
 from vizwatch.dask._placement import Shard, least_loaded, to_move
 from vizwatch.dask._plan import Plan
-from vizwatch.dask._shard import AT_ONCE, PATIENCE, watch_shard
+from vizwatch.dask._shard import AT_ONCE, PATIENCE, PULSE, watch_shard
 from vizwatch.fleet import Outcome, Target
 
 _A_WORKER: Final = 4
@@ -252,8 +252,7 @@ class ShardedWatch:
         with contextlib.suppress(Gone):  # another incarnation has begun meanwhile
             await commands.make()
             for project in shard.plan.projects:
-                # A shard goes on after all of what was told, delivered or not.
-                kept = await self._deliveries.kept(project.index, shard.reported_of(project.index))
+                kept = await self._kept(shard, project.index, commands)
                 self._came.set()
                 of = project.stream
                 where = [of.endpoint, of.project_id, of.workspace_id]
@@ -262,6 +261,18 @@ class ShardedWatch:
                     await commands.put(["kept", where, dict(rows[first : first + AT_ONCE])])
                     self._health.expects(shard.places)
             await commands.put(["watch", shard.plan.sealed()])
+
+    async def _kept(self, shard: Shard, place: int, commands: Channel) -> dict[int, bytes]:
+        """What was told of a target's jobs, delivered or not: all of that a shard goes on after."""
+        loading = asyncio.create_task(self._deliveries.kept(place, shard.reported_of(place)))
+        try:
+            while not (await asyncio.wait([loading], timeout=PULSE))[0]:
+                # Else the shard would take this process for dead, or this would load for one that is no more.
+                await commands.put(["acknowledged"])
+                self._health.expects(shard.places)
+            return loading.result()
+        finally:
+            loading.cancel()
 
     # --- how the workers are getting on ------------------------------------------------------------------
 
