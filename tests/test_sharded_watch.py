@@ -39,6 +39,8 @@ class Cluster:
 
     status: str = "running"
     address: str = "inproc://scheduler"
+    takes: float = 0.0
+    """How long a message is under way, in seconds."""
     queues: dict[str, asyncio.Queue[Any]] = attrs.field(factory=dict)
     futures: list[Future] = attrs.field(factory=list)
 
@@ -61,6 +63,7 @@ class Cluster:
         self.queues.setdefault(name, asyncio.Queue(maxsize))
 
     async def queue_put(self, name: str, data: Any, timeout: None) -> None:  # noqa: ASYNC109 - as distributed's
+        await asyncio.sleep(self.takes)
         self.queues[name].put_nowait(data)
 
     async def queue_get(self, name: str, timeout: float, batch: bool) -> dict[str, Any]:  # noqa: ASYNC109 - as above
@@ -175,3 +178,20 @@ async def test_a_shard_that_begins_elsewhere_ends_what_was_loaded_for_it_before(
         assert (kept.loads, kept.loading) == (3, 1)
     assert await step is None
     assert kept.loading == 0
+
+
+# --- the end --------------------------------------------------------------------------------------------
+
+
+async def test_what_is_not_written_yet_when_a_watch_is_closed_is_not_given_and_comes_again(
+    cloud: Emulator, cluster: Cluster, watched: Watched
+) -> None:
+    cloud.add_jobs(1, status=8, project_id="p")
+    kept = Memory(takes=(10, 1))
+    async with watched("p", checkpoint=kept) as watch:
+        step = asyncio.create_task(anext(watch, None))
+        await elapse(9.5)
+        cluster.takes = 1.0  # it is written while the shards are told to stop
+    assert await step is None
+    async with watched("p", checkpoint=kept) as watch:
+        assert await some(watch, 1)

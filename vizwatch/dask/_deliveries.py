@@ -50,7 +50,7 @@ class Deliveries:
         if not self._ahead:
             return None
         if not self._is_settled:
-            await self._journal.settled()
+            await self._ahead[0][0].settled()
             self._is_settled = True
         self._given, transition = self._ahead.popleft()
         self._given.gives(transition)

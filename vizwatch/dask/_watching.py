@@ -386,6 +386,7 @@ class ShardedWatch:
         if not self._closed:
             self._closed = True
             self._came.set()
+            self._deliveries.end()
             await to_its_end(self._close())
 
     async def _close(self) -> None:
@@ -402,7 +403,6 @@ class ShardedWatch:
             for channel in self._channels():
                 channel.close()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            self._deliveries.end()
             await self._journals.aclose()
 
     def _channels(self) -> list[Channel]:
