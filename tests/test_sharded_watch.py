@@ -39,8 +39,8 @@ class Cluster:
 
     status: str = "running"
     address: str = "inproc://scheduler"
-    takes: float = 0.0
-    """How long a message is under way, in seconds."""
+    takes: dict[str, float] = attrs.field(factory=dict)
+    """How long what the scheduler is asked for takes, in seconds."""
     queues: dict[str, asyncio.Queue[Any]] = attrs.field(factory=dict)
     futures: list[Future] = attrs.field(factory=list)
 
@@ -56,14 +56,16 @@ class Cluster:
         return self.futures[-1]
 
     async def cancel(self, futures: list[Future]) -> None:
+        await asyncio.sleep(self.takes.get("cancel", 0))
         for future in futures:
             future.status = "cancelled"
 
     async def queue_create(self, name: str, maxsize: int) -> None:
+        await asyncio.sleep(self.takes.get("create", 0))
         self.queues.setdefault(name, asyncio.Queue(maxsize))
 
     async def queue_put(self, name: str, data: Any, timeout: None) -> None:  # noqa: ASYNC109 - as distributed's
-        await asyncio.sleep(self.takes)
+        await asyncio.sleep(self.takes.get("put", 0))
         self.queues[name].put_nowait(data)
 
     async def queue_get(self, name: str, timeout: float, batch: bool) -> dict[str, Any]:  # noqa: ASYNC109 - as above
@@ -191,7 +193,22 @@ async def test_what_is_not_written_yet_when_a_watch_is_closed_is_not_given_and_c
     async with watched("p", checkpoint=kept) as watch:
         step = asyncio.create_task(anext(watch, None))
         await elapse(9.5)
-        cluster.takes = 1.0  # it is written while the shards are told to stop
+        cluster.takes["put"] = 1.0  # it is written while the shards are told to stop
     assert await step is None
     async with watched("p", checkpoint=kept) as watch:
         assert await some(watch, 1)
+
+
+@pytest.mark.parametrize("step", ["create", "cancel"])
+async def test_a_watch_is_closed_while_its_shards_are_to_begin_again(
+    cloud: Emulator, cluster: Cluster, watched: Watched, step: str
+) -> None:
+    cloud.add_jobs(1, status=8, project_id="p")
+    async with watched("p", checkpoint=Memory()) as watch:
+        await some(watch, 1)
+        del cluster.queues[watch._run]  # as a shard does that takes this process for dead
+        cluster.takes[step] = 1.5
+        await elapse(2)
+        submitted = len(cluster.futures)
+    assert len(cluster.futures) == submitted
+    assert not cluster.queues

@@ -77,6 +77,7 @@ class ShardedWatch:
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pumping: asyncio.Task[None] | None = None
+        self._looking_after: asyncio.Task[None] | None = None
         self._has_begun = False
         self._closed = False
 
@@ -161,7 +162,7 @@ class ShardedWatch:
         self._pumping = self._start(self._pump(reports))
         for shard in self._shards:
             self._submit(shard, workers[shard.number % len(workers)] if workers else None)
-        self._start(self._look_after())
+        self._looking_after = self._start(self._look_after())
 
     def _submit(self, shard: Shard, worker: str | None) -> None:
         key = f"{self._run}-{shard.number}-{uuid.uuid4().hex[:8]}"
@@ -309,8 +310,6 @@ class ShardedWatch:
             self._pumping.cancel()
         self._reports = self._new_reports()
         await self._reports.make()
-        if self._closed:
-            return
         shards = [shard for shard in self._shards if not shard.is_over]
         await cancelled(self._cluster, [shard.future for shard in shards])
         self._pumping = self._start(self._pump(self._reports))
@@ -410,6 +409,8 @@ class ShardedWatch:
 
     async def _stop(self) -> None:
         """Has all shards stop, and waits until they have."""
+        if self._looking_after is not None:
+            self._looking_after.cancel()  # which would have them begin again
         for shard in self._shards:
             shard.moves_to = None
         for commands in [*self._commands.values()]:
@@ -423,7 +424,7 @@ class ShardedWatch:
         if self._reports is not None and self._pumping is not None:
             with contextlib.suppress(Released):
                 await self._reports.put(["end"])
-                await self._pumping
+                await asyncio.wait([self._pumping])  # which may be cancelled
 
     async def __aenter__(self) -> Self:
         return self
