@@ -12,7 +12,7 @@ import pytest
 from keeping import Memory
 from virtual import elapse
 
-from vizwatch import Settings, Stream, Target, Transition
+from vizwatch import Settings, Stream, Target, Transition, TransportError
 from vizwatch.dask import ShardedWatch
 from vizwatch.dask._plan import plans, streams_of
 from vizwatch.dask._shard import watch_shard
@@ -42,6 +42,8 @@ class Cluster:
     takes: dict[str, float] = attrs.field(factory=dict)
     """How long what the scheduler is asked for takes, in seconds."""
     queues: dict[str, asyncio.Queue[Any]] = attrs.field(factory=dict)
+    is_refusing: bool = False
+    """Whether no queue can be made."""
     futures: list[Future] = attrs.field(factory=list)
 
     @property
@@ -62,6 +64,8 @@ class Cluster:
 
     async def queue_create(self, name: str, maxsize: int) -> None:
         await asyncio.sleep(self.takes.get("create", 0))
+        if self.is_refusing:
+            raise OSError("refused")
         self.queues.setdefault(name, asyncio.Queue(maxsize))
 
     async def queue_put(self, name: str, data: Any, timeout: None) -> None:  # noqa: ASYNC109 - as distributed's
@@ -180,6 +184,21 @@ async def test_a_shard_that_begins_elsewhere_ends_what_was_loaded_for_it_before(
         assert (kept.loads, kept.loading) == (3, 1)
     assert await step is None
     assert kept.loading == 0
+
+
+# --- the beginning --------------------------------------------------------------------------------------
+
+
+async def test_a_first_step_that_the_scheduler_did_not_answer_can_be_made_once_more(
+    cloud: Emulator, cluster: Cluster, watched: Watched
+) -> None:
+    cloud.add_jobs(1, status=8, project_id="p")
+    async with watched("p", checkpoint=Memory()) as watch:
+        cluster.is_refusing = True
+        with pytest.raises(TransportError):
+            await some(watch, 1)
+        cluster.is_refusing = False
+        assert await some(watch, 1)
 
 
 # --- the end --------------------------------------------------------------------------------------------
