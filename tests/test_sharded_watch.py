@@ -13,7 +13,11 @@ from keeping import Memory
 from virtual import elapse
 
 from vizwatch import Settings, Stream, Target, Transition, TransportError
+from vizwatch._rules import records
+from vizwatch._rules.records import Given
+from vizwatch._world.journal import Journal
 from vizwatch.dask import ShardedWatch
+from vizwatch.dask._deliveries import Deliveries
 from vizwatch.dask._plan import plans, streams_of
 from vizwatch.dask._shard import watch_shard
 from vizwatch.emulator import Emulator
@@ -184,6 +188,27 @@ async def test_a_shard_that_begins_elsewhere_ends_what_was_loaded_for_it_before(
         assert (kept.loads, kept.loading) == (3, 1)
     assert await step is None
     assert kept.loading == 0
+
+
+async def test_what_a_shard_goes_on_after_is_encoded_by_the_page(
+    cloud: Emulator, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vizwatch.dask._deliveries.AT_ONCE", 2)
+    kept, encode = Memory(), records.encode
+    encoded: list[Given] = []
+
+    def counted(given: Given) -> bytes:
+        encoded.append(given)
+        return encode(given)
+
+    cloud.add_jobs(5, status=8, project_id="p")
+    async with watched("p", checkpoint=kept) as watch:
+        await some(watch, 5)
+    journal, (stream,) = Journal(kept), kept.records
+    pages = await Deliveries(journal, [stream]).kept(0, {})
+    monkeypatch.setattr(records, "encode", counted)
+    assert [(len(page), len(encoded)) for page in pages] == [(2, 2), (2, 4), (1, 5)]
+    await journal.aclose()
 
 
 # --- the beginning --------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -14,6 +15,7 @@ from vizwatch._rules.records import Given
 from vizwatch._values.models import Transition
 from vizwatch._world.checkpoint import Stream
 from vizwatch._world.journal import Journal
+from vizwatch.dask._shard import AT_ONCE
 
 _AHEAD: Final = 10_000
 
@@ -80,8 +82,10 @@ class Deliveries:
         self._ahead.append((delivery, transition))
         self._is_settled = False
 
-    async def kept(self, place: int, told: Mapping[int, bytes | None]) -> dict[int, bytes]:
-        """What the consumer was given last of each of a target's jobs, or will be, as records.
+    async def kept(self, place: int, told: Mapping[int, bytes | None]) -> Iterator[dict[int, bytes]]:
+        """What the consumer was given last of each of a target's jobs, or will be, as records, by the page.
+
+        A page is encoded when it is asked for, so that others get their turn in between.
 
         Args:
             place: The target's.
@@ -102,9 +106,16 @@ class Deliveries:
                 known.pop(job_id, None)
             else:
                 known[job_id] = records.decode(record, delivery.stream.project_id, job_id).transition
-        return {job_id: records.encode(Given(one, is_delivered=True)) for job_id, one in known.items()}
+        return _pages(known.values())
 
     def end(self) -> None:
         """Nobody will take any more; another consumer may come."""
         for delivery in self._each:
             delivery.end()
+
+
+def _pages(transitions: Iterable[Transition]) -> Iterator[dict[int, bytes]]:
+    """All of them as delivered."""
+    rest = iter(transitions)
+    while page := [*itertools.islice(rest, AT_ONCE)]:
+        yield {one.job_id: records.encode(Given(one, is_delivered=True)) for one in page}

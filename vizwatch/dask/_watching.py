@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import pickle
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -30,7 +30,7 @@ from vizwatch.dask._deliveries import Deliveries
 from vizwatch.dask._health import Health
 from vizwatch.dask._placement import Shard, least_loaded, to_move
 from vizwatch.dask._plan import Plan
-from vizwatch.dask._shard import AT_ONCE, PATIENCE, PULSE, watch_shard
+from vizwatch.dask._shard import PATIENCE, PULSE, watch_shard
 from vizwatch.fleet import Outcome, Target
 
 _A_WORKER: Final = 4
@@ -256,14 +256,12 @@ class ShardedWatch:
                 kept = await self._kept(shard, project.index, commands)
                 self._came.set()
                 of = project.stream
-                where = [of.endpoint, of.project_id, of.workspace_id]
-                rows = [*kept.items()]
-                for first in range(0, len(rows), AT_ONCE):
-                    await commands.put(["kept", where, dict(rows[first : first + AT_ONCE])])
+                for page in kept:
+                    await commands.put(["kept", [of.endpoint, of.project_id, of.workspace_id], page])
                     self._health.expects(shard.places)
             await commands.put(["watch", shard.plan.sealed()])
 
-    async def _kept(self, shard: Shard, place: int, commands: Channel) -> dict[int, bytes]:
+    async def _kept(self, shard: Shard, place: int, commands: Channel) -> Iterator[dict[int, bytes]]:
         """What was told of a target's jobs, delivered or not: all of that a shard goes on after."""
         loading = asyncio.create_task(self._deliveries.kept(place, shard.reported_of(place)))
         try:
