@@ -256,3 +256,18 @@ async def test_a_watch_is_closed_while_its_shards_are_to_begin_again(
         submitted = len(cluster.futures)
     assert len(cluster.futures) == submitted
     assert not cluster.queues
+
+
+async def test_many_shards_are_told_to_stop_at_once(
+    cloud: Emulator, cluster: Cluster, watched: Watched
+) -> None:
+    projects = [f"p{number}" for number in range(40)]
+    for project in projects:
+        cloud.add_jobs(1, status=8, project_id=project)
+    async with watched(*projects, checkpoint=Memory(), shards=40) as watch:
+        await some(watch, 40)
+        cluster.takes["put"] = 0.1
+        stopping = asyncio.create_task(watch.aclose())
+        await elapse(0.9)
+        assert stopping.done()
+    assert not cluster.queues

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import pickle
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -38,6 +38,8 @@ _A_WORKER: Final = 4
 _LOOKS_AFTER: Final = 1.0
 """How often the caller looks how the workers are getting on, in seconds."""
 _MISSING: Final = 2
+_SENDS: Final = 16
+"""How many shards are told something at once, each by a connection of its own."""
 _STOPS_WITHIN: Final = 1.2
 """How long the shards have to stop, in seconds; and half a second more for the scheduler to hear of it."""
 
@@ -392,7 +394,7 @@ class ShardedWatch:
                 await self._stop()
                 for channel in self._channels():
                     await channel.made()
-        except (OSError, TimeoutError, Gone):
+        except (OSError, Gone):
             pass  # it may be gone; what is left of it stops by itself when it hears no more
         finally:
             for task in self._tasks:
@@ -411,12 +413,11 @@ class ShardedWatch:
             self._looking_after.cancel()  # which would have them begin again
         for shard in self._shards:
             shard.moves_to = None
-        for commands in [*self._commands.values()]:
-            await _sent(commands, "stop")
         begun = [shard for shard in self._shards if shard.future is not None]
         running = [shard.future for shard in begun if shard.incarnation is not None and not shard.is_over]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOPS_WITHIN):
+                await _sent_to_all(self._commands.values(), "stop")
                 await asyncio.gather(*running, return_exceptions=True)
         await cancelled(self._cluster, [shard.future for shard in begun])
         if self._reports is not None and self._pumping is not None:
@@ -445,3 +446,13 @@ def _lost(error: Gone | OSError) -> TransportError:
 async def _sent(commands: Channel, what: str) -> None:
     with contextlib.suppress(Gone):  # it has stopped meanwhile
         await commands.put([what])
+
+
+async def _sent_to_all(several: Iterable[Channel], what: str) -> None:
+    rest = iter([*several])
+
+    async def sent() -> None:
+        for commands in rest:
+            await _sent(commands, what)
+
+    await asyncio.gather(*(sent() for _ in range(_SENDS)))
