@@ -12,11 +12,12 @@ import pytest
 from keeping import Memory
 from virtual import elapse
 
-from vizwatch import Settings, Stream, Target, Transition, TransportError
+from vizwatch import JobStatus, Settings, Stream, Target, Transition, TransportError
 from vizwatch._rules import records
 from vizwatch._rules.records import Given
 from vizwatch._world.journal import Journal
 from vizwatch.dask import ShardedWatch
+from vizwatch.dask._commanding import Commands
 from vizwatch.dask._deliveries import Deliveries
 from vizwatch.dask._plan import plans, streams_of
 from vizwatch.dask._shard import watch_shard
@@ -112,10 +113,10 @@ Watched = Callable[..., ShardedWatch]
 def watched(cloud: Emulator, cluster: Any) -> Watched:
     """A watch of these projects."""
 
-    def of(*projects: str, checkpoint: Any, shards: int = 1) -> ShardedWatch:
+    def of(*projects: str, checkpoint: Any, shards: int = 1, status: JobStatus | None = None) -> ShardedWatch:
         targets = [Target(cloud.endpoint, project, auth=cloud.token) for project in projects]
         streams = streams_of(targets, Settings(), None)
-        plans_of = functools.partial(plans, targets, settings=Settings(), options=WatchOptions())
+        plans_of = functools.partial(plans, targets, settings=Settings(), options=WatchOptions(status=status))
         return ShardedWatch(cluster, targets, streams, checkpoint, shards, plans_of)
 
     return of
@@ -148,6 +149,24 @@ async def test_no_deletion_is_lost_with_a_consumer_that_is_killed_before_it_has_
             await asyncio.wait_for(anext(watch), 100)
     (records,) = left.records.values()
     assert len(records) == 2, "those of the others are of no use any more"
+
+
+async def test_a_deleted_job_is_forgotten_whose_deletion_nobody_wants_to_hear_of(
+    cloud: Emulator, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vizwatch._flows.surveying._REMEMBERED", 2)
+    kept, ids = Memory(), cloud.add_jobs(6, status=8, project_id="p")
+    async with watched("p", checkpoint=kept, status=JobStatus.RUNNING) as watch:
+        await some(watch, 6)
+        for status in (12, None):
+            for job_id in ids:
+                cloud.set_status(job_id, status, project_id="p")
+            if status is not None:
+                await some(watch, 6)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(watch), 100)
+    (records,) = kept.records.values()
+    assert len(records) == 2
 
 
 class Slow(Memory):
@@ -183,7 +202,7 @@ async def test_a_shard_that_begins_elsewhere_ends_what_was_loaded_for_it_before(
         step = asyncio.create_task(anext(watch, None))
         await elapse(1)
         for incarnation in ("second", "third"):
-            cluster.queues[watch._run].put_nowait(["begin", 0, incarnation, "worker"])
+            cluster.queues[watch._commands.run].put_nowait(["begin", 0, incarnation, "worker"])
         await elapse(10)
         assert (kept.loads, kept.loading) == (3, 1)
     assert await step is None
@@ -250,7 +269,7 @@ async def test_a_watch_is_closed_while_its_shards_are_to_begin_again(
     cloud.add_jobs(1, status=8, project_id="p")
     async with watched("p", checkpoint=Memory()) as watch:
         await some(watch, 1)
-        del cluster.queues[watch._run]  # as a shard does that takes this process for dead
+        del cluster.queues[watch._commands.run]  # as a shard does that takes this process for dead
         cluster.takes[step] = 1.5
         await elapse(2)
         submitted = len(cluster.futures)
@@ -271,3 +290,18 @@ async def test_many_shards_are_told_to_stop_at_once(
         await elapse(0.9)
         assert stopping.done()
     assert not cluster.queues
+
+
+async def test_an_incarnation_is_dismissed_once(cluster: Cluster) -> None:
+    begun: list[asyncio.Task[None]] = []
+    client: Any = cluster
+    commands = Commands(client, lambda work: begun.append(asyncio.create_task(work)))
+    commands.run = "run"
+    commands.open("first")
+    for _ in range(2):
+        commands.retire("first")
+        commands.send("first", "acknowledged")
+    (dismissing,) = begun
+    await dismissing
+    assert not cluster.queues
+    assert not commands.channels
