@@ -169,6 +169,24 @@ async def test_a_deleted_job_is_forgotten_whose_deletion_nobody_wants_to_hear_of
     assert len(records) == 2
 
 
+async def test_a_job_is_forgotten_once_its_deletion_is_delivered_and_not_with_it(
+    cloud: Emulator, cluster: Cluster, watched: Watched
+) -> None:
+    kept, (job_id,) = Memory(), cloud.add_jobs(1, status=8, project_id="p")
+    async with watched("p", checkpoint=kept) as watch:
+        (found,) = await some(watch, 1)
+        deleted = attrs.evolve(found, id=f"{found.id}-none", previous=found.current, current=None)
+        reported = records.encode(Given(deleted, is_delivered=False)), None
+        cluster.queues[watch._commands.run].put_nowait(
+            ["transitions", 0, watch._shards[0].incarnation, [(0, job_id, record) for record in reported]]
+        )
+        assert await some(watch, 1) == [deleted]
+        assert [*kept.records.values()] == [{job_id: reported[0]}]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(watch), 10)
+        assert [*kept.records.values()] == [{}]
+
+
 class Slow(Memory):
     """Takes a minute and a half to load what it has of all jobs."""
 
