@@ -285,7 +285,7 @@ async def test_a_caller_that_stood_still_for_long_has_its_shards_begin_again(
         await some(watch, 24)
         old = {shard.number: shard.incarnation for shard in watch._shards}
         for shard in watch._shards:  # as if each had heard nothing for half a minute
-            await watch._commands[shard.incarnation or ""].put(["stop"])
+            watch._commands.send(shard.incarnation, "stop")
         await until(
             lambda: all(shard.incarnation not in {None, old[shard.number]} for shard in watch._shards)
         )
@@ -386,14 +386,14 @@ async def test_all_shards_begin_again_where_one_took_a_living_caller_for_dead(
 ) -> None:
     async with watch_fleet(cluster, targets(cloud), shards=2, settings=SETTINGS) as watch:
         await some(watch, 24)
-        run = watch._run
+        run = watch._commands.run
         assert watch._reports is not None
         watch._reports.close()
         for project in PROJECTS:
             cloud.set_status(jobs[project][0], 12, project_id=project)
         found = await some(watch, 8)
         assert told(found) == {(project, jobs[project][0], 12) for project in PROJECTS}
-        assert watch._run != run
+        assert watch._commands.run != run
 
 
 async def test_a_shard_that_is_refused_begins_again_as_long_as_others_watch(

@@ -69,8 +69,12 @@ class Channel:
     _making: asyncio.Task[Any] | None = attrs.field(default=None, init=False)
 
     async def make(self) -> None:
-        """Has the scheduler make it, which goes on if this is cancelled: to be closed it must be there."""
-        if self._making is None:
+        """Has the scheduler make it, which goes on if this is cancelled: to be closed it must be there.
+
+        After it has failed, it is tried again.
+        """
+        making = self._making
+        if making is None or (making.done() and not making.cancelled() and making.exception()):
             self._making = asyncio.create_task(self._scheduler.queue_create(name=self._name, maxsize=0))
         await self.made()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -14,10 +15,9 @@ from vizwatch._rules.records import Given
 from vizwatch._values.models import Transition
 from vizwatch._world.checkpoint import Stream
 from vizwatch._world.journal import Journal
+from vizwatch.dask._shard import AT_ONCE
 
 _AHEAD: Final = 10_000
-_REMEMBERED: Final = 1024
-"""How many deleted jobs of a target are kept, as a listing that lags may show them once more."""
 
 
 @attrs.define(eq=False)
@@ -52,7 +52,7 @@ class Deliveries:
         if not self._ahead:
             return None
         if not self._is_settled:
-            await self._journal.settled()
+            await self._ahead[0][0].settled()
             self._is_settled = True
         self._given, transition = self._ahead.popleft()
         self._given.gives(transition)
@@ -68,20 +68,24 @@ class Deliveries:
         """Whether more should be prepared."""
         return len(self._ahead) < _AHEAD
 
-    def prepare(self, place: int, job_id: int, record: bytes) -> None:
-        """Has a transition written down that is to be given; of no job more than one at once."""
+    def prepare(self, place: int, job_id: int, record: bytes | None) -> None:
+        """Has a transition written down that is to be given, or what was given forgotten.
+
+        Of no job is there more than one of these before all that was prepared is delivered.
+        """
         delivery = self._each[place]
+        if record is None:
+            delivery.forgets(job_id)
+            return
         transition = records.decode(record, delivery.stream.project_id, job_id).transition
         delivery.prepares([transition])
         self._ahead.append((delivery, transition))
         self._is_settled = False
 
-    def forget(self, place: int, job_id: int) -> None:
-        """What was given of a job does not matter any more."""
-        self._each[place].forgets(job_id)
+    async def kept(self, place: int, told: Mapping[int, bytes | None]) -> Iterator[dict[int, bytes]]:
+        """What the consumer was given last of each of a target's jobs, or will be, as records, by the page.
 
-    async def kept(self, place: int, told: Mapping[int, bytes]) -> dict[int, bytes]:
-        """What the consumer was given last of each of a target's jobs, or will be, as records.
+        A page is encoded when it is asked for, so that others get their turn in between.
 
         Args:
             place: The target's.
@@ -97,16 +101,21 @@ class Deliveries:
             )
             self._ahead.extend((delivery, one) for one in again)
         known = {job_id: given.transition for job_id, given in kept.items()}
-        gone = [one for one in kept.values() if one.is_delivered and one.transition.current is None]
-        gone.sort(key=lambda one: one.transition.not_after)
-        for one in gone[:-_REMEMBERED]:
-            delivery.forgets(one.transition.job_id)
-            del known[one.transition.job_id]
         for job_id, record in told.items():
-            known[job_id] = records.decode(record, delivery.stream.project_id, job_id).transition
-        return {job_id: records.encode(Given(one, is_delivered=True)) for job_id, one in known.items()}
+            if record is None:
+                known.pop(job_id, None)
+            else:
+                known[job_id] = records.decode(record, delivery.stream.project_id, job_id).transition
+        return _pages(known.values())
 
     def end(self) -> None:
         """Nobody will take any more; another consumer may come."""
         for delivery in self._each:
             delivery.end()
+
+
+def _pages(transitions: Iterable[Transition]) -> Iterator[dict[int, bytes]]:
+    """All of them as delivered."""
+    rest = iter(transitions)
+    while page := [*itertools.islice(rest, AT_ONCE)]:
+        yield {one.job_id: records.encode(Given(one, is_delivered=True)) for one in page}

@@ -10,9 +10,7 @@ from typing import Any
 import attrs
 
 from vizwatch.dask._plan import Plan
-
-Reported = tuple[int, int, bytes]
-"""A transition as a shard reports it: of which target, of which job, and the record."""
+from vizwatch.dask._shard import Reported
 
 
 @attrs.define(eq=False)
@@ -42,8 +40,8 @@ class Shard:
         """Those of its targets among all."""
         return [project.index for project in self.plan.projects]
 
-    def reported_of(self, place: int) -> dict[int, bytes]:
-        """The last record of each job of a target that it has reported, and is not prepared yet."""
+    def reported_of(self, place: int) -> dict[int, bytes | None]:
+        """What it has reported last of each job of a target, of what is not prepared yet."""
         return {job_id: record for of, job_id, record in self.ready if of == place}
 
 

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import itertools
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 import attrs
@@ -31,12 +31,18 @@ LOOKS: Final = 1.0
 """How often a shard looks whether the scheduler has lost the caller, in seconds."""
 
 
+Reported = tuple[int, int, bytes | None]
+"""A transition: of which target, of which job, and the record; or that a deleted job's is of no use any more.
+
+In one line, as the caller must not forget a deletion that its consumer has not taken."""
+
+
 @attrs.define(eq=False)
 class _Kept:
     """The checkpoint of a shard: what the caller has of it. The caller keeps what is delivered."""
 
     _kept: dict[Stream, dict[int, bytes]]
-    _forget: Callable[[Stream, int], object]
+    _forget: Callable[[Stream, int], Awaitable[object]]
 
     async def open(self, stream: Stream) -> None:
         """Nobody else has it."""
@@ -50,7 +56,7 @@ class _Kept:
         for stream, by_job in records.items():
             for job_id, record in by_job.items():
                 if record is None:
-                    self._forget(stream, job_id)
+                    await self._forget(stream, job_id)
 
     async def close(self, stream: Stream) -> None:
         """Nobody else wants it."""
@@ -67,10 +73,8 @@ class _Shard:
     """What all shards report to the caller."""
     incarnation: str
     _kept: dict[Stream, dict[int, bytes]] = attrs.field(factory=dict, init=False)
-    _ready: list[tuple[int, int, bytes]] = attrs.field(factory=list, init=False)
-    """Transitions that were not sent yet: of which target, of which job, and the record."""
-    _forgotten: list[tuple[int, int]] = attrs.field(factory=list, init=False)
-    """Of which target which jobs are of no interest any more."""
+    _ready: list[Reported] = attrs.field(factory=list, init=False)
+    """What was not sent yet."""
     _changed: asyncio.Condition = attrs.field(factory=asyncio.Condition, init=False)
     _is_sent: bool = attrs.field(default=False, init=False)
     """Whether some were sent that the caller has not taken yet."""
@@ -165,8 +169,8 @@ class _Shard:
         """Takes each transition, a few ahead of the caller."""
         numbers = {one.stream: one.index for one in plan.projects}
 
-        def forget(stream: Stream, job_id: int) -> None:
-            self._forgotten.append((numbers[stream], job_id))
+        async def forget(stream: Stream, job_id: int) -> None:
+            await self._tell((numbers[stream], job_id, None))
 
         jobs = fleet.watch_jobs(**plan.options, checkpoint=_Kept(self._kept, forget))
         async for transition in jobs:
@@ -174,11 +178,15 @@ class _Shard:
             record = records.encode(Given(transition, is_delivered=False))
             async with self._changed:
                 await self._changed.wait_for(lambda: len(self._ready) < AT_ONCE)
-                self._ready.append((numbers[jobs.given_of], transition.job_id, record))
-                self._changed.notify_all()
+            await self._tell((numbers[jobs.given_of], transition.job_id, record))
         async with self._changed:
             await self._changed.wait_for(lambda: not self._ready and not self._is_sent)
-        await self.report("heartbeat", _outcomes(fleet.outcomes), self._forgotten)
+        await self.report("heartbeat", _outcomes(fleet.outcomes))
+
+    async def _tell(self, reported: Reported) -> None:
+        async with self._changed:
+            self._ready.append(reported)
+            self._changed.notify_all()
 
     async def _send(self) -> None:
         """Sends what is ready, and no more before the caller has taken it."""
@@ -201,8 +209,7 @@ class _Shard:
     async def _beat(self, fleet: Fleet) -> None:
         """Reports now and then how it is getting on, which the caller acknowledges."""
         for pause in itertools.chain((0.2, 0.5, 1.0), itertools.repeat(PULSE)):
-            await self.report("heartbeat", _outcomes(fleet.outcomes), self._forgotten)
-            self._forgotten = []
+            await self.report("heartbeat", _outcomes(fleet.outcomes))
             await asyncio.sleep(pause)
 
 

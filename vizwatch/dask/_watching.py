@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import pickle
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -20,24 +20,24 @@ from vizwatch.dask._cluster import (
     Channel,
     Client,
     Gone,
-    KilledWorker,
     Released,
     address_of,
     cancelled,
     workers_of,
 )
+from vizwatch.dask._commanding import Commands
 from vizwatch.dask._deliveries import Deliveries
 from vizwatch.dask._health import Health
-from vizwatch.dask._placement import Shard, least_loaded, to_move
+from vizwatch.dask._placement import Shard
 from vizwatch.dask._plan import Plan
-from vizwatch.dask._shard import AT_ONCE, PATIENCE, watch_shard
+from vizwatch.dask._shard import PATIENCE, PULSE
+from vizwatch.dask._tending import Tending
 from vizwatch.fleet import Outcome, Target
 
 _A_WORKER: Final = 4
 """How many shards there are for each worker, by default: what one loses is spread over the others."""
 _LOOKS_AFTER: Final = 1.0
 """How often the caller looks how the workers are getting on, in seconds."""
-_MISSING: Final = 2
 _STOPS_WITHIN: Final = 1.2
 """How long the shards have to stop, in seconds; and half a second more for the scheduler to hear of it."""
 
@@ -64,19 +64,18 @@ class ShardedWatch:
         self._streams = streams
         self._count = shards
         self._plans_of = plans_of
-        self._shards: Sequence[Shard] = ()
+        self._shards: list[Shard] = []
         self._journals = Journals()
         self._deliveries = Deliveries(self._journals.of(checkpoint), streams)
         self._health = Health(targets, address_of(cluster))
-        self._run = ""
-        """Names the channel of the reports, and what belongs to it."""
         self._reports: Channel | None = None
-        self._commands: dict[str, Channel] = {}
-        """By which each incarnation of a shard is commanded."""
+        self._commands = Commands(cluster, self._start)
+        self._tending = Tending(cluster, self._shards, self._commands, self._health, self._fail)
         self._came = asyncio.Event()
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pumping: asyncio.Task[None] | None = None
+        self._looking_after: asyncio.Task[None] | None = None
         self._has_begun = False
         self._closed = False
 
@@ -117,7 +116,7 @@ class ShardedWatch:
         raise StopAsyncIteration
 
     def _prepare(self) -> bool:
-        """Has what the shards have told written down, of no job more than one transition."""
+        """Has what the shards told written down, of no job more than one, once all before is delivered."""
         seen: set[tuple[int, int]] = set()
         for shard in self._shards:
             while shard.ready and self._deliveries.has_room:
@@ -128,7 +127,7 @@ class ShardedWatch:
                 shard.ready.popleft()
                 self._deliveries.prepare(target, job_id, record)
                 if not shard.ready:
-                    self._command(shard, "taken")
+                    self._commands.send(shard.incarnation, "taken")
         return self._deliveries.are_ahead
 
     # --- what shards report ------------------------------------------------------------------------------
@@ -151,33 +150,17 @@ class ShardedWatch:
             self._begin(workers, self._reports)
 
     def _new_reports(self) -> Channel:
-        self._run = f"vizwatch-{uuid.uuid4().hex}"
-        return Channel(self._cluster, self._run)
+        self._commands.run = f"vizwatch-{uuid.uuid4().hex}"
+        return Channel(self._cluster, self._commands.run)
 
     def _begin(self, workers: Sequence[str], reports: Channel) -> None:
         self._has_begun = True
         count = min(self._count or _A_WORKER * max(len(workers), 1), len(self._streams))
-        self._shards = [Shard(*one) for one in enumerate(self._plans_of(self._streams, count))]
+        self._shards += [Shard(*one) for one in enumerate(self._plans_of(self._streams, count))]
         self._pumping = self._start(self._pump(reports))
         for shard in self._shards:
-            self._submit(shard, workers[shard.number % len(workers)] if workers else None)
-        self._start(self._look_after())
-
-    def _submit(self, shard: Shard, worker: str | None) -> None:
-        key = f"{self._run}-{shard.number}-{uuid.uuid4().hex[:8]}"
-        self._retire(shard.incarnation)
-        shard.incarnation, shard.moves_to, shard.missing, shard.worker = None, None, 0, worker
-        shard.future = self._cluster.submit(
-            watch_shard,
-            self._run,
-            shard.number,
-            key,
-            key=key,
-            pure=False,
-            workers=None if worker is None else [worker],
-            # Without that one, somewhere else.
-            allow_other_workers=worker is not None,
-        )
+            self._tending.submit(shard, workers[shard.number % len(workers)] if workers else None)
+        self._looking_after = self._start(self._look_after())
 
     async def _pump(self, reports: Channel) -> None:
         """Listens to all shards."""
@@ -194,42 +177,40 @@ class ShardedWatch:
 
     def _heard(self, shard: Shard, what: str, incarnation: str, more: Sequence[Any]) -> None:
         if what == "begin":
-            self._retire(shard.incarnation)
-            self._commands[incarnation] = Channel(self._cluster, f"{self._run}-{incarnation}")
+            self._commands.retire(shard.incarnation)
+            commands = self._commands.open(incarnation)
             if self._closed:
-                self._retire(incarnation)
+                self._commands.retire(incarnation)
                 return
             self._health.expects(shard.places)
             shard.incarnation, (shard.worker,) = incarnation, more
             shard.moves_to, shard.missing = None, 0
-            self._start(self._instruct(shard, self._commands[incarnation]))
+            self._start(self._instruct(shard, commands))
         elif what == "over":
             self._ended(shard, incarnation, *more)
         elif shard.incarnation != incarnation:
-            self._retire(incarnation)
+            self._commands.retire(incarnation)
         elif what == "transitions":
             shard.ready.extend(more[0])
             self._came.set()
         elif what == "heartbeat":
-            self._command(shard, "acknowledged")
+            self._commands.send(incarnation, "acknowledged")
             self._health.expects(shard.places)
             self._heard_of(*more)
 
-    def _heard_of(self, outcomes: Sequence[Sequence[Any]], forgotten: Sequence[Sequence[int]]) -> None:
+    def _heard_of(self, outcomes: Sequence[Sequence[Any]]) -> None:
         for place, complete, error, jobs, age in outcomes:
             target = self._targets[place]
             failed = None if error is None else pickle.loads(error)  # noqa: S301 - a worker runs our code
             self._health.reported(place, Outcome(target, complete, failed, jobs, age))
-        for place, job_id in forgotten:
-            self._deliveries.forget(place, job_id)
 
     def _ended(self, shard: Shard, incarnation: str, has_ended: bool, error: bytes | None) -> None:  # noqa: FBT001
-        self._retire(incarnation)
+        self._commands.retire(incarnation)
         if shard.incarnation != incarnation or self._closed:
             return
         if not has_ended:
             # It was told to move, or has not heard of this process for so long that it took it for dead.
-            self._submit(shard, shard.moves_to or shard.worker)
+            self._tending.submit(shard, shard.moves_to or shard.worker)
             return
         shard.is_over = True
         shard.comes_back_at = asyncio.get_running_loop().time() + COMES_BACK_AFTER
@@ -238,48 +219,42 @@ class ShardedWatch:
             self._fail(pickle.loads(error))  # noqa: S301 - as above
         self._came.set()
 
-    def _retire(self, incarnation: str | None) -> None:
-        """An incarnation is no shard's any more: one whose worker is gone, or was taken to be."""
-        if incarnation is not None and incarnation in self._commands:
-            self._start(self._dismiss(incarnation, self._commands[incarnation]))
-
-    async def _dismiss(self, incarnation: str, commands: Channel) -> None:
-        await commands.make()  # which its shard may not have done yet
-        await _sent(commands, "stop")
-        commands.close()
-        self._commands.pop(incarnation, None)
-
     async def _instruct(self, shard: Shard, commands: Channel) -> None:
         """Tells a shard that begins what was told of its jobs, and then to watch them."""
         with contextlib.suppress(Gone):  # another incarnation has begun meanwhile
             await commands.make()
             for project in shard.plan.projects:
-                # A shard goes on after all of what was told, delivered or not.
-                kept = await self._deliveries.kept(project.index, shard.reported_of(project.index))
+                kept = await self._kept(shard, project.index, commands)
                 self._came.set()
                 of = project.stream
-                where = [of.endpoint, of.project_id, of.workspace_id]
-                rows = [*kept.items()]
-                for first in range(0, len(rows), AT_ONCE):
-                    await commands.put(["kept", where, dict(rows[first : first + AT_ONCE])])
+                for page in kept:
+                    await commands.put(["kept", [of.endpoint, of.project_id, of.workspace_id], page])
                     self._health.expects(shard.places)
             await commands.put(["watch", shard.plan.sealed()])
+
+    async def _kept(self, shard: Shard, place: int, commands: Channel) -> Iterator[dict[int, bytes]]:
+        """What was told of a target's jobs, delivered or not: all of that a shard goes on after."""
+        loading = asyncio.create_task(self._deliveries.kept(place, shard.reported_of(place)))
+        try:
+            while not (await asyncio.wait([loading], timeout=PULSE))[0]:
+                # Else the shard would take this process for dead, or this would load for one that is no more.
+                await commands.put(["acknowledged"])
+                self._health.expects(shard.places)
+            return loading.result()
+        finally:
+            loading.cancel()
 
     # --- how the workers are getting on ------------------------------------------------------------------
 
     async def _look_after(self) -> None:
-        """Has shards begun again whose task failed, and moved to where there are fewer."""
+        """Has the shards tended, as far as the cluster is there."""
         while True:
             await asyncio.sleep(_LOOKS_AFTER)
             workers = await workers_of(self._cluster)
             self._health.answered(len(workers))
             await self._look_after_reports(len(workers))
-            for shard in self._shards:
-                if workers and not shard.is_over:
-                    await self._revive(shard, workers)
             if workers:
-                self._bring_back(workers)
-            self._balance(workers)
+                await self._tending.tend(workers)
 
     async def _look_after_reports(self, workers: int) -> None:
         """Has all shards begin again, one of which took this process for dead and closed the reports.
@@ -291,7 +266,7 @@ class ShardedWatch:
         if not workers:
             self._reports.close()
             for shard in self._shards:
-                self._retire(shard.incarnation)
+                self._commands.retire(shard.incarnation)
         elif not await self._reports.is_there():
             await self._begin_again()
 
@@ -300,54 +275,10 @@ class ShardedWatch:
             self._pumping.cancel()
         self._reports = self._new_reports()
         await self._reports.make()
-        if self._closed:
-            return
-        shards = [shard for shard in self._shards if not shard.is_over]
-        await cancelled(self._cluster, [shard.future for shard in shards])
         self._pumping = self._start(self._pump(self._reports))
-        for shard in shards:
-            self._submit(shard, shard.worker)
+        await self._tending.submit_again()
 
-    def _bring_back(self, workers: Sequence[str]) -> None:
-        """Has shards begin again all of whose targets were refused, as long as others watch."""
-        now = asyncio.get_running_loop().time()
-        if all(shard.is_over for shard in self._shards):
-            return
-        for shard in self._shards:
-            if shard.is_over and now >= shard.comes_back_at:
-                shard.is_over = False
-                self._health.expects(shard.places)
-                self._submit(shard, least_loaded(self._shards, workers))
-
-    async def _revive(self, shard: Shard, workers: Sequence[str]) -> None:
-        """Has a shard begun again that the scheduler gave up, or does not begin."""
-        # Once there was no worker at all, a task that was to be with one waits for that one alone.
-        shard.missing = 0 if shard.worker is None or shard.worker in workers else shard.missing + 1
-        if shard.future.status == "error":
-            error = await shard.future.exception()
-            # A shard that several workers died with is no more to blame than any other.
-            if not isinstance(error, KilledWorker):
-                self._fail(error)
-                return
-        elif shard.future.status not in {"cancelled", "lost"} and shard.missing < _MISSING:
-            return
-        await cancelled(self._cluster, [shard.future])
-        self._submit(shard, least_loaded(self._shards, workers))
-
-    def _balance(self, workers: Sequence[str]) -> None:
-        """Moves one shard, if that makes things more even; the next one when that has begun again."""
-        move = to_move(self._shards, workers)
-        if move is not None:
-            shard, worker = move
-            shard.moves_to = worker
-            self._command(shard, "stop")
-
-    # --- commanding shards -------------------------------------------------------------------------------
-
-    def _command(self, shard: Shard, what: str) -> None:
-        commands = self._commands.get(shard.incarnation or "")
-        if commands is not None:
-            self._start(_sent(commands, what))
+    # --- what is done meanwhile --------------------------------------------------------------------------
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._guarded(work))
@@ -377,6 +308,7 @@ class ShardedWatch:
         if not self._closed:
             self._closed = True
             self._came.set()
+            self._deliveries.end()
             await to_its_end(self._close())
 
     async def _close(self) -> None:
@@ -385,7 +317,7 @@ class ShardedWatch:
                 await self._stop()
                 for channel in self._channels():
                     await channel.made()
-        except (OSError, TimeoutError, Gone):
+        except (OSError, Gone):
             pass  # it may be gone; what is left of it stops by itself when it hears no more
         finally:
             for task in self._tasks:
@@ -393,28 +325,28 @@ class ShardedWatch:
             for channel in self._channels():
                 channel.close()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            self._deliveries.end()
             await self._journals.aclose()
 
     def _channels(self) -> list[Channel]:
-        return [*self._commands.values(), *([] if self._reports is None else [self._reports])]
+        return [*self._commands.channels, *([] if self._reports is None else [self._reports])]
 
     async def _stop(self) -> None:
         """Has all shards stop, and waits until they have."""
+        if self._looking_after is not None:
+            self._looking_after.cancel()  # which would have them begin again
         for shard in self._shards:
             shard.moves_to = None
-        for commands in [*self._commands.values()]:
-            await _sent(commands, "stop")
         begun = [shard for shard in self._shards if shard.future is not None]
         running = [shard.future for shard in begun if shard.incarnation is not None and not shard.is_over]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOPS_WITHIN):
+                await self._commands.send_all("stop")
                 await asyncio.gather(*running, return_exceptions=True)
         await cancelled(self._cluster, [shard.future for shard in begun])
         if self._reports is not None and self._pumping is not None:
             with contextlib.suppress(Released):
                 await self._reports.put(["end"])
-                await self._pumping
+                await asyncio.wait([self._pumping])  # which may be cancelled
 
     async def __aenter__(self) -> Self:
         return self
@@ -432,8 +364,3 @@ def _lost(error: Gone | OSError) -> TransportError:
     if isinstance(error, Gone):
         return TransportError("the cluster's client was closed, or its scheduler has gone")
     return TransportError(f"the cluster's scheduler does not answer: {type(error).__name__}")
-
-
-async def _sent(commands: Channel, what: str) -> None:
-    with contextlib.suppress(Gone):  # it has stopped meanwhile
-        await commands.put([what])
