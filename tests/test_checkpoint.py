@@ -107,6 +107,35 @@ async def test_the_old_status_was_last_read_when_it_was_delivered(cloud: Emulato
     assert ended.not_after - ended.not_before > dt.timedelta(hours=1)
 
 
+async def test_ends_of_two_runs_have_two_ids_even_where_the_first_was_not_kept(
+    cloud: Emulator, kept: Memory
+) -> None:
+    """The checkpoint cannot be written while the first run ends; then the process is killed."""
+    (job_id,) = cloud.add_jobs(status=8)
+    await first_run(cloud, kept, job_id, RUNNING)
+    left = kept.as_it_is()
+    kept.fails = True
+    before: list[Transition] = []
+    async with process(cloud) as client:
+        async with taken(client.watch(job_id, checkpoint=kept, follow_restarts=True), before.append):
+            await elapse(60)
+            cloud.set_status(job_id, 12)
+            await elapse(60)
+            await client.restart_job(job_id)
+            await elapse(60)
+            cloud.set_status(job_id, 8)
+            await elapse(60)
+    cloud.set_status(job_id, 12)
+    after = []
+    for _ in range(2):
+        async with process(cloud) as client:
+            after.append(await anext(client.watch(job_id, checkpoint=left.as_it_is())))
+    assert changes(before)[0] == (8, 12)
+    assert changes(before)[-1][1] == 8
+    assert changes(after) == [(8, 12)] * 2
+    assert before[0].id != after[0].id == after[1].id
+
+
 @pytest.mark.fault("D1")
 async def test_what_was_not_delivered_comes_again_as_it_was(cloud: Emulator, kept: Memory) -> None:
     (job_id,) = cloud.add_jobs(1, plan=[[0, 1], [40, 8], [400, 10]])

@@ -28,7 +28,7 @@ from vizwatch._rules.cadence import (
 )
 from vizwatch._rules.listing import Listing, Seen
 from vizwatch._rules.retrying import Fate
-from vizwatch._rules.transitions import Tracker
+from vizwatch._rules.transitions import Tracker, counts_of, found
 from vizwatch._values.errors import CallError
 from vizwatch._values.exchange import Operation
 from vizwatch._values.statuses import TERMINAL
@@ -322,6 +322,18 @@ def test_a_restart_between_two_reads_is_known_by_the_duration(
         if transition is not None:
             seen.append((transition.current, transition.run, transition.gap))
     assert seen == runs
+
+
+@pytest.mark.parametrize("duration", [-1, 0, 2**63 - 1, None])
+def test_an_end_is_known_by_the_length_of_its_run_and_nothing_else_is(duration: int | None) -> None:
+    for status in JobStatus:
+        told = Tracker("p", 197, TERMINAL).saw(Job(197, status, duration=duration), NOW, NOW)
+        assert told is not None
+        assert told.id == found("p", told.job, NOW, NOW).id
+        change = f"p/197/1/1/none-{int(status)}"
+        is_named = status.is_terminal and duration is not None
+        assert told.id == (f"{change}/{duration}" if is_named else change)
+        assert counts_of(told) == (1, 1)
 
 
 def test_what_a_job_was_before_a_restart_that_changed_no_status_is_no_step_back() -> None:

@@ -151,6 +151,17 @@ def test_what_was_seen_is_for_the_owner_alone(tmp_path: Path) -> None:
     backlog.close()
 
 
+def test_what_waits_is_no_news_unless_its_job_has_changed_since(tmp_path: Path) -> None:
+    """A watch that goes on without its place may count as another one did."""
+    backlog = Backlog(tmp_path / "backlog.sqlite", {"sink": 9})
+    running, failed = transition(7, 1, None, 8), transition(7, 2, 8, 11)
+    for seen in (running, running, failed, transition(8, 1, None, 8), failed, running, failed):
+        backlog.put([(["sink"], seen)])
+    ids = [entry.id for entry in backlog.take("sink")]
+    assert ids == ["p/7/1", "p/7/2", "p/8/1", "p/7/1", "p/7/2"]
+    backlog.close()
+
+
 def test_two_jobs_of_one_id_in_two_projects_are_two(tmp_path: Path) -> None:
     backlog = Backlog(tmp_path / "backlog.sqlite", {"sink": 1})
     for project_id in ("p", "q"):

@@ -29,7 +29,9 @@ _WAY: Final = {
 _READS_TO_CONFIRM: Final = 2
 _ROUNDING: Final = 1.0
 """By how much a duration may be longer than it was, in milliseconds: it is told in whole ones."""
-_CHANGE: Final = re.compile(r"([0-9]{1,18})/([0-9]{1,18})/(?:none|-?[0-9]{1,20})-(none|-?[0-9]{1,20})")
+_CHANGE: Final = re.compile(
+    r"([0-9]{1,18})/([0-9]{1,18})/(?:none|-?[0-9]{1,20})-(none|-?[0-9]{1,20})(?:/-?[0-9]{1,20})?"
+)
 _REPLICAS_LAG: Final = 60.0
 """How long a replica may lag, in seconds."""
 _RETURNS_AFTER: Final = 10.0
@@ -218,7 +220,7 @@ class Tracker:
     ) -> Transition:
         self._count += 1
         return Transition(
-            id=_id(self.project_id, self.job_id, self.counts, previous, current),
+            id=_id(self.project_id, job, self.counts, previous, current),
             project_id=self.project_id,
             job_id=self.job_id,
             previous=previous,
@@ -236,7 +238,7 @@ class Tracker:
 def found(project_id: str, job: Job, asked: dt.datetime, at: dt.datetime) -> Transition:
     """The first transition of a job that is followed beyond its ends; times as of :meth:`Tracker.saw`."""
     return Transition(
-        id=_id(project_id, job.job_id, (1, 1), None, job.status),
+        id=_id(project_id, job, (1, 1), None, job.status),
         project_id=project_id,
         job_id=job.job_id,
         previous=None,
@@ -266,13 +268,16 @@ def counts_of(transition: Transition) -> tuple[int, int]:
 
 def _id(
     project_id: str,
-    job_id: int,
+    job: Job,
     counts: tuple[int, int],
     previous: JobStatus | None,
     current: JobStatus | None,
 ) -> str:
+    """Ends are told apart by how long the run was: who has forgotten what came last may count one twice."""
     run, count = counts
-    return f"{project_id}/{job_id}/{run}/{count}/{_code(previous)}-{_code(current)}"
+    change = f"{project_id}/{job.job_id}/{run}/{count}/{_code(previous)}-{_code(current)}"
+    is_end = current is not None and current.is_terminal and job.duration is not None
+    return f"{change}/{job.duration}" if is_end else change
 
 
 def _goes_back(old: JobStatus, new: JobStatus) -> bool:

@@ -113,7 +113,10 @@ class Transition:
     """
 
     id: str
-    """Names the change: two watches that begin with the same status and see the same changes agree on it."""
+    """Names the change: two watches that begin with the same status and see the same changes agree on it.
+
+    The id of a run's end says how long the run was, so that two ends differ even where their count does not.
+    """
     project_id: str
     job_id: int
     previous: JobStatus | None

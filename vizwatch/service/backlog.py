@@ -22,8 +22,7 @@ CREATE TABLE waiting (
     id TEXT NOT NULL,
     project_id TEXT NOT NULL,
     job_id INTEGER NOT NULL,
-    payload TEXT NOT NULL,
-    UNIQUE (sink, id)
+    payload TEXT NOT NULL
 );
 CREATE INDEX of_job ON waiting (sink, project_id, job_id, seq);
 CREATE INDEX in_order ON waiting (sink, seq);
@@ -47,7 +46,7 @@ class Entry:
 
 
 class Backlog:
-    """The transitions that wait for each sink, each once, in order.
+    """The transitions that wait for each sink, in order, none of them twice in a row of its job's.
 
     Beyond a sink's bound, those of one job that wait become one: from the status before the first to the
     status after the last, in the place of the first, under the last one's id. So it holds as many as the
@@ -110,7 +109,10 @@ class Backlog:
         return {**dict.fromkeys(self._bounds, 0), **self._sizes}
 
     def put(self, news: Sequence[tuple[Sequence[str], Mapping[str, Any]]]) -> None:
-        """Keeps transitions, as JSON, each for its sinks, in one transaction; one that waits is no news."""
+        """Keeps transitions, as JSON, each for its sinks, in one transaction.
+
+        A job's last one that waits is no news; one before that is: the job has changed meanwhile.
+        """
         sizes, counts = self._sizes.copy(), self.merged.copy()
         with self._transaction():
             for sinks, transition in news:
@@ -122,9 +124,12 @@ class Backlog:
         self, sink: str, transition: Mapping[str, Any], sizes: Counter[str], counts: Counter[str]
     ) -> None:
         key = (sink, transition["project_id"], transition["job_id"])
-        if self._db.execute(
-            "SELECT 1 FROM waiting WHERE sink = ? AND id = ?", (sink, transition["id"])
-        ).fetchone():
+        last = self._db.execute(
+            "SELECT id FROM waiting"
+            " WHERE sink = ? AND project_id = ? AND job_id = ? ORDER BY seq DESC LIMIT 1",
+            key,
+        ).fetchone()
+        if last == (transition["id"],):
             return
         rows = []
         if sizes[sink] >= self._bounds[sink]:
