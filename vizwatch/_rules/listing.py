@@ -6,15 +6,17 @@ A pager reads a listing once, and a poller again and again, in sweeps.
 from __future__ import annotations
 
 import operator
+from array import array
 from collections import deque
 from collections.abc import Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 import attrs
 
 from vizwatch._values.errors import ProtocolError
 from vizwatch._values.models import Job, JobPage
+from vizwatch._values.rows import compact
 
 
 @attrs.frozen
@@ -109,7 +111,10 @@ class Seen:
     ascending: bool | None
     """True or False for a listing by `job_id`; None for any other order."""
     _watermark: int | None = attrs.field(default=None, init=False)
-    _recent: deque[int] = attrs.field(factory=lambda: deque(maxlen=_REMEMBERED), init=False)
+    _recent: deque[array[int]] = attrs.field(factory=deque, init=False)
+    """The last ids, page by page."""
+    _count: int = attrs.field(default=0, init=False)
+    """How many these are."""
     _all: set[int] | None = attrs.field(default=None, init=False)
     _forgot: bool = attrs.field(default=False, init=False)
 
@@ -121,17 +126,23 @@ class Seen:
         """The jobs that are new, in their order."""
         ids = [job.job_id for job in jobs]
         if self._all is None and self._in_order(ids):
-            self._forgot = self._forgot or len(self._recent) + len(ids) > _REMEMBERED
-            self._recent.extend(ids)
+            self._remember(ids)
             self._watermark = ids[-1] if ids else self._watermark
             return jobs
         if self._all is None and self._forgot:
             return self._beyond_watermark(jobs)
         if self._all is None:
-            self._all = set(self._recent)
+            self._all = {*chain.from_iterable(self._recent)}
         new = {job.job_id: job for job in reversed(jobs) if job.job_id not in self._all}
         self._all.update(new)
         return list(reversed(new.values()))
+
+    def _remember(self, ids: list[int]) -> None:
+        self._recent.append(compact(ids))
+        self._count += len(ids)
+        while self._count > _REMEMBERED:
+            self._count -= len(self._recent.popleft())
+            self._forgot = True
 
     def _in_order(self, ids: list[int]) -> bool:
         follows = operator.lt if self.ascending else operator.gt
