@@ -342,6 +342,23 @@ async def test_a_line_that_was_torn_is_ended_before_it_is_written_again(
     assert (tmp_path / "out").read_text() == f'{{"i\n{ENTRY.payload}\n'
 
 
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="where no file can be opened by its descriptor")
+@pytest.mark.parametrize(
+    ("before", "mode", "after"),
+    [("{}\n", "a", "{}\n"), ('{"i', "a", '{"i\n'), ("", "a", ""), ('{"i', "w", "")],
+)
+async def test_a_line_that_a_process_before_this_one_has_torn_is_ended(
+    before: str, mode: str, after: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_text(before)
+    with (tmp_path / "out").open(mode) as out:
+        monkeypatch.setattr("sys.stdout", out)
+        sink = StdoutSink(5)
+        for _ in range(2):
+            await sink.deliver(ENTRY)
+    assert (tmp_path / "out").read_text() == after + f"{ENTRY.payload}\n" * 2
+
+
 # Redis
 
 

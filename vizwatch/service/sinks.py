@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from vizwatch.service.backlog import Entry
@@ -48,8 +50,8 @@ class StdoutSink:
 
     def __init__(self, within: float) -> None:
         self._caller = Caller("vizwatch-stdout", within)
-        self._is_torn = False
-        """Whether the last line was written in part."""
+        self._is_torn: bool | None = None
+        """Whether the last line was written in part; ``None`` before the first one."""
 
     async def deliver(self, entry: Entry, /) -> None:
         """Writes the line."""
@@ -61,9 +63,11 @@ class StdoutSink:
 
     def _write(self, payload: str) -> None:
         # Past sys.stdout's buffer, which would keep, and write later, what it could not write.
+        descriptor = sys.stdout.fileno()
+        if self._is_torn is None:
+            self._is_torn = _ends_within_a_line(descriptor)
         lines = ["", payload, ""] if self._is_torn else [payload, ""]
         rest = memoryview("\n".join(lines).encode("ascii"))
-        descriptor = sys.stdout.fileno()
         while rest:
             written = os.write(descriptor, rest)
             rest = rest[written:]
@@ -72,6 +76,19 @@ class StdoutSink:
     async def aclose(self) -> None:
         """Stdout stays open."""
         await self._caller.aclose()
+
+
+def _ends_within_a_line(descriptor: int) -> bool:
+    """Whether it is a file in which a process before this one has left a part of a line, as far as is known."""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return False
+        # Opened anew: stdout may not be read.
+        with Path(f"/dev/fd/{descriptor}").open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() != b"\n"
+    except OSError:  # it is empty, or cannot be read
+        return False
 
 
 class PythonSink:
