@@ -374,6 +374,15 @@ def test_a_fault_is_no_cause_of_others(right: str, wrong: str, said: str, check:
     assert said in fault
 
 
+def test_two_sinks_do_not_share_stdout(check: Check) -> None:
+    """Nor is that hidden by what else is wrong with one of them."""
+    second = '[[sinks]]\nname = "out-2"\ntype = "stdout"\nbacklog = 0\n'
+    assert [fault[:40] for fault in check(WHOLE + second)] == [
+        ":72: sinks[4].type is stdout a second ti",
+        ":73: sinks[4].backlog must be a whole nu",
+    ]
+
+
 def test_a_module_that_ends_the_process_is_a_fault_of_its_sink(
     check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
