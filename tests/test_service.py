@@ -341,7 +341,7 @@ async def test_a_backlog_that_cannot_be_written_holds_all_until_it_can(
             )
             cloud.set_status(job_id, 12)
             asked = await running.until("/readyz", lambda asked: asked.status == 503)
-            assert asked.json == {"ready": False, "targets": [], "backlog": "disk full"}
+            assert asked.json == {"ready": False, "targets": [], "backlog": "disk full", "checkpoint": None}
             backlog = (await running.ask("/healthz")).json["backlog"]
             errors = {what: one["error"] for what, one in backlog.items()}
             assert errors == {"write": "disk full", "read": None, "clear": None}
@@ -349,6 +349,49 @@ async def test_a_backlog_that_cannot_be_written_holds_all_until_it_can(
         await got.until(lambda got: len(got) == 2)
         assert (await running.ask("/readyz")).status == 200
     assert got.currents == [8, 12]
+
+
+async def test_a_checkpoint_that_cannot_be_written_is_told_until_it_can(
+    cloud: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("prometheus_client")
+    (job_id,) = cloud.add_jobs(1, status=8)
+    got, kept = Got(), Kept()
+    configured = configuration(cloud, tmp_path, sink("got", calling(got)), checkpoint=kept)
+    async with serving(configured) as running:
+        await got.until(len)
+        await running.until("/readyz", lambda asked: asked.status == 200)
+        kept.error = ConnectionError("canary")
+        cloud.set_status(job_id, 12)
+        await got.until(lambda got: len(got) == 2)
+        asked = await running.until("/readyz", lambda asked: asked.status == 503)
+        assert asked.json == {"ready": False, "targets": [], "backlog": None, "checkpoint": "ConnectionError"}
+        assert (await running.ask("/healthz")).json["checkpoint"]["failing_for"] > 0
+        assert "vizwatch_checkpoint_writable 0.0" in (await running.ask("/metrics")).text
+        kept.error = None
+        await running.until("/readyz", lambda asked: asked.status == 200)
+    assert "to write the checkpoint fails, and is tried again: ConnectionError" in caplog.text
+    assert "to write the checkpoint works again" in caplog.text
+
+
+class Kept:
+    """A checkpoint that keeps nothing, or fails to."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    async def open(self, stream: object) -> None:
+        pass
+
+    async def load(self, stream: object, job_ids: object) -> dict[int, bytes]:
+        return {}
+
+    async def save(self, records: object) -> None:
+        if self.error is not None:
+            raise self.error
+
+    async def close(self, stream: object) -> None:
+        pass
 
 
 async def test_a_service_is_ready_once_each_target_was_read_completely(
@@ -363,7 +406,7 @@ async def test_a_service_is_ready_once_each_target_was_read_completely(
         assert (asked.status, asked.json["targets"]) == (503, ["here"])
         cloud.reset()
         asked = await running.until("/readyz", lambda asked: asked.status == 200)
-        assert asked.json == {"ready": True, "targets": [], "backlog": None}
+        assert asked.json == {"ready": True, "targets": [], "backlog": None, "checkpoint": None}
         cloud.fault("status", status=503)
         await running.until("/healthz", lambda asked: asked.json["targets"]["here"]["error"])
         assert (await running.ask("/readyz")).status == 200, "it was read once"
@@ -400,6 +443,7 @@ async def test_metrics_say_age_jobs_retries_transitions_and_backlog_and_no_job(
         ("vizwatch_target_complete", here): 1,
         ("vizwatch_backlog", ("sink", "got")): 0,
         ("vizwatch_backlog_writable",): 1,
+        ("vizwatch_checkpoint_writable",): 1,
         ("vizwatch_transitions_total", ("status", "OTHER"), here): 1,
         ("vizwatch_transitions_total", ("status", "KILLED"), here): 1,
         ("vizwatch_deliveries_total", ("outcome", "delivered"), ("sink", "got")): 2,

@@ -63,7 +63,7 @@ class Health:
         return _answer(now.report, ok=now.is_watching)
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        """200 once each target was read completely, and while the backlog can be written."""
+        """200 once each target was read completely, and while backlog and checkpoint can be written."""
         problems = self._look().not_ready
         is_ready = not any(problems.values())
         return _answer({"ready": is_ready, **problems}, ok=is_ready)

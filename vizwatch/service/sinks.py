@@ -79,7 +79,7 @@ class StdoutSink:
 
 
 def _ends_within_a_line(descriptor: int) -> bool:
-    """Whether it is a file in which a process before this one has left a part of a line, as far as is known."""
+    """Whether it is a file that ends in a part of a line, as a process before this one may have left it."""
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return False
