@@ -351,6 +351,27 @@ async def test_a_backlog_that_cannot_be_written_holds_all_until_it_can(
     assert got.currents == [8, 12]
 
 
+async def test_what_changes_while_the_backlog_is_gone_comes_after_a_restart(
+    cloud: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vizwatch._world.journal._CLOSE_WITHIN", 0.05)
+    (job_id,) = cloud.add_jobs(1, status=8)
+    got = Got()
+    configured = configuration(cloud, tmp_path, sink("got", calling(got)))
+    async with serving(configured) as running:
+        await got.until(len)
+        await running.until("/healthz", lambda asked: not asked.json["sinks"]["got"]["backlog"])
+        for file in tmp_path.glob("backlog.sqlite*"):
+            file.unlink()
+        cloud.set_status(job_id, 12)
+        asked = await running.until("/readyz", lambda asked: asked.status == 503)
+        assert "it was removed, or another file was put in its place" in asked.json["backlog"]
+    assert got.currents == [8]
+    async with serving(configured):
+        await got.until(functools.partial(ends_with, 12))
+    assert got.transitions[-1]["previous"] == 8
+
+
 async def test_a_checkpoint_that_cannot_be_written_is_told_until_it_can(
     cloud: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
