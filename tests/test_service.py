@@ -38,6 +38,7 @@ from vizwatch.cli import main
 from vizwatch.cli._logging import logged_to_stderr
 from vizwatch.emulator import Emulator
 from vizwatch.service.backlog import Backlog
+from vizwatch.service.files import Surroundings
 from vizwatch.service.health import Health
 from vizwatch.service.metrics import Snapshot
 from vizwatch.service.options import (
@@ -491,6 +492,29 @@ async def test_a_watch_that_cannot_go_on_ends_the_service_with_its_error(
         await serve(configuration(cloud, tmp_path, sink("got", calling(Got()))))
     assert not isinstance(ended.value, ConfigError), "which would tell a supervisor not to try again"
     assert "target here cannot be watched any more" in caplog.text
+
+
+async def test_a_token_that_expires_before_its_file_has_another_one_ends_no_watch(
+    cloud: Emulator, tmp_path: Path
+) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    (file := tmp_path / "token").write_text(cloud.token)
+    auth = Surroundings().token_of(str(file))
+    target = Target(cloud.endpoint, cloud.project_id, auth=auth, name="here")
+    got = Got()
+    async with serving(
+        configuration(cloud, tmp_path, sink("got", calling(got)), targets=(target,))
+    ) as running:
+        await got.until(len)
+        file.write_text("")
+        cloud.fault("token_expiry")
+        failed = len(cloud.requests) + 6  # more often than a refusal is believed
+        asked = await running.until("/healthz", lambda _: len(cloud.requests) > failed)
+        assert asked.json["targets"]["here"]["error"] == "ConnectError"
+        cloud.set_status(job_id, 12)
+        file.write_text(cloud.token)
+        await got.until(functools.partial(ends_with, 12))
+    assert got.currents == [8, 12]
 
 
 async def test_two_services_do_not_share_a_folder(cloud: Emulator, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import vizwatch
 from vizwatch import JobStatus
 from vizwatch._values.exchange import Outgoing
 from vizwatch.fleet import payer_of
-from vizwatch.service.files import FaultyConfigurationError, load
+from vizwatch.service.files import FaultyConfigurationError, UnreadableTokenFileError, load
 from vizwatch.service.options import Configuration, PythonCall, RedisStream, Stdout, Webhook
 from vizwatch.service.tables import line_numbers
 
@@ -453,7 +453,8 @@ async def test_a_token_in_a_file_is_read_again_once_it_is_refused(check: Check, 
     assert not await auth.renew(refused), "the file has no other one"
     for unlucky in ("", "not one token\n"):
         (tmp_path / "token").write_text(unlucky)
-        assert not await auth.renew(refused), "somebody is about to write it"
+        with pytest.raises(UnreadableTokenFileError):  # somebody is about to write it
+            await auth.renew(refused)
     (tmp_path / "token").write_text("canary-two\n")
     assert await auth.renew(refused)
     assert await auth.headers(Outgoing("GET", "https://example.com")) == {"X-Auth-Token": "canary-two"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -179,15 +180,21 @@ def _found(name: str) -> Any:
     return known[name].load()
 
 
+class UnreadableTokenFileError(OSError):
+    """A file has no token just now: whoever renews it may be about to write one."""
+
+
 class _TokenFile:
     """A token in a file that others renew, such as a mounted secret."""
 
     def __init__(self, path: object, files: Surroundings) -> None:
         self._path, self._files = path, files
-        self._token = self._read()
+        self._token: TokenAuth | None = None
 
     def _read(self) -> TokenAuth:
-        return TokenAuth(self._files.content(self._path))
+        with contextlib.suppress(ConfigError):
+            return TokenAuth(self._files.content(self._path))
+        raise UnreadableTokenFileError  # which passes, as what a configuration says does not
 
     @property
     def identity(self) -> Hashable:
@@ -196,17 +203,13 @@ class _TokenFile:
 
     async def headers(self, request: Outgoing, /) -> Mapping[str, str]:
         """Those of the token as last read."""
+        if self._token is None:
+            self._token = await asyncio.to_thread(self._read)
         return await self._token.headers(request)
 
     async def renew(self, refused: Mapping[str, str], /) -> bool:
-        """Reads the file anew; tells whether it has another token than the refused one.
-
-        Whoever writes it may be about to: one that cannot be read just now has none.
-        """
-        try:
-            token = await asyncio.to_thread(self._read)
-        except ConfigError:
-            return False
+        """Reads the file anew; tells whether it has another token than the refused one."""
+        token = await asyncio.to_thread(self._read)
         if token.identity in refused.values():
             return False
         self._token = token
