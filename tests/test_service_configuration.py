@@ -374,6 +374,30 @@ def test_a_fault_is_no_cause_of_others(right: str, wrong: str, said: str, check:
     assert said in fault
 
 
+@pytest.mark.parametrize(
+    ("right", "line", "said"),
+    [
+        ("backlog = 5", 56, "sinks[1].backlog must be a whole number from 1 to 1000000, not "),
+        ("timeout = 5", 69, "sinks[3].timeout must be a number of seconds from 0.1 to 300, not "),
+        ('listen = "[::1]:0"', 13, "http.listen must be a host and a port, such as 127.0.0.1:9464, not "),
+        ("poll_interval = 30", 5, "settings.poll_interval must be a number of seconds from 0.001 to 86400, "),
+        ("max_age = 60", 10, "watch.max_age must be a number of seconds from 1.34 to 86400, not "),
+        ('status = ["running", "check-failed", 12]', 9, "watch.status must be a status's name or number, "),
+        ('name = "out"', 45, "sinks[0].name must be 1 to 64 of the characters"),
+        ('type = "stdout"', 46, "sinks[0].type must be one of stdout, webhook, redis, python, not "),
+    ],
+)
+@pytest.mark.fault("X1")
+def test_a_number_that_python_refuses_to_write_is_a_fault_like_others(
+    right: str, line: int, said: str, check: Check
+) -> None:
+    assert right in WHOLE
+    key = right.partition(" ")[0]
+    (fault,) = check(WHOLE.replace(right, f"{key} = 0x{'f' * 8000}", 1))
+    assert fault.startswith(f":{line}: {said}")
+    assert fault.endswith("not a number of 32000 bits")
+
+
 def test_two_sinks_do_not_share_stdout(check: Check) -> None:
     """Nor is that hidden by what else is wrong with one of them."""
     second = '[[sinks]]\nname = "out-2"\ntype = "stdout"\nbacklog = 0\n'
