@@ -433,6 +433,11 @@ async def test_a_service_is_ready_once_each_target_was_read_completely(
         await running.until("/healthz", lambda asked: asked.json["targets"]["here"]["error"])
         assert (await running.ask("/readyz")).status == 200, "it was read once"
         assert (await running.ask("/")).status == 404
+        async with aiohttp.ClientSession() as session:
+            async with session.head(running.address + "/healthz") as answer:
+                assert (answer.status, await answer.text()) == (200, "")
+            async with session.post(running.address + "/healthz") as answer:
+                assert answer.status == 405
 
 
 async def test_metrics_say_age_jobs_retries_transitions_and_backlog_and_no_job(
@@ -619,6 +624,25 @@ async def test_health_is_bad_once_nothing_watches_any_more() -> None:
     with _heard() as heard:
         async with Health(("127.0.0.1", 0), lambda: over):
             assert (await Running(heard.told.result()).ask("/healthz")).status == 503
+
+
+async def test_of_many_connections_for_health_the_oldest_ends_and_a_new_one_is_answered() -> None:
+    """So that those that ask nothing do not take the descriptors that the watch needs."""
+    now = Snapshot(outcomes={}, sizes={}, merged={}, progress=Progress.of([]), is_watching=True)
+    with _heard() as heard:
+        async with Health(("127.0.0.1", 0), lambda: now), contextlib.AsyncExitStack() as stack:
+            running = Running(heard.told.result())
+            host, port = running.address.removeprefix("http://").split(":")
+            idle = []
+            for _ in range(40):
+                reader, writer = await asyncio.open_connection(host, int(port))
+                stack.callback(writer.close)
+                idle.append(reader)
+            assert (await running.ask("/healthz")).status == 200
+            async with asyncio.timeout(WITHIN):
+                for reader in idle[:9]:
+                    assert await reader.read() == b""
+            assert not any(reader.at_eof() for reader in idle[9:])
 
 
 def test_what_was_given_up_is_no_retry() -> None:
