@@ -407,6 +407,16 @@ def test_two_sinks_do_not_share_stdout(check: Check) -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_generator_is_no_function_for_a_sink(
+    kind: str, check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"yields_{len(kind)}.py").write_text(f"{kind} f(transition):\n    yield\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (fault,) = check(WHOLE.replace("json:dumps", f"yields_{len(kind)}:f"))
+    assert fault.startswith(":68: sinks[3].call must name a function without yield")
+
+
 def test_a_module_that_ends_the_process_is_a_fault_of_its_sink(
     check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,6 +217,22 @@ async def test_whatever_a_function_raises_is_a_failed_delivery(
 
 
 @pytest.mark.fault("C8")
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_generator_of_which_nothing_ran_is_a_failed_delivery(is_async: bool) -> None:
+    async def asynchronous(_: dict[str, Any]) -> AsyncIterator[None]:
+        yield
+
+    def plain(_: dict[str, Any]) -> Iterator[None]:
+        yield
+
+    function = asynchronous if is_async else plain
+    async with python(function) as sink:
+        error = await failure(sink)
+    assert str(error) == "it failed with TypeError"
+    assert str(error.__cause__) == "a:b gave a generator, nothing of which has run"
+
+
+@pytest.mark.fault("C8")
 async def test_what_a_function_that_took_too_long_came_to_counts() -> None:
     """It is not called again for what it may have done."""
     calls, go_on = list[int](), threading.Event()

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import re
 import tomllib
@@ -146,6 +147,8 @@ class Surroundings:
             raise ConfigError(f"cannot be imported: {text}") from None
         if not callable(found):
             raise ConfigError("must name a function")
+        if inspect.isasyncgenfunction(found) or inspect.isgeneratorfunction(found):
+            raise ConfigError("must name a function without yield: called, a generator does nothing")
         function: Callable[[dict[str, Any]], object] = found
         return function
 

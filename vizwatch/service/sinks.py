@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from vizwatch.service.backlog import Entry
 from vizwatch.service.calls import Caller, HangingError
@@ -101,9 +102,15 @@ class PythonSink:
     async def deliver(self, entry: Entry, /) -> None:
         """Calls it with the decoded JSON object."""
         transition = json.loads(entry.payload)
-        error = await _called(self._caller, lambda: self._call.function(transition))
+        error = await _called(self._caller, lambda: self._given(transition))
         if error is not None:
             raise DeliveryError(f"it failed with {type(error).__name__}") from error
+
+    def _given(self, transition: dict[str, Any]) -> object:
+        given = self._call.function(transition)
+        if not inspect.isawaitable(given) and (inspect.isgenerator(given) or inspect.isasyncgen(given)):
+            raise TypeError(f"{self._call.name} gave a generator, nothing of which has run")
+        return given
 
     async def aclose(self) -> None:
         """Ends what is under way, where that can be."""
