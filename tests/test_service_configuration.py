@@ -499,6 +499,20 @@ async def test_a_token_in_a_file_is_read_again_once_it_is_refused(check: Check, 
     assert payer_of(sent) == payer_of(auth), "which share one budget"
 
 
+async def test_relative_paths_are_those_of_the_directory_in_which_the_service_was_started(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever directory a sink's function goes to."""
+    (tmp_path / "token").write_text("canary-one")
+    monkeypatch.chdir(tmp_path)
+    text = WHOLE.replace('token_env = "TOKEN"', 'token_file = "token"').replace("{tmp}/state", "state")
+    found = await asyncio.to_thread(check, text)
+    monkeypatch.chdir("/")
+    assert found.state == tmp_path / "state"
+    headers = await found.targets[0].auth.headers(Outgoing("GET", "https://example.com"))
+    assert headers == {"X-Auth-Token": "canary-one"}
+
+
 def test_a_key_is_found_by_its_line_whatever_way_it_is_written() -> None:
     lines = line_numbers('a.b = 1\n# c = 2\n[x."y"]\n"z" = 3\n[[s]]\n[[s]]\nt = 1\n[s.u]\nv = 2\n[[s.w]]\n')
     assert lines == {

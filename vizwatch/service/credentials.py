@@ -53,7 +53,7 @@ class Sources(Protocol):
         ...
 
     def folder(self, path: str, /) -> Path:
-        """A folder that can be written, or made."""
+        """A folder that can be written, or made; absolute."""
         ...
 
     def token_of(self, path: object, /) -> Auth:

@@ -119,9 +119,9 @@ class Surroundings:
 
     def folder(self, path: str, /) -> Path:
         """A folder that can be written, or made."""
-        folder = Path(path)
         try:
-            nearest = next(one for one in (folder, *folder.absolute().parents) if _is_there(one))
+            folder = Path(path).absolute()  # also after a sink has changed the directory
+            nearest = next(one for one in (folder, *folder.parents) if _is_there(one))
         except (OSError, ValueError) as error:
             problem = getattr(error, "strerror", None) or "it is no path"
         else:
@@ -132,7 +132,7 @@ class Surroundings:
 
     def token_of(self, path: object, /) -> Auth:
         """Credentials of a file that holds a token, and later perhaps another one."""
-        return _TokenFile(path, self)
+        return _TokenFile(str(Path(str(path)).absolute()), self)
 
     def function(self, name: object, /) -> Callable[[dict[str, Any]], object]:
         """What is called by ``package.module:function``, or by the name of an entry point."""
@@ -190,7 +190,7 @@ class UnreadableTokenFileError(OSError):
 class _TokenFile:
     """A token in a file that others renew, such as a mounted secret."""
 
-    def __init__(self, path: object, files: Surroundings) -> None:
+    def __init__(self, path: str, files: Surroundings) -> None:
         self._path, self._files = path, files
         self._token: TokenAuth | None = None
 
@@ -202,7 +202,7 @@ class _TokenFile:
     @property
     def identity(self) -> Hashable:
         """What tells its user from others: the file."""
-        return str(self._path)
+        return self._path
 
     async def headers(self, request: Outgoing, /) -> Mapping[str, str]:
         """Those of the token as last read."""
