@@ -1009,3 +1009,12 @@ async def test_check_says_what_would_be_done_without_a_request(
         "health: http://127.0.0.1:0",
     ]
     assert not (file.parent / "state").exists()
+
+
+async def test_check_says_that_nothing_can_be_said_where_stdout_is_closed(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(file, PORT=9, **{'"stdout"': '"python"\ncall = "json:dumps"'})
+    monkeypatch.setattr(sys, "stdout", None)
+    assert await asyncio.to_thread(main, ["run", str(file), "--check"]) == 2
+    assert capsys.readouterr().err.startswith("vizwatch: stdout is closed, and nothing can be printed")

@@ -398,6 +398,14 @@ def test_a_number_that_python_refuses_to_write_is_a_fault_like_others(
     assert fault.endswith("not a number of 32000 bits")
 
 
+def test_a_stdout_that_is_closed_is_a_fault_of_its_sink(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    (fault,) = check(WHOLE)
+    assert fault.startswith(":46: sinks[0].type is stdout, which is closed: start the service with")
+
+
 def test_two_sinks_do_not_share_stdout(check: Check) -> None:
     """Nor is that hidden by what else is wrong with one of them."""
     second = '[[sinks]]\nname = "out-2"\ntype = "stdout"\nbacklog = 0\n'

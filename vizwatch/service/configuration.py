@@ -279,7 +279,11 @@ def _one_of(targets: frozenset[str]) -> Callable[[object], str]:
     return check
 
 
-def _stdout(_table: Table, _sources: Sources) -> Destination:
+def _stdout(table: Table, sources: Sources) -> Destination:
+    try:
+        sources.check_stdout()
+    except ConfigError as error:
+        table.note(str(error), "type")
     return Stdout()
 
 

@@ -64,6 +64,10 @@ class Sources(Protocol):
         """What is called by ``package.module:function``, or by the name of an entry point."""
         ...
 
+    def check_stdout(self) -> None:
+        """Whether there is one."""
+        ...
+
     def check_installed(self, module: str, extra: str, /) -> None:
         """Whether a module of an extra can be imported."""
         ...

@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
@@ -151,6 +152,11 @@ class Surroundings:
             raise ConfigError("must name a function without yield: called, a generator does nothing")
         function: Callable[[dict[str, Any]], object] = found
         return function
+
+    def check_stdout(self) -> None:
+        """Whether there is one."""
+        if sys.stdout is None:
+            raise ConfigError("is stdout, which is closed: start the service with a place for it to go")
 
     def check_installed(self, module: str, extra: str, /) -> None:
         """Whether a module of an extra can be imported."""
