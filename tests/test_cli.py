@@ -284,6 +284,18 @@ def test_watch_all_takes_up_where_the_last_run_left_off_however_it_ended(
         assert first == (job_id, 12, 1) or told(process) == (job_id, 12, 1)
 
 
+def test_nothing_is_watched_for_a_stdout_that_is_closed(
+    served: Cloud, vizwatch_command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes nowhere would count as delivered."""
+    job_id = served.add_job(status=11)
+    monkeypatch.setattr(sys, "stdout", None)
+    for command in (["--all"], [job_id], ["--all", "--json"]):
+        done = vizwatch_command("watch", *command, "--checkpoint", str(tmp_path / "jobs.sqlite"))
+        assert (done.code, done.err[:42]) == (2, "vizwatch: stdout is closed, and nothing ca")
+    assert not (tmp_path / "jobs.sqlite").exists()
+
+
 def test_a_failure_that_was_told_before_has_its_exit_code_again(
     served: Cloud, vizwatch_command: Any, tmp_path: Path
 ) -> None:

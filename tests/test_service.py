@@ -38,6 +38,7 @@ from vizwatch.cli import main
 from vizwatch.cli._logging import logged_to_stderr
 from vizwatch.emulator import Emulator
 from vizwatch.service.backlog import Backlog
+from vizwatch.service.files import Surroundings
 from vizwatch.service.health import Health
 from vizwatch.service.metrics import Snapshot
 from vizwatch.service.options import (
@@ -341,7 +342,7 @@ async def test_a_backlog_that_cannot_be_written_holds_all_until_it_can(
             )
             cloud.set_status(job_id, 12)
             asked = await running.until("/readyz", lambda asked: asked.status == 503)
-            assert asked.json == {"ready": False, "targets": [], "backlog": "disk full"}
+            assert asked.json == {"ready": False, "targets": [], "backlog": "disk full", "checkpoint": None}
             backlog = (await running.ask("/healthz")).json["backlog"]
             errors = {what: one["error"] for what, one in backlog.items()}
             assert errors == {"write": "disk full", "read": None, "clear": None}
@@ -349,6 +350,70 @@ async def test_a_backlog_that_cannot_be_written_holds_all_until_it_can(
         await got.until(lambda got: len(got) == 2)
         assert (await running.ask("/readyz")).status == 200
     assert got.currents == [8, 12]
+
+
+async def test_what_changes_while_the_backlog_is_gone_comes_after_a_restart(
+    cloud: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vizwatch._world.journal._CLOSE_WITHIN", 0.05)
+    (job_id,) = cloud.add_jobs(1, status=8)
+    got = Got()
+    configured = configuration(cloud, tmp_path, sink("got", calling(got)))
+    async with serving(configured) as running:
+        await got.until(len)
+        await running.until("/healthz", lambda asked: not asked.json["sinks"]["got"]["backlog"])
+        for file in tmp_path.glob("backlog.sqlite*"):
+            file.unlink()
+        cloud.set_status(job_id, 12)
+        asked = await running.until("/readyz", lambda asked: asked.status == 503)
+        assert "it was removed, or another file was put in its place" in asked.json["backlog"]
+    assert got.currents == [8]
+    async with serving(configured):
+        await got.until(functools.partial(ends_with, 12))
+    assert got.transitions[-1]["previous"] == 8
+
+
+async def test_a_checkpoint_that_cannot_be_written_is_told_until_it_can(
+    cloud: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("prometheus_client")
+    (job_id,) = cloud.add_jobs(1, status=8)
+    got, kept = Got(), Kept()
+    configured = configuration(cloud, tmp_path, sink("got", calling(got)), checkpoint=kept)
+    async with serving(configured) as running:
+        await got.until(len)
+        await running.until("/readyz", lambda asked: asked.status == 200)
+        kept.error = ConnectionError("canary")
+        cloud.set_status(job_id, 12)
+        await got.until(lambda got: len(got) == 2)
+        asked = await running.until("/readyz", lambda asked: asked.status == 503)
+        assert asked.json == {"ready": False, "targets": [], "backlog": None, "checkpoint": "ConnectionError"}
+        assert (await running.ask("/healthz")).json["checkpoint"]["failing_for"] > 0
+        assert "vizwatch_checkpoint_writable 0.0" in (await running.ask("/metrics")).text
+        kept.error = None
+        await running.until("/readyz", lambda asked: asked.status == 200)
+    assert "to write the checkpoint fails, and is tried again: ConnectionError" in caplog.text
+    assert "to write the checkpoint works again" in caplog.text
+
+
+class Kept:
+    """A checkpoint that keeps nothing, or fails to."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    async def open(self, stream: object) -> None:
+        pass
+
+    async def load(self, stream: object, job_ids: object) -> dict[int, bytes]:
+        return {}
+
+    async def save(self, records: object) -> None:
+        if self.error is not None:
+            raise self.error
+
+    async def close(self, stream: object) -> None:
+        pass
 
 
 async def test_a_service_is_ready_once_each_target_was_read_completely(
@@ -363,11 +428,16 @@ async def test_a_service_is_ready_once_each_target_was_read_completely(
         assert (asked.status, asked.json["targets"]) == (503, ["here"])
         cloud.reset()
         asked = await running.until("/readyz", lambda asked: asked.status == 200)
-        assert asked.json == {"ready": True, "targets": [], "backlog": None}
+        assert asked.json == {"ready": True, "targets": [], "backlog": None, "checkpoint": None}
         cloud.fault("status", status=503)
         await running.until("/healthz", lambda asked: asked.json["targets"]["here"]["error"])
         assert (await running.ask("/readyz")).status == 200, "it was read once"
         assert (await running.ask("/")).status == 404
+        async with aiohttp.ClientSession() as session:
+            async with session.head(running.address + "/healthz") as answer:
+                assert (answer.status, await answer.text()) == (200, "")
+            async with session.post(running.address + "/healthz") as answer:
+                assert answer.status == 405
 
 
 async def test_metrics_say_age_jobs_retries_transitions_and_backlog_and_no_job(
@@ -400,6 +470,7 @@ async def test_metrics_say_age_jobs_retries_transitions_and_backlog_and_no_job(
         ("vizwatch_target_complete", here): 1,
         ("vizwatch_backlog", ("sink", "got")): 0,
         ("vizwatch_backlog_writable",): 1,
+        ("vizwatch_checkpoint_writable",): 1,
         ("vizwatch_transitions_total", ("status", "OTHER"), here): 1,
         ("vizwatch_transitions_total", ("status", "KILLED"), here): 1,
         ("vizwatch_deliveries_total", ("outcome", "delivered"), ("sink", "got")): 2,
@@ -426,6 +497,29 @@ async def test_a_watch_that_cannot_go_on_ends_the_service_with_its_error(
         await serve(configuration(cloud, tmp_path, sink("got", calling(Got()))))
     assert not isinstance(ended.value, ConfigError), "which would tell a supervisor not to try again"
     assert "target here cannot be watched any more" in caplog.text
+
+
+async def test_a_token_that_expires_before_its_file_has_another_one_ends_no_watch(
+    cloud: Emulator, tmp_path: Path
+) -> None:
+    (job_id,) = cloud.add_jobs(1, status=8)
+    (file := tmp_path / "token").write_text(cloud.token)
+    auth = Surroundings().token_of(str(file))
+    target = Target(cloud.endpoint, cloud.project_id, auth=auth, name="here")
+    got = Got()
+    async with serving(
+        configuration(cloud, tmp_path, sink("got", calling(got)), targets=(target,))
+    ) as running:
+        await got.until(len)
+        file.write_text("")
+        cloud.fault("token_expiry")
+        failed = len(cloud.requests) + 6  # more often than a refusal is believed
+        asked = await running.until("/healthz", lambda _: len(cloud.requests) > failed)
+        assert asked.json["targets"]["here"]["error"] == "ConnectError"
+        cloud.set_status(job_id, 12)
+        file.write_text(cloud.token)
+        await got.until(functools.partial(ends_with, 12))
+    assert got.currents == [8, 12]
 
 
 async def test_two_services_do_not_share_a_folder(cloud: Emulator, tmp_path: Path) -> None:
@@ -530,6 +624,25 @@ async def test_health_is_bad_once_nothing_watches_any_more() -> None:
     with _heard() as heard:
         async with Health(("127.0.0.1", 0), lambda: over):
             assert (await Running(heard.told.result()).ask("/healthz")).status == 503
+
+
+async def test_of_many_connections_for_health_the_oldest_ends_and_a_new_one_is_answered() -> None:
+    """So that those that ask nothing do not take the descriptors that the watch needs."""
+    now = Snapshot(outcomes={}, sizes={}, merged={}, progress=Progress.of([]), is_watching=True)
+    with _heard() as heard:
+        async with Health(("127.0.0.1", 0), lambda: now), contextlib.AsyncExitStack() as stack:
+            running = Running(heard.told.result())
+            host, port = running.address.removeprefix("http://").split(":")
+            idle = []
+            for _ in range(40):
+                reader, writer = await asyncio.open_connection(host, int(port))
+                stack.callback(writer.close)
+                idle.append(reader)
+            assert (await running.ask("/healthz")).status == 200
+            async with asyncio.timeout(WITHIN):
+                for reader in idle[:9]:
+                    assert await reader.read() == b""
+            assert not any(reader.at_eof() for reader in idle[9:])
 
 
 def test_what_was_given_up_is_no_retry() -> None:
@@ -896,3 +1009,12 @@ async def test_check_says_what_would_be_done_without_a_request(
         "health: http://127.0.0.1:0",
     ]
     assert not (file.parent / "state").exists()
+
+
+async def test_check_says_that_nothing_can_be_said_where_stdout_is_closed(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(file, PORT=9, **{'"stdout"': '"python"\ncall = "json:dumps"'})
+    monkeypatch.setattr(sys, "stdout", None)
+    assert await asyncio.to_thread(main, ["run", str(file), "--check"]) == 2
+    assert capsys.readouterr().err.startswith("vizwatch: stdout is closed, and nothing can be printed")

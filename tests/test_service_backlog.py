@@ -190,6 +190,25 @@ def test_nothing_has_changed_after_an_error(tmp_path: Path) -> None:
     backlog.close()
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_nothing_is_kept_in_a_file_that_was_removed(is_replaced: bool, tmp_path: Path) -> None:
+    """What is in it can be delivered still."""
+    file = tmp_path / "backlog.sqlite"
+    backlog = Backlog(file, {"sink": 10})
+    backlog.put([(["sink"], transition(7, 1, None, 8))])
+    (tmp_path / "away").mkdir()
+    for one in tmp_path.glob("backlog.sqlite*"):
+        one.rename(tmp_path / "away" / one.name)
+    if is_replaced:
+        Backlog(file, {"sink": 10}).close()
+    with pytest.raises(sqlite3.OperationalError, match=r"removed, or another file .* and start it anew"):
+        backlog.put([(["sink"], transition(7, 2, 8, 12))])
+    entries = backlog.take("sink")
+    backlog.remove("sink", entries)
+    assert (len(entries), backlog.sizes) == (1, {"sink": 0})
+    backlog.close()
+
+
 @pytest.mark.parametrize("other", ["a text that is long enough to be told from a database", 9, 0])
 def test_a_file_of_others_is_not_touched(other: str | int, tmp_path: Path) -> None:
     file = tmp_path / "backlog.sqlite"

@@ -19,7 +19,7 @@ import vizwatch
 from vizwatch import JobStatus
 from vizwatch._values.exchange import Outgoing
 from vizwatch.fleet import payer_of
-from vizwatch.service.files import FaultyConfigurationError, load
+from vizwatch.service.files import FaultyConfigurationError, UnreadableTokenFileError, load
 from vizwatch.service.options import Configuration, PythonCall, RedisStream, Stdout, Webhook
 from vizwatch.service.tables import line_numbers
 
@@ -374,6 +374,57 @@ def test_a_fault_is_no_cause_of_others(right: str, wrong: str, said: str, check:
     assert said in fault
 
 
+@pytest.mark.parametrize(
+    ("right", "line", "said"),
+    [
+        ("backlog = 5", 56, "sinks[1].backlog must be a whole number from 1 to 1000000, not "),
+        ("timeout = 5", 69, "sinks[3].timeout must be a number of seconds from 0.1 to 300, not "),
+        ('listen = "[::1]:0"', 13, "http.listen must be a host and a port, such as 127.0.0.1:9464, not "),
+        ("poll_interval = 30", 5, "settings.poll_interval must be a number of seconds from 0.001 to 86400, "),
+        ("max_age = 60", 10, "watch.max_age must be a number of seconds from 1.34 to 86400, not "),
+        ('status = ["running", "check-failed", 12]', 9, "watch.status must be a status's name or number, "),
+        ('name = "out"', 45, "sinks[0].name must be 1 to 64 of the characters"),
+        ('type = "stdout"', 46, "sinks[0].type must be one of stdout, webhook, redis, python, not "),
+    ],
+)
+@pytest.mark.fault("X1")
+def test_a_number_that_python_refuses_to_write_is_a_fault_like_others(
+    right: str, line: int, said: str, check: Check
+) -> None:
+    assert right in WHOLE
+    key = right.partition(" ")[0]
+    (fault,) = check(WHOLE.replace(right, f"{key} = 0x{'f' * 8000}", 1))
+    assert fault.startswith(f":{line}: {said}")
+    assert fault.endswith("not a number of 32000 bits")
+
+
+def test_a_stdout_that_is_closed_is_a_fault_of_its_sink(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    (fault,) = check(WHOLE)
+    assert fault.startswith(":46: sinks[0].type is stdout, which is closed: start the service with")
+
+
+def test_two_sinks_do_not_share_stdout(check: Check) -> None:
+    """Nor is that hidden by what else is wrong with one of them."""
+    second = '[[sinks]]\nname = "out-2"\ntype = "stdout"\nbacklog = 0\n'
+    assert [fault[:40] for fault in check(WHOLE + second)] == [
+        ":72: sinks[4].type is stdout a second ti",
+        ":73: sinks[4].backlog must be a whole nu",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_generator_is_no_function_for_a_sink(
+    kind: str, check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"yields_{len(kind)}.py").write_text(f"{kind} f(transition):\n    yield\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (fault,) = check(WHOLE.replace("json:dumps", f"yields_{len(kind)}:f"))
+    assert fault.startswith(":68: sinks[3].call must name a function without yield")
+
+
 def test_a_module_that_ends_the_process_is_a_fault_of_its_sink(
     check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -444,7 +495,8 @@ async def test_a_token_in_a_file_is_read_again_once_it_is_refused(check: Check, 
     assert not await auth.renew(refused), "the file has no other one"
     for unlucky in ("", "not one token\n"):
         (tmp_path / "token").write_text(unlucky)
-        assert not await auth.renew(refused), "somebody is about to write it"
+        with pytest.raises(UnreadableTokenFileError):  # somebody is about to write it
+            await auth.renew(refused)
     (tmp_path / "token").write_text("canary-two\n")
     assert await auth.renew(refused)
     assert await auth.headers(Outgoing("GET", "https://example.com")) == {"X-Auth-Token": "canary-two"}
@@ -453,6 +505,20 @@ async def test_a_token_in_a_file_is_read_again_once_it_is_refused(check: Check, 
     sent: Any = pickle.loads(pickle.dumps(auth))
     assert await sent.headers(Outgoing("GET", "https://example.com")) == {"X-Auth-Token": "canary-two"}
     assert payer_of(sent) == payer_of(auth), "which share one budget"
+
+
+async def test_relative_paths_are_those_of_the_directory_in_which_the_service_was_started(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever directory a sink's function goes to."""
+    (tmp_path / "token").write_text("canary-one")
+    monkeypatch.chdir(tmp_path)
+    text = WHOLE.replace('token_env = "TOKEN"', 'token_file = "token"').replace("{tmp}/state", "state")
+    found = await asyncio.to_thread(check, text)
+    monkeypatch.chdir("/")
+    assert found.state == tmp_path / "state"
+    headers = await found.targets[0].auth.headers(Outgoing("GET", "https://example.com"))
+    assert headers == {"X-Auth-Token": "canary-one"}
 
 
 def test_a_key_is_found_by_its_line_whatever_way_it_is_written() -> None:

@@ -217,6 +217,22 @@ async def test_whatever_a_function_raises_is_a_failed_delivery(
 
 
 @pytest.mark.fault("C8")
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_generator_of_which_nothing_ran_is_a_failed_delivery(is_async: bool) -> None:
+    async def asynchronous(_: dict[str, Any]) -> AsyncIterator[None]:
+        yield
+
+    def plain(_: dict[str, Any]) -> Iterator[None]:
+        yield
+
+    function = asynchronous if is_async else plain
+    async with python(function) as sink:
+        error = await failure(sink)
+    assert str(error) == "it failed with TypeError"
+    assert str(error.__cause__) == "a:b gave a generator, nothing of which has run"
+
+
+@pytest.mark.fault("C8")
 async def test_what_a_function_that_took_too_long_came_to_counts() -> None:
     """It is not called again for what it may have done."""
     calls, go_on = list[int](), threading.Event()
@@ -340,6 +356,23 @@ async def test_a_line_that_was_torn_is_ended_before_it_is_written_again(
         assert str(await failure(sink)) == "No space left on device"
         await sink.deliver(ENTRY)
     assert (tmp_path / "out").read_text() == f'{{"i\n{ENTRY.payload}\n'
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="where no file can be opened by its descriptor")
+@pytest.mark.parametrize(
+    ("before", "mode", "after"),
+    [("{}\n", "a", "{}\n"), ('{"i', "a", '{"i\n'), ("", "a", ""), ('{"i', "w", "")],
+)
+async def test_a_line_that_a_process_before_this_one_has_torn_is_ended(
+    before: str, mode: str, after: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_text(before)
+    with (tmp_path / "out").open(mode) as out:
+        monkeypatch.setattr("sys.stdout", out)
+        sink = StdoutSink(5)
+        for _ in range(2):
+            await sink.deliver(ENTRY)
+    assert (tmp_path / "out").read_text() == after + f"{ENTRY.payload}\n" * 2
 
 
 # Redis

@@ -27,7 +27,7 @@ from vizwatch.cli._options import (
     Wait,
     statuses,
 )
-from vizwatch.cli._output import Output, Terminal
+from vizwatch.cli._output import Output, Terminal, check_stdout
 from vizwatch.cli._watching import follow, follow_all
 
 _HELP: Final = """\
@@ -141,6 +141,7 @@ async def watch(
     """Print each change of the jobs' statuses, until they have ended or are deleted."""
     if bool(job_ids) == watch_all:
         raise ConfigError("watch needs the id of one job at least, or --all")
+    check_stdout()
     kept = None if checkpoint is None else SqliteCheckpoint(checkpoint)
     output = Output(as_json=as_json)
     async with connection.client() as client:

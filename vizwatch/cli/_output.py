@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from vizwatch import Job, JobStatus, Transition, printable
+from vizwatch import ConfigError, Job, JobStatus, Transition, printable
 from vizwatch.service.payload import job_fields, json_line, transition_fields
 
 _PIPED_WIDTH: Final = 240
@@ -38,6 +38,12 @@ class Terminal(Console):
     def on_broken_pipe(self) -> None:
         """Raises it, where the default would end the process with a code of its own."""
         raise BrokenPipeError
+
+
+def check_stdout() -> None:
+    """Raises :class:`ConfigError` where stdout is closed, as all that is printed were lost without a word."""
+    if sys.stdout is None:
+        raise ConfigError("stdout is closed, and nothing can be printed: give it a place, such as a file")
 
 
 class Output:

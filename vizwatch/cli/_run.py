@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from vizwatch import CheckpointError, ConfigError, Target, printable
 from vizwatch.cli._errors import ExitCode, report
 from vizwatch.cli._logging import logged_to_stderr
+from vizwatch.cli._output import check_stdout
 from vizwatch.cli._running import end_within
 from vizwatch.service.files import FaultyConfigurationError, load
 from vizwatch.service.options import (
@@ -48,6 +49,7 @@ async def run_service(file: Path, *, only_check: bool, dask: str | None) -> Exit
             raise
         return ExitCode.DONE
     if only_check:
+        check_stdout()
         sys.stdout.writelines(f"{printable(line, _MAX_LINE)}\n" for line in _described(configuration))
         return ExitCode.DONE
     with logged_to_stderr():

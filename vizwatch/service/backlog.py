@@ -61,7 +61,7 @@ class Backlog:
     """
 
     def __init__(self, file: Path, bounds: Mapping[str, int]) -> None:
-        self._bounds = bounds
+        self._file, self._bounds = file, bounds
         self._in_hand: dict[str, int] = {}
         """Up to which one they were taken, by sink."""
         self._sizes: Counter[str] = Counter()
@@ -71,6 +71,8 @@ class Backlog:
         self._db = sqlite3.connect(file, timeout=_LOCKED_FOR, isolation_level=None, check_same_thread=False)
         try:
             self._open()
+            self._place = self._found()
+            """Which file of this machine it is."""
         except BaseException:
             self._db.close()
             raise
@@ -91,6 +93,13 @@ class Backlog:
             elif version != _VERSION:
                 raise sqlite3.DatabaseError(f"it is of version {version}, and this program knows {_VERSION}")
         self._sizes.update(dict(self._db.execute("SELECT sink, count(*) FROM waiting GROUP BY sink")))
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            about = self._file.stat()
+        except OSError:
+            return None
+        return about.st_dev, about.st_ino
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -113,6 +122,11 @@ class Backlog:
 
         A job's last one that waits is no news; one before that is: the job has changed meanwhile.
         """
+        if self._found() != self._place:
+            # What is written into a file without a name is gone with the process.
+            raise sqlite3.OperationalError(
+                "it was removed, or another file was put in its place: end the service, and start it anew"
+            )
         sizes, counts = self._sizes.copy(), self.merged.copy()
         with self._transaction():
             for sinks, transition in news:

@@ -85,6 +85,7 @@ async def configured(
     # Transitions say their project, and not their workspace.
     _check_unique(faults, "targets", "project_id", targets)
     _check_unique(faults, "sinks", "name", sinks)
+    _check_one_stdout(faults, document.get("sinks"))
     if faults.found:
         return faults.sorted()
     return Configuration(
@@ -111,6 +112,17 @@ def _check_unique(faults: Faults, what: str, key: str, made: Sequence[Target | S
     for number, value in enumerate(values):
         if value is not None and counts[value] > 1:
             faults.note((what, number, key), f"is that of another one, too: {shown(value)}")
+
+
+def _check_one_stdout(faults: Faults, sinks: object) -> None:
+    """What stands in a file may be faulty otherwise, too."""
+    tables = sinks if isinstance(sinks, list) else []
+    numbers = [
+        number for number, one in enumerate(tables) if isinstance(one, dict) and one.get("type") == "stdout"
+    ]
+    for number in numbers[1:]:
+        problem = "is stdout a second time, and two would write into each other's lines: let one have it all"
+        faults.note(("sinks", number, "type"), problem)
 
 
 def _checkpoint(table: Table, sources: Sources) -> RedisCheckpoint | None:
@@ -267,7 +279,11 @@ def _one_of(targets: frozenset[str]) -> Callable[[object], str]:
     return check
 
 
-def _stdout(_table: Table, _sources: Sources) -> Destination:
+def _stdout(table: Table, sources: Sources) -> Destination:
+    try:
+        sources.check_stdout()
+    except ConfigError as error:
+        table.note(str(error), "type")
     return Stdout()
 
 

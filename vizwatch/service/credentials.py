@@ -53,7 +53,7 @@ class Sources(Protocol):
         ...
 
     def folder(self, path: str, /) -> Path:
-        """A folder that can be written, or made."""
+        """A folder that can be written, or made; absolute."""
         ...
 
     def token_of(self, path: object, /) -> Auth:
@@ -62,6 +62,10 @@ class Sources(Protocol):
 
     def function(self, name: object, /) -> Callable[[dict[str, Any]], object]:
         """What is called by ``package.module:function``, or by the name of an entry point."""
+        ...
+
+    def check_stdout(self) -> None:
+        """Whether there is one."""
         ...
 
     def check_installed(self, module: str, extra: str, /) -> None:

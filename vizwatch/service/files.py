@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
@@ -117,9 +120,9 @@ class Surroundings:
 
     def folder(self, path: str, /) -> Path:
         """A folder that can be written, or made."""
-        folder = Path(path)
         try:
-            nearest = next(one for one in (folder, *folder.absolute().parents) if _is_there(one))
+            folder = Path(path).absolute()  # also after a sink has changed the directory
+            nearest = next(one for one in (folder, *folder.parents) if _is_there(one))
         except (OSError, ValueError) as error:
             problem = getattr(error, "strerror", None) or "it is no path"
         else:
@@ -130,7 +133,7 @@ class Surroundings:
 
     def token_of(self, path: object, /) -> Auth:
         """Credentials of a file that holds a token, and later perhaps another one."""
-        return _TokenFile(path, self)
+        return _TokenFile(str(Path(str(path)).absolute()), self)
 
     def function(self, name: object, /) -> Callable[[dict[str, Any]], object]:
         """What is called by ``package.module:function``, or by the name of an entry point."""
@@ -145,8 +148,15 @@ class Surroundings:
             raise ConfigError(f"cannot be imported: {text}") from None
         if not callable(found):
             raise ConfigError("must name a function")
+        if inspect.isasyncgenfunction(found) or inspect.isgeneratorfunction(found):
+            raise ConfigError("must name a function without yield: called, a generator does nothing")
         function: Callable[[dict[str, Any]], object] = found
         return function
+
+    def check_stdout(self) -> None:
+        """Whether there is one."""
+        if sys.stdout is None:
+            raise ConfigError("is stdout, which is closed: start the service with a place for it to go")
 
     def check_installed(self, module: str, extra: str, /) -> None:
         """Whether a module of an extra can be imported."""
@@ -179,34 +189,36 @@ def _found(name: str) -> Any:
     return known[name].load()
 
 
+class UnreadableTokenFileError(OSError):
+    """A file has no token just now: whoever renews it may be about to write one."""
+
+
 class _TokenFile:
     """A token in a file that others renew, such as a mounted secret."""
 
-    def __init__(self, path: object, files: Surroundings) -> None:
+    def __init__(self, path: str, files: Surroundings) -> None:
         self._path, self._files = path, files
-        self._token = self._read()
+        self._token: TokenAuth | None = None
 
     def _read(self) -> TokenAuth:
-        return TokenAuth(self._files.content(self._path))
+        with contextlib.suppress(ConfigError):
+            return TokenAuth(self._files.content(self._path))
+        raise UnreadableTokenFileError  # which passes, as what a configuration says does not
 
     @property
     def identity(self) -> Hashable:
         """What tells its user from others: the file."""
-        return str(self._path)
+        return self._path
 
     async def headers(self, request: Outgoing, /) -> Mapping[str, str]:
         """Those of the token as last read."""
+        if self._token is None:
+            self._token = await asyncio.to_thread(self._read)
         return await self._token.headers(request)
 
     async def renew(self, refused: Mapping[str, str], /) -> bool:
-        """Reads the file anew; tells whether it has another token than the refused one.
-
-        Whoever writes it may be about to: one that cannot be read just now has none.
-        """
-        try:
-            token = await asyncio.to_thread(self._read)
-        except ConfigError:
-            return False
+        """Reads the file anew; tells whether it has another token than the refused one."""
+        token = await asyncio.to_thread(self._read)
         if token.identity in refused.values():
             return False
         self._token = token

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from vizwatch.service.metrics import Snapshot, exposition
 from vizwatch.service.progress import LOG
 
 _SHUTDOWN: Final = 0.1
+_CONNECTIONS: Final = 32
+"""How many there may be, and how many may wait for their turn: each takes a descriptor of the watch's."""
 _HINT: Final = 'metrics need their extra: install "vizwatch[metrics]"\n'
 
 
@@ -31,16 +34,14 @@ class Health:
 
     def __init__(self, listen: tuple[str, int], look: Callable[[], Snapshot]) -> None:
         self._listen, self._look = listen, look
-        app = web.Application()
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/metrics", self._metrics)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN)
+        self._pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics}
+        server = _Server(self._page, access_log=None)
+        self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN)
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, *self._listen).start()
+            await web.TCPSite(self._runner, *self._listen, backlog=_CONNECTIONS).start()
         except BaseException as error:
             await self._runner.cleanup()
             if isinstance(error, OSError):
@@ -57,23 +58,40 @@ class Health:
     ) -> None:
         await self._runner.cleanup()
 
-    async def _healthz(self, _: web.Request) -> web.Response:
+    async def _page(self, request: web.BaseRequest) -> web.Response:
+        page = self._pages.get(request.path)
+        if page is None:
+            return web.Response(status=404)
+        return page() if request.method in {"GET", "HEAD"} else web.Response(status=405)
+
+    def _healthz(self) -> web.Response:
         """200 while the service watches, whatever its targets and sinks come to: a restart would not help."""
         now = self._look()
         return _answer(now.report, ok=now.is_watching)
 
-    async def _readyz(self, _: web.Request) -> web.Response:
-        """200 once each target was read completely, and while the backlog can be written."""
+    def _readyz(self) -> web.Response:
+        """200 once each target was read completely, and while backlog and checkpoint can be written."""
         problems = self._look().not_ready
         is_ready = not any(problems.values())
         return _answer({"ready": is_ready, **problems}, ok=is_ready)
 
-    async def _metrics(self, _: web.Request) -> web.Response:
+    def _metrics(self) -> web.Response:
         try:
             body, content_type = exposition(self._look())
         except ModuleNotFoundError:
             return web.Response(status=501, text=_HINT)
         return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+class _Server(web.Server):
+    """Of so many connections at most: one more ends the oldest, which may be idle or read no answer."""
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """One more."""
+        super().connection_made(handler, transport)
+        for oldest in self.connections[:-_CONNECTIONS]:
+            if oldest.transport is not None:
+                oldest.transport.abort()
 
 
 def _said(host: str, port: int) -> str:

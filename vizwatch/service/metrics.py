@@ -40,14 +40,16 @@ class Snapshot:
                 for name, trouble in self.progress.sinks.items()
             },
             "backlog": {what: _trouble(trouble) for what, trouble in self.progress.backlog.items()},
+            "checkpoint": _trouble(self.progress.checkpoint),
         }
 
     @property
     def not_ready(self) -> dict[str, Any]:
-        """The targets that were not read completely yet, and what keeps the backlog from being written."""
+        """The targets that were not read completely yet, and why backlog or checkpoint cannot be written."""
         return {
             "targets": sorted(name for name, one in self.outcomes.items() if one.age is None),
             "backlog": self.progress.backlog_error,
+            "checkpoint": self.progress.checkpoint.text,
         }
 
 
@@ -110,6 +112,8 @@ def _gauges(now: Snapshot) -> Iterator[_Family]:
     yield "backlog", "Transitions that wait for a sink.", "sink", now.sizes
     writable = {(): int(now.progress.backlog_error is None)}
     yield "backlog_writable", "1 if the backlog can be written, read and cleared.", "", writable
+    writable = {(): int(now.progress.checkpoint.text is None)}
+    yield "checkpoint_writable", "1 if the checkpoint can be written.", "", writable
 
 
 def _counters(now: Snapshot) -> Iterator[_Family]:

@@ -18,7 +18,7 @@ import attrs
 
 from vizwatch import Checkpoint, ConfigError, Stream, printable
 from vizwatch.service.backlog import Backlog, Entry
-from vizwatch.service.progress import Progress, backoff
+from vizwatch.service.progress import Progress, Trouble, backoff
 
 T = TypeVar("T")
 
@@ -211,6 +211,8 @@ class AfterOutbox:
 
     _checkpoint: Checkpoint
     _outbox: Outbox
+    _trouble: Trouble
+    """Where to say that it cannot be written."""
 
     async def open(self, stream: Stream) -> None:
         """As of the checkpoint."""
@@ -223,7 +225,14 @@ class AfterOutbox:
     async def save(self, records: Mapping[Stream, Mapping[int, bytes | None]]) -> None:
         """As of the checkpoint, after what was handed over before is written."""
         await self._outbox.written()
-        await self._checkpoint.save(records)
+        try:
+            await self._checkpoint.save(records)
+        except Exception as error:
+            # The others' texts may name a server, and the watch's own line of the log has them.
+            text = str(error) if isinstance(error, sqlite3.Error) else ""
+            self._trouble.failed(text or type(error).__name__)
+            raise
+        self._trouble.over()
 
     async def close(self, stream: Stream) -> None:
         """As of the checkpoint."""

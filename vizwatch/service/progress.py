@@ -71,6 +71,8 @@ class Progress:
         init=False,
     )
     """What is wrong with the file, by what is done: on a full disk, some of it still works."""
+    checkpoint: Trouble = attrs.field(factory=lambda: Trouble("to write the checkpoint"), init=False)
+    """What is wrong with where the watch keeps its place."""
     transitions: Counter[tuple[str, str]] = attrs.field(factory=Counter, init=False)
     """By target, and by the name of the status that they lead to."""
     requests: Counter[tuple[str, str]] = attrs.field(factory=Counter, init=False)

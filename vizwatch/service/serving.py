@@ -162,9 +162,8 @@ class _Service:
         """Hands each transition over, to be kept before it is delivered. Raises what ends the watch."""
         configured = self.configuration
         targets = {target.project_id: target.name for target in configured.targets}
-        checkpoint = AfterOutbox(
-            configured.checkpoint or SqliteCheckpoint(configured.state / "checkpoint.sqlite"), self.outbox
-        )
+        kept = configured.checkpoint or SqliteCheckpoint(configured.state / "checkpoint.sqlite")
+        checkpoint = AfterOutbox(kept, self.outbox, self.progress.checkpoint)
         async with self.watcher.transitions(checkpoint) as transitions:
             async for transition in transitions:
                 target = targets[transition.project_id]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import stat
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from vizwatch.service.backlog import Entry
 from vizwatch.service.calls import Caller, HangingError
@@ -48,8 +51,8 @@ class StdoutSink:
 
     def __init__(self, within: float) -> None:
         self._caller = Caller("vizwatch-stdout", within)
-        self._is_torn = False
-        """Whether the last line was written in part."""
+        self._is_torn: bool | None = None
+        """Whether the last line was written in part; ``None`` before the first one."""
 
     async def deliver(self, entry: Entry, /) -> None:
         """Writes the line."""
@@ -61,9 +64,11 @@ class StdoutSink:
 
     def _write(self, payload: str) -> None:
         # Past sys.stdout's buffer, which would keep, and write later, what it could not write.
+        descriptor = sys.stdout.fileno()
+        if self._is_torn is None:
+            self._is_torn = _ends_within_a_line(descriptor)
         lines = ["", payload, ""] if self._is_torn else [payload, ""]
         rest = memoryview("\n".join(lines).encode("ascii"))
-        descriptor = sys.stdout.fileno()
         while rest:
             written = os.write(descriptor, rest)
             rest = rest[written:]
@@ -72,6 +77,19 @@ class StdoutSink:
     async def aclose(self) -> None:
         """Stdout stays open."""
         await self._caller.aclose()
+
+
+def _ends_within_a_line(descriptor: int) -> bool:
+    """Whether it is a file that ends in a part of a line, as a process before this one may have left it."""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return False
+        # Opened anew: stdout may not be read.
+        with Path(f"/dev/fd/{descriptor}").open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read() != b"\n"
+    except OSError:  # it is empty, or cannot be read
+        return False
 
 
 class PythonSink:
@@ -84,9 +102,15 @@ class PythonSink:
     async def deliver(self, entry: Entry, /) -> None:
         """Calls it with the decoded JSON object."""
         transition = json.loads(entry.payload)
-        error = await _called(self._caller, lambda: self._call.function(transition))
+        error = await _called(self._caller, lambda: self._given(transition))
         if error is not None:
             raise DeliveryError(f"it failed with {type(error).__name__}") from error
+
+    def _given(self, transition: dict[str, Any]) -> object:
+        given = self._call.function(transition)
+        if not inspect.isawaitable(given) and (inspect.isgenerator(given) or inspect.isasyncgen(given)):
+            raise TypeError(f"{self._call.name} gave a generator, nothing of which has run")
+        return given
 
     async def aclose(self) -> None:
         """Ends what is under way, where that can be."""

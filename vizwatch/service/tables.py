@@ -24,6 +24,7 @@ _DOTTED: Final = rf"(?:{_KEY})(?:\s*\.\s*(?:{_KEY}))*"
 _HEADER: Final = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]")
 _PAIR: Final = re.compile(rf"\s*({_DOTTED})\s*=")
 _LONGEST_SHOWN: Final = 40
+_MOST_BITS: Final = 128
 
 
 @attrs.frozen
@@ -163,6 +164,8 @@ class Table:
 
 def shown(value: object) -> str:
     """The value as Python writes it, if it is short; a long one may be a secret in another's place."""
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return f"a number of {value.bit_length()} bits"  # Python refuses to write a huge one
     text = repr(value) if isinstance(value, str | int | float) else f"a {type(value).__name__}"
     return printable(text) if len(text) <= _LONGEST_SHOWN else f"one of {len(text)} characters"
 
