@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -145,6 +147,53 @@ def test_no_schedule_is_an_empty_one(schedule: object) -> None:
 @pytest.mark.parametrize("schedule", ["stop", [1], [{"duration": []}], [{"type": 1}]])
 def test_a_broken_schedule_is_refused_with_its_place(schedule: object) -> None:
     assert refused({**MINIMAL, "schedule": schedule}).path == "$.schedule"
+
+
+@pytest.mark.parametrize("more", [{}, {"new": 1}])
+def test_a_status_that_is_no_long_is_refused_on_both_ways(more: dict[str, int]) -> None:
+    row = {**MINIMAL, "status": 2**64 - 1, **more}
+    assert refused(row).path == "$.status"
+    with pytest.raises(DecodeError) as caught:
+        codec.decode_page(json.dumps({"jobs": [row]}).encode(), 1)
+    assert caught.value.path == "$.jobs[0].status"
+
+
+def weight(decode: Callable[[], object]) -> int:
+    """What Python held at most, in bytes."""
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(DecodeError):
+            decode()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("row", [b"[]", b"{}", b"1", b'{"job_id":1,"status":8}', b'[[],"ab"]'])
+@pytest.mark.parametrize("size", [20_000, 520_000, 8_000_000])
+def test_what_decompresses_to_many_rows_weighs_little(row: bytes, size: int) -> None:
+    body = b'{"jobs":[' + b",".join([row] * (size // (len(row) + 1))) + b"]}"
+    for decode in (
+        lambda: codec.decode_page(body, 1),
+        lambda: codec.decode_page(body, 1, skips_bad_rows=True),
+        lambda: codec.decode_rows(body),
+    ):
+        assert weight(decode) < 16 * 2**20
+
+
+def test_rows_that_are_none_are_not_looked_at_one_by_one_for_long() -> None:
+    body = b'{"jobs":[' + b"1," * 60_000 + b"1]}"
+    with pytest.raises(DecodeError, match="more than 50,000 rows are no page of jobs") as caught:
+        codec.decode_page(body, 1, skips_bad_rows=True)
+    assert caught.value.path == "$.jobs"
+
+
+def test_what_nobody_documented_weighs_no_more_than_a_job_may() -> None:
+    assert decoded(more="x" * 60_000).extra == {"more": "x" * 60_000}
+    many = {**MINIMAL, "more": [[]] * 40_000}
+    assert "fields that nobody documented have more than 65,536 bytes" in str(refused(many))
+    huge = json.dumps({**MINIMAL, "more": [[]] * 1_000_000}).encode()
+    assert weight(lambda: codec.decode_job(huge)) < 16 * 2**20
 
 
 @pytest.mark.fault("J13")

@@ -233,6 +233,19 @@ def test_a_service_whose_pages_prove_nothing_is_told_so(breaks: str, said: str) 
     assert caught.value.per_page == 2
 
 
+def test_a_service_that_sorts_ids_as_text_is_found_out_although_each_page_is_in_order() -> None:
+    pages = {1: [100, 101], 2: [102, 103], 3: [98, 99]}
+
+    async def fetch(query: wire.Query, number: int, size: int) -> JobPage:
+        return JobPage(tuple(Job(one, JobStatus.RUNNING) for one in pages.get(number, [])), number, 6)
+
+    query = wire.query(status=None, search_content=None, sort_by="job_id", order="asc", workspace_id=None)
+    listing = JobPager(fetch, [query], Ask(per_page=2), Dialect(), complete=True)
+    said = "job 98 is on page 3, behind job 103: not in the order of job_id"
+    with pytest.raises(vizwatch.ProtocolError, match=said):
+        finished(listing.collect())
+
+
 # --- over HTTP ----------------------------------------------------------------------------------------------
 
 

@@ -185,6 +185,37 @@ def test_a_long_listing_in_order_forgets_all_but_the_last_ids() -> None:
     assert [job.job_id for job in seen.take(jobs([5, 50_000, 7, 50_001]))] == [50_000, 50_001]
 
 
+@pytest.mark.parametrize(
+    ("ids", "total", "count"),
+    [
+        # One that does not belong there, and a service that sorts ids as text.
+        ([*range(11_500), 10**6, *range(11_500, 15_000)], 15_001, 11_501),
+        ([*range(100_000, 112_000), *range(89_000, 92_000)], 15_000, 12_000),
+        ([*range(100_000, 112_000), *range(89_000, 92_000)], None, 12_000),
+    ],
+)
+def test_a_long_listing_that_leaves_its_order_never_ends_as_if_it_were_all(
+    ids: list[int], total: int | None, count: int
+) -> None:
+    listing = Listing(Seen(ascending=True), 1000)
+    given_ = 0
+    with pytest.raises(
+        vizwatch.ProtocolError, match=f"after {count:,} jobs .* some may be missing: list them in another"
+    ):
+        while not listing.ended:
+            rows = ids[(listing.page - 1) * 1000 : listing.page * 1000]
+            given_ += len(listing.take(JobPage(jobs(rows), listing.page, job_total_count=total)).jobs)
+    assert given_ == count
+
+
+def test_a_service_that_begins_again_after_a_long_listing_has_given_it_all() -> None:
+    listing = Listing(Seen(ascending=True), 1000)
+    while not listing.ended:
+        first = (listing.page - 1) % 12 * 1000
+        listing.take(JobPage(jobs(range(first, first + 1000)), listing.page, job_total_count=12_000))
+    assert listing.count == 12_000
+
+
 # --- transitions ----------------------------------------------------------------------------------------
 
 codes = st.integers(0, 25).map(JobStatus)

@@ -9,6 +9,7 @@ import math
 import pickle
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,19 @@ def test_terminal_and_failed_statuses_are_this_projects_default() -> None:
     assert [status for status in JobStatus if status.is_running] == [JobStatus.RUNNING]
 
 
-@given(st.integers().filter(lambda code: not 0 <= code <= 22))
+@given(st.integers(1 - 2**63, 2**63 - 1).filter(lambda code: not 0 <= code <= 22))
 def test_an_unknown_code_keeps_its_number_and_is_neither_terminal_nor_a_failure(code: int) -> None:
     status = JobStatus(code)
     assert int(status) == code
     assert status.name == f"UNKNOWN({code})"
     assert not (status.is_terminal or status.is_failure or status.is_running or status.is_known)
     assert pickle.loads(pickle.dumps(status)) == status == copy.deepcopy(status)
+
+
+@pytest.mark.parametrize("code", [2**63, -(2**63), 10**400])
+def test_what_is_no_long_is_no_status(code: int) -> None:
+    with pytest.raises(ValueError, match=r"is not a valid JobStatus|Exceeds the limit"):
+        JobStatus(code)
 
 
 def test_only_so_many_unknown_codes_are_kept() -> None:
@@ -290,6 +297,11 @@ def test_a_job_is_of_an_attrs_class_like_any_other() -> None:
     assert (changed.status, changed.job_name, changed.extra) == (JobStatus.FAILED, "a", {"new": 1})
     assert attrs.asdict(job)["schedule"] == ({"type": "stop", "time_unit": None, "duration": None},)
     assert vizwatch.Job(**attrs.asdict(job, recurse=False)) == job
+    told = {field.name: field.type for field in attrs.fields(vizwatch.Job)}
+    assert typing.get_type_hints(vizwatch.Job) == told
+    assert inspect.signature(vizwatch.Job).parameters["extra"].annotation == told["extra"]
+    with pytest.raises(TypeError, match="Job cannot be subclassed: "):
+        type("Mine", (vizwatch.Job,), {})
     for twin in (pickle.loads(pickle.dumps(job)), copy.copy(job), copy.deepcopy(job)):
         assert (twin, hash(twin), twin.extra, repr(twin)) == (job, hash(job), job.extra, repr(job))
     assert job == attrs.evolve(job, extra=None) != changed

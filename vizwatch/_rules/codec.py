@@ -8,6 +8,7 @@ Both ways give the same values.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 import itertools
@@ -34,6 +35,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SHORT_LIFE: Final = 3600.0
+_HARMLESS: Final = 2**19
+"""How many bytes any answer may have, whatever they are."""
+_MOST_VALUES: Final = 150_000
+"""How many values a larger one may have, about ten times what a page of a thousand jobs has."""
+_MOST_ROWS: Final = 50_000
+"""As many rows as these can be jobs; a row that is none costs more time."""
+_MOST_EXTRA: Final = 2**16
+"""How many bytes of JSON a job's fields may have that nobody documented: each watch holds a job."""
 
 
 def decode_page(body: bytes, page: int, *, skips_bad_rows: bool = False) -> JobPage | Failure:
@@ -41,6 +50,7 @@ def decode_page(body: bytes, page: int, *, skips_bad_rows: bool = False) -> JobP
 
     With `skips_bad_rows` a row that is no job is left out and counted, and only the rest must be right.
     """
+    _check_bounds(body)
     try:
         envelope = _PAGE.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -61,6 +71,7 @@ def decode_rows(body: bytes) -> Rows | Failure:
 
     A row without them is left out and counted. Raises :class:`DecodeError` as :func:`decode_page` does.
     """
+    _check_bounds(body)
     try:
         envelope = _ROWS.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -73,13 +84,11 @@ def decode_rows(body: bytes) -> Rows | Failure:
 
 def decode_job(body: bytes) -> Job | Failure:
     """A job at top level, as details and create answer. Raises :class:`DecodeError`."""
-    try:
-        details = _DETAILS.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        details = None
-    if details is not None and details.is_success:
-        *fields, _ = msgspec.structs.astuple(details)  # type: ignore[arg-type]  # laid out as a struct
-        return Job(*fields)
+    _check_bounds(body)
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        fields = _ANY.decode(body)
+        if fields.pop("is_success", True) is True:
+            return msgspec.convert(fields, Job, dec_hook=_decode_schedules)
     document = _document(body)
     return _failure_in(document, payload="job_id") or _structured(document, Job, "$")
 
@@ -132,10 +141,6 @@ def decode_failure(body: bytes) -> Failure:
 # --- as documented: msgspec -----------------------------------------------------------------------------
 
 
-class _Details(Job):
-    is_success: bool = True
-
-
 class _Glance(msgspec.Struct, gc=False):
     """What a poller looks at first; the other fields are skipped unread."""
 
@@ -177,7 +182,6 @@ _JOB: Final = msgspec.json.Decoder(Job, dec_hook=_decode_schedules)
 _JOBS: Final = msgspec.json.Decoder(list[Job], dec_hook=_decode_schedules)
 _RAW_PAGE: Final = msgspec.json.Decoder(_RawPage)
 _RAW_ROWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_DETAILS: Final = msgspec.json.Decoder(_Details, dec_hook=_decode_schedules)
 _ANY: Final = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -256,7 +260,14 @@ def _mended(body: bytes) -> bytes:
     return _ESCAPED.sub(lambda found: found[1] or rb"\ufffd", body)
 
 
+def _check_bounds(body: bytes) -> None:
+    """Refuses what has so many values that they weigh many times what it has itself."""
+    if len(body) > _HARMLESS and sum(map(body.count, (b"[", b"{", b","))) > _MOST_VALUES:
+        raise DecodeError(f"the answer has more than {_MOST_VALUES:,} values, which no page of jobs has")
+
+
 def _document(body: bytes, path: str = "$") -> dict[str, Any]:
+    _check_bounds(body)
     try:
         return _ANY.decode(_mended(body))
     except RecursionError:
@@ -339,12 +350,13 @@ def _with_extra(row: object) -> dict[str, Any]:
     if not isinstance(row, dict):
         _refuse("an object", row)
     extra = {name: value for name, value in row.items() if name not in _KNOWN}
+    if extra and len(msgspec.json.encode(extra)) > _MOST_EXTRA:
+        raise ValueError(f"its fields that nobody documented have more than {_MOST_EXTRA:,} bytes")
     return {**row, "extra": extra or None}
 
 
 @attrs.frozen
 class _Envelope:
-    jobs: list[Job]
     job_total_count: int | None = None
     job_count_limit: int | None = None
     quotas: int | None = None
@@ -358,17 +370,25 @@ def _tolerant_page(document: dict[str, Any], page: int, *, skips_bad_rows: bool 
         document = {**document, "jobs": []}
     elif not isinstance(document.get("jobs", []), list):
         raise DecodeError("expected an array", path="$.jobs")
-    rows = document.get("jobs", [])
-    if skips_bad_rows and rows:
-        document = {**document, "jobs": [row for row in rows if _is_job(row)]}
+    rows = document.get("jobs")
+    if rows is None:
+        raise DecodeError("the field is missing", path="$.jobs")
+    if len(rows) > _MOST_ROWS:
+        raise DecodeError(f"more than {_MOST_ROWS:,} rows are no page of jobs", path="$.jobs")
     envelope = _structured(document, _Envelope, "$")
+    # One by one: a converter of all would make an error for each row before it gives the first one.
+    jobs = [
+        _structured(row, Job, f"$.jobs[{number}]")
+        for number, row in enumerate(rows)
+        if not skips_bad_rows or _is_job(row)
+    ]
     return JobPage(
-        tuple(envelope.jobs),
+        tuple(jobs),
         page,
         envelope.job_total_count,
         envelope.job_count_limit,
         envelope.quotas,
-        len(rows) - len(envelope.jobs),
+        len(rows) - len(jobs),
     )
 
 

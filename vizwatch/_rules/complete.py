@@ -11,6 +11,9 @@ and what happened until then, does not matter.
 Why none comes twice, and all come in order. Once page p was read, every job that exists throughout has been
 shown if its id is not below the lowest one on that page. A row with such an id on a page that is read later
 is a repetition, or a job created meanwhile, and neither is given.
+
+That jobs are in this order is looked at: within a page, and where one has an id above all that were read. A
+job that was created meanwhile has come there only if all behind it are newer still: that page is read again.
 """
 
 from __future__ import annotations
@@ -80,6 +83,10 @@ class CompleteListing:
     _goes_back: bool = attrs.field(default=False, init=False)
     _lowest: int | None = attrs.field(default=None, init=False)
     """The lowest id that was given."""
+    _highest: int | None = attrs.field(default=None, init=False)
+    """The highest id on the pages that were read."""
+    _below: int | None = attrs.field(default=None, init=False)
+    """What all ids have to be above on the page that is read again."""
 
     def take(self, page: JobPage) -> JobPage | None:
         """The page with only its new jobs, by their ids; ``None`` for a page read to find the last one."""
@@ -103,11 +110,25 @@ class CompleteListing:
         return None
 
     def _given(self, page: JobPage) -> JobPage:
+        ids, below, self._below = [job.job_id for job in page.jobs], self._below, None
+        if below is not None:
+            if ids and ids[0] <= below:
+                raise ProtocolError(
+                    f"list jobs: job {ids[0]} is on page {self.page}, behind job {below}: not in the order "
+                    "of job_id, so the listing cannot be complete"
+                )
+            self.page -= 2
+            self.ended = self.page == 0
+            return attrs.evolve(page, jobs=())
+        if ids and self._highest is not None and ids[-1] > self._highest:
+            # Created meanwhile, and then all others behind it were as well; or the order is another.
+            self._below = ids[-1]
+        self._highest = max(self._highest or 0, *ids, 0)
         lowest = self._lowest
         new = page.jobs if lowest is None else tuple(job for job in page.jobs if job.job_id < lowest)
         if new:
             self._lowest = new[0].job_id
-        self.page -= 1
+        self.page += -1 if self._below is None else 1
         self.ended = self.page == 0
         return page if len(new) == len(page.jobs) else attrs.evolve(page, jobs=new)
 

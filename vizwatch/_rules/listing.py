@@ -117,6 +117,8 @@ class Seen:
     """How many these are."""
     _all: set[int] | None = attrs.field(default=None, init=False)
     _forgot: bool = attrs.field(default=False, init=False)
+    is_unsure: bool = attrs.field(default=False, init=False)
+    """Whether jobs were left out that were not given, maybe: their ids are older than those it remembers."""
 
     def __attrs_post_init__(self) -> None:
         if self.ascending is None:
@@ -157,6 +159,8 @@ class Seen:
             if self._watermark is None or follows(self._watermark, job.job_id):
                 self._watermark = job.job_id
                 new.append(job)
+            elif not any(job.job_id in page for page in self._recent):
+                self.is_unsure = True
         return new
 
 
@@ -198,9 +202,18 @@ class Listing:
             raise ProtocolError(f"list jobs: not one row of {self._unreadable} pages in succession is a job")
         self._barren = 0 if new or is_unreadable else self._barren + 1
         self.ended = self._is_last(len(page.jobs) + page.skipped, page.job_total_count)
+        if self.ended and self.seen.is_unsure:
+            self._check_all_came(page.job_total_count)
         if len(new) == len(page.jobs):
             return page
         return attrs.evolve(page, jobs=tuple(new))
+
+    def _check_all_came(self, total: int | None) -> None:
+        if not self._from_the_start or total is None or total > self.count + self._skipped:
+            raise ProtocolError(
+                f"list jobs: not in the order of job_id, and after {self.count:,} jobs it is not known which "
+                "came before, so that some may be missing: list them in another order (sort_by)"
+            )
 
     def _is_last(self, came: int, total: int | None) -> bool:
         if self._barren:

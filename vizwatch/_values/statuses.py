@@ -46,7 +46,7 @@ class JobStatus(enum.IntEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> JobStatus | None:
-        if type(value) is not int:
+        if type(value) is not int or abs(value) > _MAX_NUMBER:
             return None
         unknown = _unknown.get(value)
         if unknown is None:
@@ -83,6 +83,8 @@ class JobStatus(enum.IntEnum):
         return self is JobStatus.RUNNING
 
 
+_MAX_NUMBER: Final = 2**63 - 1
+"""A long of Java's: beyond it are no statuses."""
 _MAX_UNKNOWN: Final = 256
 _unknown: Final[dict[int, JobStatus]] = {}
 

@@ -24,8 +24,8 @@ _OF_THE_LAYOUT: Final = re.compile(r"__(annot.*|getstate|init|setstate|slots)__"
 def laid_out(**types: Any) -> Callable[[type[T]], type[T]]:
     """Has msgspec lay out a slotted class of attrs, which is the same class to everybody but its decoder.
 
-    The decoder refuses fields that the class does not have. No value may refer to itself in a circle: they
-    are not known to the garbage collector.
+    The decoder refuses fields that the class does not have. The class cannot be subclassed. No value may
+    refer to itself in a circle: they are not known to the garbage collector.
 
     Args:
         types: What the decoder takes for a field, where that is not what the class says.
@@ -37,15 +37,23 @@ def laid_out(**types: Any) -> Callable[[type[T]], type[T]]:
         struct: Any = msgspec.defstruct(
             cls.__name__,
             [(field.name, types.get(field.name, field.type), _default(field)) for field in fields],
-            namespace={name: vars(cls)[name] for name in left if not _OF_THE_LAYOUT.fullmatch(name)},
+            namespace={name: vars(cls)[name] for name in left if not _OF_THE_LAYOUT.fullmatch(name)}
+            | {"__init_subclass__": _refuse},
             module=cls.__module__,
             forbid_unknown_fields=True,
             gc=False,
         )
-        struct.__attrs_types_resolved__ = struct  # by what the class says, and not by what the decoder takes
+        msgspec.json.Decoder(struct)  # learns the types once for all; others are told what the class says
+        struct.__annotations__ = cls.__annotations__
+        struct.__attrs_types_resolved__ = struct
         return cast("type[T]", struct)
 
     return lay_out
+
+
+@classmethod  # type: ignore[misc]  # of a class that is made above
+def _refuse(cls: type, **_: object) -> None:
+    raise TypeError(f"{cls.__mro__[1].__name__} cannot be subclassed: a value of one's own may hold one")
 
 
 def _default(field: attrs.Attribute[Any]) -> Any:
