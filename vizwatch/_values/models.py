@@ -115,7 +115,8 @@ class Transition:
     id: str
     """Names the change: two watches that begin with the same status and see the same changes agree on it.
 
-    The id of a run's end says how long the run was, so that two ends differ even where their count does not.
+    The id of a run's end has the duration that was read with it, so that two ends differ even where their
+    count does not: who lost what came last counts anew.
     """
     project_id: str
     job_id: int
