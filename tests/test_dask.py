@@ -147,6 +147,12 @@ async def all_may_be_killed(workers: LocalCluster) -> None:
     await until(lambda: all(one.process.status is Status.running for one in workers.workers.values()))
 
 
+def lives(workers: LocalCluster, address: str | None) -> bool:
+    """Whether the scheduler knows of no end of the worker's."""
+    assert workers.scheduler is not None
+    return address in workers.scheduler.workers
+
+
 # --- what comes -----------------------------------------------------------------------------------------
 
 
@@ -181,9 +187,11 @@ async def test_a_killed_workers_shards_go_on_elsewhere_and_nothing_is_lost(
         for round_, status in enumerate((9, 12, 11, 10)):
             for project in PROJECTS:
                 cloud.set_status(jobs[project][round_ % 3], status, project_id=project)
-            victim = watch.workers[round_ % 4] or ""
             found += await some(watch, 2)
             await all_may_be_killed(workers)
+            # What it gave before may have come first, while it is still on the one killed before.
+            await until(lambda: lives(workers, watch.workers[round_ % 4]))  # noqa: B023 - it is called at once
+            victim = watch.workers[round_ % 4] or ""
             (process,) = (await cluster.run(os.getpid, workers=[victim])).values()
             os.kill(process, signal.SIGKILL)
             found += await some(watch, 6)
