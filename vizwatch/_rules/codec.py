@@ -377,11 +377,13 @@ def _tolerant_page(document: dict[str, Any], page: int, *, skips_bad_rows: bool 
         raise DecodeError(f"more than {_MOST_ROWS:,} rows are no page of jobs", path="$.jobs")
     envelope = _structured(document, _Envelope, "$")
     # One by one: a converter of all would make an error for each row before it gives the first one.
-    jobs = [
-        _structured(row, Job, f"$.jobs[{number}]")
-        for number, row in enumerate(rows)
-        if not skips_bad_rows or _is_job(row)
-    ]
+    jobs = list[Job]()
+    for number, row in enumerate(rows):
+        try:
+            jobs.append(_structured(row, Job, f"$.jobs[{number}]"))
+        except DecodeError:
+            if not skips_bad_rows:
+                raise
     return JobPage(
         tuple(jobs),
         page,
