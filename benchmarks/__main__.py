@@ -11,7 +11,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from benchmarks import compare, delay, fleet, foreign, importing, listing, plots, scaling, sharding, watching
+from benchmarks import (
+    compare,
+    delay,
+    fleet,
+    foreign,
+    importing,
+    keeping,
+    listing,
+    plots,
+    scaling,
+    sharding,
+    watching,
+)
 from benchmarks._frame import Report, promised
 
 
@@ -35,6 +47,7 @@ BENCHMARKS: Final[Mapping[str, Callable[..., Result]]] = {
     "polling": watching.one_by_one,
     "idling": watching.idle,
     "fleet": fleet.run,
+    "keeping": keeping.run,
     "sharding": sharding.run,
     "scaling": scaling.run,
     "compare": compare.run,
@@ -46,6 +59,7 @@ _FULL: Final[Mapping[str, Mapping[str, Any]]] = {
     "polling": {"watches": 10_000, "interval": 10.0, "intervals": 6},
     "idling": {"watches": 100_000, "projects": 100},
     "fleet": {"sweeps": 3, "runs": 5},
+    "keeping": {"projects": (1_000, 10_000), "runs": 5},
     "scaling": {"jobs": (100, 1_000, 10_000, 100_000, 1_000_000), "watches": (1, 10, 100, 1_000, 10_000)},
 }
 """The sizes that the budgets are for, where those take longer than two minutes."""

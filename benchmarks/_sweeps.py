@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -44,9 +46,20 @@ class Projects:
         return self.projects * -(-self.jobs // _PER_PAGE)
 
 
-async def by_fleet(sweeps: int, **options: Any) -> Found:
-    """CPU seconds of the first sweep over all jobs, and of one in steady state, and the most memory held."""
-    projects = Projects(**options)
+async def by_fleet(sweeps: int, *, is_kept: bool = False, **options: Any) -> Found:
+    """CPU seconds of the first sweep, of one in steady state, and of the end; and the most memory held.
+
+    Args:
+        sweeps: For how many intervals the steady state is measured.
+        is_kept: Whether a checkpoint keeps the places.
+        options: Of the projects.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        checkpoint = vizwatch.SqliteCheckpoint(Path(directory, "checkpoint.sqlite")) if is_kept else None
+        return await _by_fleet(Projects(**options), sweeps, checkpoint)
+
+
+async def _by_fleet(projects: Projects, sweeps: int, checkpoint: vizwatch.Checkpoint | None) -> Found:
     targets = [vizwatch.Target(projects.endpoint, one, auth=TOKEN) for one in projects.ids]
     settings = vizwatch.Settings(
         poll_interval=projects.interval, poll_interval_min=min(1.0, projects.interval)
@@ -57,7 +70,7 @@ async def by_fleet(sweeps: int, **options: Any) -> Found:
 
         async def follow() -> None:
             nonlocal left
-            async for _transition in fleet.watch_jobs():
+            async for _transition in fleet.watch_jobs(checkpoint=checkpoint):
                 left -= 1
                 if not left:
                     all_seen.set()
@@ -74,9 +87,10 @@ async def by_fleet(sweeps: int, **options: Any) -> Found:
         steady = await _steady(projects, lambda: asyncio.sleep(projects.interval * sweeps))
         if left:
             raise RuntimeError(f"{-left} transitions of jobs that did not change")
+        cpu = time.process_time()
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
-    return {**first, **steady}
+    return {**first, **steady, "end": time.process_time() - cpu}
 
 
 async def by_hand(sweeps: int, **options: Any) -> Found:

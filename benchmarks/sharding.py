@@ -19,7 +19,7 @@ def run(
     *,
     projects: int = 10_000,
     jobs: int = 10,
-    interval: float = 30.0,
+    interval: float = 15.0,
     shards: Sequence[int] = (2, 8, 32),
     workers: int = 2,
     sweeps: int = 1,

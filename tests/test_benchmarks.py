@@ -59,6 +59,7 @@ SMALL = "watches=20, interval=0.1, intervals=3, runs=1"
         ("polling", "watching.one_by_one", f"{SMALL}, projects=5", 3),
         ("idling", "watching.idle", "watches=200, projects=2, runs=1", 1),
         ("fleet", "", "projects=3, jobs=1500, interval=0.3, runs=1", 6),
+        ("keeping", "", "projects=(3, 5), jobs=5, interval=0.3, runs=1", 4),
         ("sharding", "", "projects=6, jobs=5, interval=0.3, shards=(2,), runs=1", 4),
         ("scaling", "", "jobs=(10, 100), watches=(1, 3), projects=(3,), interval=0.1, runs=1", 5),
         pytest.param("foreign", "", "ours=1500, theirs=1500, runs=1", 1, marks=pytest.mark.foreign),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Generator, Mapping
 from typing import Any
 
@@ -47,6 +48,8 @@ class Cluster:
     takes: dict[str, float] = attrs.field(factory=dict)
     """How long what the scheduler is asked for takes, in seconds."""
     queues: dict[str, asyncio.Queue[Any]] = attrs.field(factory=dict)
+    reports: Counter[str] = attrs.field(factory=Counter)
+    """How often what was reported or commanded."""
     is_refusing: bool = False
     """Whether no queue can be made."""
     futures: list[Future] = attrs.field(factory=list)
@@ -75,6 +78,7 @@ class Cluster:
 
     async def queue_put(self, name: str, data: Any, timeout: None) -> None:  # noqa: ASYNC109 - as distributed's
         await asyncio.sleep(self.takes.get("put", 0))
+        self.reports[data[0]] += 1
         self.queues[name].put_nowait(data)
 
     async def queue_get(self, name: str, timeout: float, batch: bool) -> dict[str, Any]:  # noqa: ASYNC109 - as above
@@ -125,6 +129,24 @@ def watched(cloud: Emulator, cluster: Any) -> Watched:
 async def some(watch: ShardedWatch, count: int) -> list[Transition]:
     async with asyncio.timeout(300):
         return [await anext(watch) for _ in range(count)]
+
+
+# --- what is sent ---------------------------------------------------------------------------------------
+
+
+async def test_a_shard_gathers_transitions_as_messages_cost_more(
+    cloud: Emulator, cluster: Cluster, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vizwatch.dask._shard.GATHERS", 3.0)
+    projects = [f"p{number}" for number in range(60)]
+    for project in projects:
+        cloud.add_jobs(1, status=8, project_id=project)
+    async with watched(*projects, checkpoint=Memory()) as watch:
+        began = asyncio.get_running_loop().time()
+        await some(watch, 1)
+        assert asyncio.get_running_loop().time() - began < 1  # the first one does not wait
+        await some(watch, 59)
+        assert cluster.reports["transitions"] <= 2 + (asyncio.get_running_loop().time() - began) / 3
 
 
 # --- what is kept ---------------------------------------------------------------------------------------

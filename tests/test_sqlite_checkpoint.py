@@ -79,6 +79,33 @@ async def test_streams_do_not_mix(path: Path) -> None:
     assert await found(path, other) == {1: b"other"}
 
 
+async def test_many_records_are_few_statements(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each, and for each row that it returns, the thread has to wait for that of a busy event loop."""
+    statements: list[str] = []
+
+    def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = sqlite3.Connection(*arguments, **options)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    checkpoint = SqliteCheckpoint(path)
+    await checkpoint.open(ALL)
+    await checkpoint.close(ALL)
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    await checkpoint.open(ALL)
+    for kept in (b"record", None):
+        statements.clear()
+        await checkpoint.save({ALL: dict.fromkeys(range(2000), kept)})
+        assert len(statements) <= 2 + 7
+        for job_ids, most in ((None, 8), (range(2000), 7)):
+            statements.clear()
+            assert await checkpoint.load(ALL, job_ids) == (
+                {} if kept is None else dict.fromkeys(range(2000), kept)
+            )
+            assert len(statements) <= most
+    await checkpoint.close(ALL)
+
+
 async def test_only_the_jobs_that_are_asked_for_are_loaded(path: Path) -> None:
     await keep(path, dict.fromkeys(range(2000), b"record"))
     checkpoint = SqliteCheckpoint(path)
@@ -93,9 +120,9 @@ async def test_what_comes_within_a_window_is_one_write(path: Path, monkeypatch: 
     writes = []
     write = SqliteCheckpoint._write
 
-    def noted(checkpoint: SqliteCheckpoint, rows: list[tuple[int, int, bytes | None]]) -> None:
-        writes.append(len(rows))
-        write(checkpoint, rows)
+    def noted(checkpoint: SqliteCheckpoint, newest: dict[int, dict[int, bytes | None]]) -> None:
+        writes.append(sum(map(len, newest.values())))
+        write(checkpoint, newest)
 
     monkeypatch.setattr(SqliteCheckpoint, "_write", noted)
     checkpoint = SqliteCheckpoint(path, window=0.1)
@@ -250,6 +277,10 @@ async def test_what_is_damaged_is_refused_wherever_that_is(path: Path) -> None:
         "DROP TABLE record",
         "ALTER TABLE record ADD COLUMN more",
         "UPDATE record SET record = 7",
+        "UPDATE record SET record = '7'",
+        "UPDATE record SET record = zeroblob(300000)",
+        "UPDATE record SET job_id = 'one'",
+        "UPDATE record SET job_id = '1 22;2'",
         "PRAGMA user_version = 0",
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -32,6 +32,8 @@ class Delivery:
     stream: Stream
     _given: Transition | None = attrs.field(default=None, init=False)
     """What the consumer deals with."""
+    _places: Sequence[int | None] = attrs.field(default=(), init=False)
+    """Of which jobs it has the consumer's place."""
     _has_ended: bool = attrs.field(default=False, init=False)
     _waits: set[asyncio.Task[Any]] = attrs.field(factory=set, init=False)
     """For the checkpoint."""
@@ -54,6 +56,7 @@ class Delivery:
             )
         for job_id in places:
             self._journal.consumers[self.stream, job_id] = self
+        self._places = places
         return await self._unless_ended(self._journal.load(self.stream, job_ids))
 
     def _taken(self, places: Iterable[int | None]) -> list[int | None]:
@@ -115,6 +118,7 @@ class Delivery:
         self._has_ended = True
         for task in self._waits:
             task.cancel()
-        consumers = self._journal.consumers
-        for key in [key for key, holder in consumers.items() if holder is self]:
-            del consumers[key]
+        consumers, places, self._places = self._journal.consumers, self._places, ()
+        for job_id in places:
+            if consumers.get((self.stream, job_id)) is self:
+                del consumers[self.stream, job_id]

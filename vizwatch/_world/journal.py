@@ -35,6 +35,60 @@ _SHOWN: Final = 300
 
 
 @attrs.define(eq=False)
+class _Records:
+    """What is to be written, by stream, of each job the newest."""
+
+    _by_stream: dict[Stream, dict[int, Given | None]] = attrs.field(factory=dict, init=False)
+    _count: int = attrs.field(default=0, init=False)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def of(self, stream: Stream) -> Mapping[int, Given | None]:
+        """Those of a stream."""
+        return self._by_stream.get(stream, {})
+
+    def put(self, stream: Stream, by_job: Mapping[int, Given | None]) -> None:
+        """Adds newer ones of a stream."""
+        known = self._by_stream.setdefault(stream, {})
+        before = len(known)
+        known.update(by_job)
+        self._count += len(known) - before
+
+    def take(self, most: int) -> _Records:
+        """Removes so many, of the streams that have waited longest."""
+        taken = _Records()
+        while self._by_stream and len(taken) < most:
+            stream = next(iter(self._by_stream))
+            by_job = self._by_stream.pop(stream)
+            self._count -= len(by_job)
+            room = most - len(taken)
+            taken.put(stream, dict(itertools.islice(by_job.items(), room)))
+            if len(by_job) > room:
+                self.put(stream, dict(itertools.islice(by_job.items(), room, None)))
+        return taken
+
+    async def encoded(self) -> dict[Stream, dict[int, bytes | None]]:
+        """As they are kept."""
+        encoded: dict[Stream, dict[int, bytes | None]] = {}
+        number = 0
+        for stream, by_job in self._by_stream.items():
+            of_stream = encoded[stream] = dict[int, bytes | None]()
+            for job_id, given in by_job.items():
+                of_stream[job_id] = None if given is None else records.encode(given)
+                number += 1
+                if not number % _A_STEP:
+                    await asyncio.sleep(0)
+        return encoded
+
+    def followed_by(self, newer: _Records) -> _Records:
+        """These, unless there are newer ones."""
+        for stream, by_job in newer._by_stream.items():
+            self.put(stream, by_job)
+        return self
+
+
+@attrs.define(eq=False)
 class Journal:
     """Writes to one checkpoint for all consumers of a client, or of a fleet.
 
@@ -53,8 +107,8 @@ class Journal:
     """What the last write failed with; ``None`` while writes succeed."""
     _streams: dict[Stream, asyncio.Task[None]] = attrs.field(factory=dict, init=False)
     """The streams that are open, or are being opened."""
-    _waiting: dict[tuple[Stream, int], Given | None] = attrs.field(factory=dict, init=False)
-    _under_way: dict[tuple[Stream, int], Given | None] = attrs.field(factory=dict, init=False)
+    _waiting: _Records = attrs.field(factory=_Records, init=False)
+    _under_way: _Records = attrs.field(factory=_Records, init=False)
     """What is being written."""
     _settling: list[asyncio.Future[None]] = attrs.field(factory=list, init=False)
     """Who waits until what was put is written."""
@@ -87,17 +141,16 @@ class Journal:
 
     def _unwritten(self, stream: Stream, job_ids: Collection[int] | None) -> dict[int, Given | None]:
         """What is not in the checkpoint yet of these jobs, or for ``None`` of all."""
-        places = (self._under_way, self._waiting)
+        older, newer = self._under_way.of(stream), self._waiting.of(stream)
         if job_ids is None:
-            return {job_id: given for one in places for (of, job_id), given in one.items() if of == stream}
-        keys = [(stream, job_id) for job_id in job_ids]
-        return {key[1]: one[key] for one in places for key in keys if key in one}
+            return {**older, **newer}
+        return {job_id: one[job_id] for one in (older, newer) for job_id in job_ids if job_id in one}
 
     def put(self, stream: Stream, job_id: int, given: Given | None) -> None:
         """Keeps what a consumer was given, or forgets it, soon."""
         if self._closing.is_set():
             return
-        self._waiting[stream, job_id] = given
+        self._waiting.put(stream, {job_id: given})
         if self._writer is None and not isinstance(self.failure, CheckpointError):
             self._writer = asyncio.create_task(self._write())
 
@@ -140,13 +193,11 @@ class Journal:
         """Writes until nothing waits."""
         try:
             while self._waiting:
-                batch = self._under_way = dict(itertools.islice(self._waiting.items(), _AT_ONCE))
-                for key in batch:
-                    del self._waiting[key]
+                self._under_way = self._waiting.take(_AT_ONCE)
                 # Who comes after this waits for the next write.
                 waits_for_it = 0 if self._waiting else len(self._settling)
                 try:
-                    await self._checkpoint.save(await _encoded(batch))
+                    await self._checkpoint.save(await self._under_way.encoded())
                 except (Exception, asyncio.CancelledError) as error:
                     if _is_cancelled():
                         raise
@@ -173,7 +224,7 @@ class Journal:
 
     def _take_back(self) -> None:
         """What was not written waits again, unless it is out of date."""
-        self._waiting, self._under_way = {**self._under_way, **self._waiting}, {}
+        self._waiting, self._under_way = self._under_way.followed_by(self._waiting), _Records()
 
     def _failed(self, error: BaseException) -> float:
         """Says so once, and gives how long to wait before the next try, in seconds."""
@@ -204,7 +255,7 @@ class Journal:
     def _succeeded(self) -> None:
         if self.failure is not None:
             _LOG.warning("A checkpoint is written again, after %d failures.", self._failures)
-        self.failure, self._failures, self._under_way = None, 0, {}
+        self.failure, self._failures, self._under_way = None, 0, _Records()
         self._room.set()
 
     async def aclose(self) -> None:
@@ -259,17 +310,6 @@ class Journals:
     async def aclose(self) -> None:
         """Writes what waits, and gives the checkpoints up."""
         await asyncio.gather(*(journal.aclose() for journal in self._journals.values()))
-
-
-async def _encoded(
-    batch: Mapping[tuple[Stream, int], Given | None],
-) -> dict[Stream, dict[int, bytes | None]]:
-    encoded: dict[Stream, dict[int, bytes | None]] = {}
-    for number, ((stream, job_id), given) in enumerate(batch.items(), start=1):
-        encoded.setdefault(stream, {})[job_id] = None if given is None else records.encode(given)
-        if not number % _A_STEP:
-            await asyncio.sleep(0)
-    return encoded
 
 
 def _given(stream: Stream, job_id: int, record: bytes) -> Given:

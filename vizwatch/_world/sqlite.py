@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import errno
 import functools
+import itertools
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
+from vizwatch._rules.records import LONGEST
 from vizwatch._values import checks
 from vizwatch._values.errors import CheckpointError
 from vizwatch._values.text import printable
@@ -29,13 +31,16 @@ _SMALLEST: Final = 512
 """How many bytes a database has at least."""
 _BUSY: Final = 2.0
 """How long to wait for another process that has the file just now, in seconds."""
+_AT_ONCE: Final = 300
+"""How many rows a statement writes, or reads as one: for each row that comes, and after each statement, this
+thread waits until that of the event loop lets it go on, which may be milliseconds if that is busy."""
 _TABLES: Final = {
     "stream": """CREATE TABLE stream (
     number INTEGER PRIMARY KEY,
     endpoint TEXT NOT NULL,
     project_id TEXT NOT NULL,
     workspace_id TEXT NOT NULL,
-    UNIQUE (endpoint, project_id, workspace_id)
+    UNIQUE (project_id, workspace_id, endpoint)
 )""",
     "record": """CREATE TABLE record (
     stream INTEGER NOT NULL REFERENCES stream,
@@ -44,10 +49,14 @@ _TABLES: Final = {
     PRIMARY KEY (stream, job_id)
 ) WITHOUT ROWID""",
 }
-_ALL: Final = "SELECT job_id, record FROM record WHERE stream = ?"
-_ONE: Final = "SELECT job_id, record FROM record WHERE stream = ? AND job_id = ?"
-_KEEP: Final = "INSERT OR REPLACE INTO record (stream, job_id, record) VALUES (?, ?, ?)"
-_FORGET: Final = "DELETE FROM record WHERE stream = ? AND job_id = ?"
+_RECORDS: Final = """SELECT group_concat(
+    CASE WHEN typeof(job_id) = 'integer' AND typeof(record) = 'blob' AND length(record) <= ?
+        THEN job_id || ' ' || hex(record) ELSE '?' END, ';'
+) FROM (SELECT job_id, record FROM record WHERE stream = ? AND """
+_AFTER: Final = _RECORDS + "job_id > ? ORDER BY job_id LIMIT ?)"
+_OF_JOBS: Final = _RECORDS + "job_id IN (%s))"
+_KEEP: Final = "INSERT OR REPLACE INTO record (stream, job_id, record) VALUES %s"
+_FORGET: Final = "DELETE FROM record WHERE stream = ? AND job_id IN (%s)"
 _NEW: Final = f"""BEGIN IMMEDIATE;
 {";".join(_TABLES.values())};
 PRAGMA application_id = {_PROGRAM};
@@ -116,14 +125,12 @@ class SqliteCheckpoint:
         await self._batches.put(records)
 
     async def _commit(self, batches: Sequence[Mapping[Stream, Mapping[int, bytes | None]]]) -> None:
-        rows = [
-            (self._numbers[stream], job_id, record)
-            for records in batches
-            for stream, by_job in records.items()
-            if stream in self._numbers  # else it was given up meanwhile
-            for job_id, record in by_job.items()
-        ]
-        await self._in_thread(self._write, rows)
+        newest: dict[int, dict[int, bytes | None]] = {}
+        for records in batches:
+            for stream, by_job in records.items():
+                if stream in self._numbers:  # else it was given up meanwhile
+                    newest.setdefault(self._numbers[stream], {}).update(by_job)
+        await self._in_thread(self._write, newest)
 
     async def close(self, stream: Stream) -> None:
         """Gives the stream up, and closes the file after the last one."""
@@ -169,20 +176,27 @@ class SqliteCheckpoint:
         return made.lastrowid
 
     def _read(self, number: int, job_ids: Collection[int] | None) -> dict[int, bytes]:
-        rows: list[tuple[object, object]] = []
+        kept: dict[int, bytes] = {}
         with self._explained():
             if job_ids is None:
-                rows += self._connected().execute(_ALL, (number,))
-            for wanted in job_ids or ():
-                rows += self._connected().execute(_ONE, (number, wanted))
-        kept: dict[int, bytes] = {}
-        for job_id, record in rows:
-            if not isinstance(job_id, int) or not isinstance(record, bytes):
-                raise self._refused(_DAMAGED)
-            kept[job_id] = record
+                page = self._page(_AFTER, number, -(2**63), _AT_ONCE)
+                while page:
+                    kept |= page
+                    page = self._page(_AFTER, number, max(page), _AT_ONCE)
+                return kept
+            for some in _several(job_ids):
+                kept |= self._page(_OF_JOBS % _marks("?", some), number, *some)
         return kept
 
-    def _write(self, rows: Sequence[tuple[int, int, bytes | None]]) -> None:
+    def _page(self, query: str, *values: int) -> dict[int, bytes]:
+        (rows,) = self._connected().execute(query, (LONGEST, *values)).fetchone()
+        try:
+            pairs = (row.split(" ") for row in rows.split(";")) if rows else ()
+            return {int(job_id): bytes.fromhex(record) for job_id, record in pairs}
+        except ValueError:
+            raise self._refused(_DAMAGED) from None
+
+    def _write(self, newest: Mapping[int, Mapping[int, bytes | None]]) -> None:
         connection = self._connected()
         if self._found() != self._place:
             raise self._refused(
@@ -190,12 +204,16 @@ class SqliteCheckpoint:
             )
         connection.execute("BEGIN IMMEDIATE")
         try:
-            # In their order: of several for one job the last one counts.
-            for number, job_id, record in rows:
-                if record is None:
-                    connection.execute(_FORGET, (number, job_id))
-                else:
-                    connection.execute(_KEEP, (number, job_id, record))
+            for number, by_job in newest.items():
+                for some in _several(job_id for job_id, record in by_job.items() if record is None):
+                    connection.execute(_FORGET % _marks("?", some), (number, *some))
+            for rows in _several(
+                (number, job_id, record)
+                for number, by_job in newest.items()
+                for job_id, record in by_job.items()
+                if record is not None
+            ):
+                connection.execute(_KEEP % _marks("(?, ?, ?)", rows), [*itertools.chain.from_iterable(rows)])
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -294,3 +312,14 @@ class SqliteCheckpoint:
 
     def __repr__(self) -> str:
         return f"SqliteCheckpoint({os.fspath(self.path)!r})"
+
+
+def _marks(one: str, items: Sized) -> str:
+    return ", ".join([one] * len(items))
+
+
+def _several(items: Iterable[T]) -> Iterator[list[T]]:
+    """All of them, so many at a time as go into a statement."""
+    rest = iter(items)
+    while some := [*itertools.islice(rest, _AT_ONCE)]:
+        yield some

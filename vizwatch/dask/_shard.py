@@ -23,6 +23,8 @@ from vizwatch.fleet import Fleet, Outcome
 
 AT_ONCE: Final = 1_000
 """How many transitions a shard sends at once, and has ready while the caller deals with those before."""
+GATHERS: Final = 0.1
+"""How long it gathers more once it has sent some, in seconds: a message costs as much as many transitions."""
 PULSE: Final = 5.0
 """How often a shard reports how it is getting on, in seconds."""
 PATIENCE: Final = 30.0
@@ -197,6 +199,7 @@ class _Shard:
                 self._is_sent = True
                 self._changed.notify_all()
             await self.report("transitions", sent)
+            await asyncio.sleep(GATHERS)
 
     async def _obey(self) -> None:
         """Listens to the caller, until he says stop."""
