@@ -22,7 +22,7 @@ from vizwatch._flows.following import Follower, Terms
 from vizwatch._flows.polling import Poller
 from vizwatch._flows.watching import Watch
 from vizwatch._rules.cadence import Cadence, OwnWrites
-from vizwatch._rules.outage import FAILURES_TO_BE_DOWN, Outage
+from vizwatch._rules.outage import FAILURES_TO_BE_DOWN, Outage, RetryRate
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.statuses import TERMINAL
 from vizwatch._world.gate import Gate
@@ -163,6 +163,24 @@ async def test_an_outage_costs_next_to_nothing_and_watches_come_back_spread() ->
     assert max(rates) <= 2 * healthy
     assert max(service.reads[second] for second in range(int(up), int(up) + 55)) <= 2 * healthy
     assert len(ended) == _MANY
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=60), st.floats(0, 2000))
+def test_reads_that_failed_are_sent_at_a_rate_within_its_bounds(
+    asked: list[tuple[float, bool]], spread: float
+) -> None:
+    rate, at = RetryRate(), 0.0
+    quickest, slowest = 1 / max(10, spread), 1 / max(0.5, 0.015 * spread)
+    for idle, is_answered in asked:
+        at += idle + max(rate.wait(at + idle, spread), 0.0)
+        rate.sent(at)
+        pause = rate.wait(at, spread)
+        assert quickest == pytest.approx(pause) or quickest < pause
+        assert slowest == pytest.approx(pause) or pause < slowest
+        (rate.answered if is_answered else rate.failed)()
+    same = {is_answered for _, is_answered in asked[-12:]} if len(asked) >= 12 else set()
+    if len(same) == 1:
+        assert rate.wait(at, spread) == pytest.approx(quickest if same.pop() else slowest)
 
 
 @pytest.mark.fault("R3")

@@ -123,7 +123,8 @@ class Client:
         self._dialect = Dialect()
         self._own_writes = OwnWrites()
         outage = Outage(self.settings.watch_backoff_base, self.settings.watch_backoff_max)
-        self._gate = Gate(outage, self.settings.pool_size, self._project.renewing)
+        retries = None if account is None else account.retries
+        self._gate = Gate(outage, self.settings.pool_size, self._project.renewing, retries)
         self._report = Report() if account is None else account.report
         self._haste = Haste() if account is None else account.haste
         self._pollers: dict[str, Poller] = {}
@@ -733,6 +734,7 @@ class Client:
     async def _close(self) -> None:
         try:
             await asyncio.gather(*(watch.aclose() for watch in list(self._watches)))
+            await self._gate.aclose()
             if self._journals is not None:
                 await self._journals.aclose()
         finally:

@@ -36,6 +36,7 @@ from vizwatch._world.auth import Auth, TokenAuth
 from vizwatch._world.bulkhead import Bulkhead
 from vizwatch._world.chance import CHANCE
 from vizwatch._world.checkpoint import Checkpoint
+from vizwatch._world.gate import Retries
 from vizwatch._world.journal import Journal, Journals
 from vizwatch._world.line import to_its_end
 from vizwatch._world.transport import Pool, Share
@@ -309,6 +310,8 @@ class Fleet:
         self._each = attrs.evolve(self.settings, pool_size=min(size, _PLACES))
         accounts: dict[Hashable, Account] = {}
         openings = Bulkhead(size)
+        self._retries: dict[str, Retries] = {}
+        """Those at each endpoint, whoever pays for them."""
         self._members: dict[str, _Member] = {}
         for target in several_of(targets):
             if not isinstance(target, Target):
@@ -332,6 +335,8 @@ class Fleet:
             if account is None:
                 payer = endpoint, payer_of(target.auth)
                 account = accounts.setdefault(payer, Account(self.settings.requests_per_second))
+                if endpoint is not None:
+                    account.retries = self._retries.setdefault(endpoint, account.retries)
             return Client(
                 endpoint,
                 target.project_id,

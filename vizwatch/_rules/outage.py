@@ -1,4 +1,4 @@
-"""Whether a service is down, as all watches of a client see it together."""
+"""Whether a service is down, as all watches of a client see it together, and how often many clients ask."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Final
 import attrs
 
 FAILURES_TO_BE_DOWN: Final = 5
+_SHARE: Final = 0.015
+_LEAST, _MOST = 0.5, 10.0
 
 
 @attrs.define
@@ -28,6 +30,11 @@ class Outage:
     probe_at: float = attrs.field(default=-math.inf, init=False)
     """When to ask again whether it is over."""
 
+    @property
+    def failures(self) -> int:
+        """How many reads in a row have failed."""
+        return self._failures
+
     def is_down(self) -> bool:
         """Whether nothing but a probe should be sent."""
         return self._failures >= FAILURES_TO_BE_DOWN
@@ -46,3 +53,34 @@ class Outage:
             pause = min(self.backoff_max, self.backoff_base * 2.0 ** min(self._probes, 60))
             self._probes += 1
             self.probe_at = now + pause * (0.5 + 0.5 * chance)
+
+
+@attrs.define
+class RetryRate:
+    """How many reads a second are sent of those that failed the last time, over many clients.
+
+    Each client takes to asking every half a minute on its own, which is half of what a fleet asks in health.
+    So all of them together ask half as often after each read without an answer, and twice as often after
+    each that gets one. What it takes to ask all that wait once in an interval is the most, or ten a second,
+    and 1.5 % of it the least, or one in two seconds.
+    """
+
+    _rate: float = attrs.field(default=math.inf, init=False)
+    _sent_at: float = attrs.field(default=-math.inf, init=False)
+
+    def wait(self, now: float, spread: float) -> float:
+        """How long the next one waits, in seconds, where `spread` a second would be all in an interval."""
+        self._rate = min(max(self._rate, _LEAST, _SHARE * spread), max(_MOST, spread))
+        return self._sent_at + 1.0 / self._rate - now
+
+    def sent(self, now: float) -> None:
+        """One is sent."""
+        self._sent_at = now
+
+    def answered(self) -> None:
+        """One was answered, be it by a refusal."""
+        self._rate *= 2.0
+
+    def failed(self) -> None:
+        """One was not."""
+        self._rate /= 2.0

@@ -8,6 +8,7 @@ import math
 from vizwatch._rules.pacing import Haste, Pace
 from vizwatch._values import checks
 from vizwatch._values.errors import ConfigError, ConnectError
+from vizwatch._world.gate import Retries
 from vizwatch._world.line import Due, Line
 from vizwatch._world.report import Report
 
@@ -17,7 +18,8 @@ class Account:
 
     A service counts requests by account, and not by client or project. Clients with one `Account` together
     keep its budget, and what one of them is told by a 429 holds for all: they rest, go on at half their rate,
-    and slowly speed up. Each client has an account of its own, unless it is given one.
+    and slowly speed up. While their reads fail, they share how often these are tried again. Each client has
+    an account of its own, unless it is given one.
 
     ::
 
@@ -41,6 +43,8 @@ class Account:
         """What the watches of its clients have to tell."""
         self.haste = Haste()
         """How many of their looks may come sooner than usual."""
+        self.retries = Retries()
+        """Those of the reads of their watches."""
         self._pace = Pace(budget)
         self._line = Line()
         self._loop: asyncio.AbstractEventLoop | None = None

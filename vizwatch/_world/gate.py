@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import anyio
 
 from vizwatch._rules import retrying
-from vizwatch._rules.outage import Outage
+from vizwatch._rules.outage import Outage, RetryRate
 from vizwatch._values.errors import CallError
 from vizwatch._world.chance import CHANCE
 from vizwatch._world.line import Due, Hold, Line
@@ -18,6 +19,39 @@ T = TypeVar("T")
 
 _APART: Final = 1.0
 """How far apart those come back that an outage has held, on average, in seconds."""
+
+
+class Retries:
+    """The reads of the watches of many clients that failed the last time, at a rate of all together."""
+
+    def __init__(self) -> None:
+        self.rate = RetryRate()
+        self._line = Line()
+        self._waiting = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def turn(self, failures: int, interval: float) -> None:
+        """Waits until one may be sent: those first that have failed the fewest times.
+
+        Args:
+            failures: How often its client's reads have failed in a row.
+            interval: Over how many seconds all that wait are spread at best.
+        """
+        self._enter_loop()
+        self._waiting += 1
+        try:
+            async with self._line.turn(is_patient=False, due=Due(failures)):
+                spread = self._waiting / max(interval, 1.0)
+                await anyio.sleep(max(self.rate.wait(anyio.current_time(), spread), 0.0))
+                self.rate.sent(anyio.current_time())
+        finally:
+            self._waiting -= 1
+
+    def _enter_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            # Who waits in one that is over, and what its clock says, is of no use in another.
+            self._loop, self._line, self._waiting, self.rate = loop, Line(), 0, RetryRate()
 
 
 class Gate:
@@ -32,19 +66,26 @@ class Gate:
     Nor do reads come to it while credentials are renewed, which a service may refuse all at once: they come
     back in the same way.
 
+    Clients of one service share what they send while reads fail: a project whose reads are answered waits for
+    no other one.
+
     Args:
         outage: What is known of it.
         at_once: How many reads may be under way.
         renewing: The renewal of credentials, by those of the reads that were refused.
+        retries: Those of all clients of the service.
     """
 
-    def __init__(self, outage: Outage, at_once: int, renewing: Hold | None = None) -> None:
+    def __init__(
+        self, outage: Outage, at_once: int, renewing: Hold | None = None, retries: Retries | None = None
+    ) -> None:
         self._outage = outage
+        self._retries = retries
         self._renewing = renewing or Hold()
         self._line = Line()
         self._places = Line(at_once)
-        self._held = 0
-        """How many reads an outage or a renewal holds."""
+        self._held: set[asyncio.Task[Any]] = set()
+        """The reads that an outage or a renewal holds."""
 
     async def read(
         self,
@@ -62,6 +103,7 @@ class Gate:
             due: By when it is wanted: who is due first goes first.
             is_failing: Whether this failed the last time.
         """
+        has_turn = self._retries is None
         while True:
             if self._outage.is_down():
                 with self._holding():
@@ -70,31 +112,52 @@ class Gate:
                         # Whoever held the line before may have found that it is over.
                         if self._outage.is_down():
                             await anyio.sleep_until(self._outage.probe_at)
-                            return await self._tried(read, is_probe=True)
+                            if not has_turn:
+                                await self._turn(interval)
+                            return await self._tried(read, is_retry=True, is_probe=True)
                     await self._come_back(interval)
             elif self._renewing.is_held:
                 with self._holding():
                     await self._renewing.wait()
                     await self._come_back(interval)
+            elif is_failing and not has_turn:
+                with self._holding():
+                    await self._turn(interval)
+                has_turn = True
+                continue
             await self._places.come(due=due)
             try:
                 if not self._outage.is_down():
-                    return await self._tried(read)
+                    return await self._tried(read, is_retry=is_failing)
             finally:
                 self._places.go()
 
     @contextlib.contextmanager
     def _holding(self) -> Iterator[None]:
-        self._held += 1
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._held.add(task)
         try:
             yield
         finally:
-            self._held -= 1
+            self._held.discard(task)
 
     async def _come_back(self, interval: float) -> None:
-        await anyio.sleep(CHANCE.random() * min(interval, self._held * _APART))
+        await anyio.sleep(CHANCE.random() * min(interval, len(self._held) * _APART))
 
-    async def _tried(self, read: Callable[[], Awaitable[T]], *, is_probe: bool = False) -> T:
+    async def aclose(self) -> None:
+        """Ends the reads that it holds, which nobody wants any more."""
+        held = list(self._held)
+        for task in held:
+            task.cancel()
+        if held:
+            await asyncio.wait(held)
+
+    async def _turn(self, interval: float) -> None:
+        if self._retries is not None:
+            await self._retries.turn(self._outage.failures, interval)
+
+    async def _tried(self, read: Callable[[], Awaitable[T]], *, is_retry: bool, is_probe: bool = False) -> T:
+        rate = self._retries.rate if is_retry and self._retries is not None else None
         begun = anyio.current_time()
         try:
             value = await read()
@@ -103,8 +166,15 @@ class Gate:
             if retrying.is_outage(error):
                 begun = begun if error.elapsed is None else now - error.elapsed
                 self._outage.failed(begun, now, CHANCE.random(), is_probe=is_probe)
+                if rate is not None:
+                    rate.failed()
             else:
-                self._outage.answered(now)
+                self._answered(rate)
             raise
-        self._outage.answered(anyio.current_time())
+        self._answered(rate)
         return value
+
+    def _answered(self, rate: RetryRate | None) -> None:
+        self._outage.answered(anyio.current_time())
+        if rate is not None:
+            rate.answered()
