@@ -525,7 +525,8 @@ def test_a_reader_that_has_gone_ends_the_command_quietly(argv: str, served: Clou
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_output_that_cannot_be_written_gives_one_line_and_code_1() -> None:
+def test_output_that_cannot_be_written_gives_one_line_and_code_1(served: Cloud) -> None:
+    served.add_job(status=12)
     with Path("/dev/full").open("w") as full, child("list", "--json", stdout=full) as process:
         assert process.communicate(timeout=10)[1] == "vizwatch: [Errno 28] No space left on device\n"
     assert process.returncode == 1
