@@ -85,8 +85,10 @@ def record(stream: Stream, job_id: int) -> bytes:
 
 
 steps = st.lists(
-    st.tuples(st.just("put"), st.tuples(st.sampled_from(STREAMS), st.integers(1, 4), st.booleans()))
-    | st.tuples(st.just("load"), st.tuples(st.sampled_from(STREAMS), st.none() | st.sets(st.integers(1, 4))))
+    st.tuples(st.just("put"), st.tuples(st.sampled_from(STREAMS[:2]), st.integers(1, 3), st.booleans()))
+    | st.tuples(
+        st.just("load"), st.tuples(st.sampled_from(STREAMS[:2]), st.none() | st.sets(st.integers(1, 3)))
+    )
     | st.tuples(st.just("pass"), st.sampled_from([0.0, 0.1, 0.4, 40.0]))
     | st.tuples(st.just("fail"), st.booleans()),
     max_size=30,
@@ -98,7 +100,7 @@ def test_the_newest_of_each_job_is_loaded_at_any_time_and_is_in_the_checkpoint_a
     steps: list[tuple[str, Any]], at_once: int, loads_in: float
 ) -> None:
     come_to: dict[Stream, dict[int, list[Given | None]]] = {
-        stream: {job_id: [None] for job_id in range(1, 5)} for stream in STREAMS
+        stream: {job_id: [None] for job_id in range(1, 4)} for stream in STREAMS[:2]
     }
 
     async def load(journal: Journal, stream: Stream, job_ids: set[int] | None) -> None:
@@ -113,7 +115,7 @@ def test_the_newest_of_each_job_is_loaded_at_any_time_and_is_in_the_checkpoint_a
     async def go() -> Memory:
         kept = Memory(takes=(0.3, 0.0), loads_in=loads_in)
         journal = Journal(kept)
-        loads = [asyncio.create_task(load(journal, stream, set())) for stream in STREAMS]
+        loads = [asyncio.create_task(load(journal, stream, set())) for stream in STREAMS[:2]]
         await asyncio.gather(*loads)
         for number, (what, how) in enumerate(steps, start=1):
             if what == "put":
@@ -139,12 +141,12 @@ def test_the_newest_of_each_job_is_loaded_at_any_time_and_is_in_the_checkpoint_a
         patched.setattr(journals, "_AT_ONCE", at_once)
         with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
             kept = runner.run(go())
-    for stream in STREAMS:
+    for stream in STREAMS[:2]:
         found = {
             job_id: records.decode(record, stream.project_id, job_id)
             for job_id, record in kept.records.get(stream, {}).items()
         }
-        assert {job_id: found.get(job_id) for job_id in range(1, 5)} == {
+        assert {job_id: found.get(job_id) for job_id in range(1, 4)} == {
             job_id: all_of_it[-1] for job_id, all_of_it in come_to[stream].items()
         }
 
@@ -327,8 +329,8 @@ async def test_a_journal_that_is_closed_ends_who_waits_for_a_load_and_the_load_b
     kept = Loads(loads_in=10)
     journal = Journal(kept)
     begins = []
-    for job_id in range(4):
-        begins.append(asyncio.create_task(Delivery(journal, stream).begin([job_id])))
+    for job_ids in ([0, 1], [2], [3]):
+        begins += [asyncio.create_task(Delivery(journal, stream).begin([job_id])) for job_id in job_ids]
         await elapse(1)
     begins[0].cancel()  # which the others do not notice
     await elapse(1)
@@ -337,7 +339,7 @@ async def test_a_journal_that_is_closed_ends_who_waits_for_a_load_and_the_load_b
     ends = await asyncio.gather(*begins, return_exceptions=True)
     assert asyncio.get_running_loop().time() == began
     assert [type(end) for end in ends] == [asyncio.CancelledError, *[StopAsyncIteration] * 3]
-    assert kept.loads == [(stream, {0})]
+    assert kept.loads == [(stream, {0, 1})]
     assert (kept.under_way, kept.closed) == (0, 1)
     assert await journal.load(stream, [1]) == {}, "it is opened anew"
     await journal.aclose()
