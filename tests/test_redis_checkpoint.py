@@ -136,10 +136,10 @@ async def test_many_streams_that_are_closed_at_once_are_free_for_another_process
 ) -> None:
     monkeypatch.setattr(module, "_CONNECTIONS", 1)
     monkeypatch.setattr(module, "_TO_RELEASE", 0.15)  # for one, and all of them together take longer
-    streams = [Stream("https://example.com", f"p{number}", "0") for number in range(700)]
+    streams = [Stream("https://example.com", f"p{number}", "0") for number in range(1500)]
     one = checkpoint_of(shared)
     await asyncio.gather(*map(one.open, streams))
-    assert len(await raw.keys("*:lease:*")) == 700
+    assert len(await raw.keys("*:lease:*")) == 1500
     await asyncio.gather(*map(one.close, streams))
     assert await raw.keys("*:lease:*") == []
 
