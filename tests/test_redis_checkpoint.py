@@ -145,6 +145,21 @@ async def test_many_streams_that_are_closed_at_once_are_free_for_another_process
 
 
 @needs_redis
+async def test_who_is_cancelled_at_any_moment_while_a_redis_is_asked_hears_no_answer(
+    shared: RedisServer, raw: Any
+) -> None:
+    async with opened(checkpoint_of(shared), ALL) as one:
+        for turns in range(20):
+            load = asyncio.create_task(one.load(ALL, [1]))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            was_over = load.done()
+            load.cancel()
+            await asyncio.wait([load])
+            assert load.cancelled() or was_over
+
+
+@needs_redis
 async def test_what_is_saved_within_a_window_is_one_step(shared: RedisServer, raw: Any) -> None:
     streams = [Stream("https://example.com", f"p{number}", "0") for number in range(20)]
     async with opened(checkpoint_of(shared, window=0.05), *streams) as one:

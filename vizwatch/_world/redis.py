@@ -362,6 +362,7 @@ class _Server:
             return await self._ask(command, within)
 
     async def _ask(self, command: tuple[str | bytes | int, ...], within: float) -> object:
+        before = _cancellations()
         try:
             async with asyncio.timeout(within):
                 answer = await self._client.execute_command(*command)
@@ -369,6 +370,8 @@ class _Server:
             problem = self._of_ours(error, within)
         else:
             self.is_away, self._answered = False, asyncio.get_running_loop().time()
+            if _cancellations() > before:
+                raise asyncio.CancelledError  # redis-py has lost it
             return answer
         # Outside of the except clause: what redis-py was doing, with the password, is not to hang on it.
         self.is_away = isinstance(problem, OSError)
@@ -391,6 +394,11 @@ class _Server:
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 @contextlib.contextmanager
