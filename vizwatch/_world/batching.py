@@ -62,10 +62,10 @@ class Batches(Generic[T]):
 
 
 class Lookups(Generic[K, T]):
-    """Asks for what many want to know, one time after another.
+    """Asks for what many want to know, at most once at a time.
 
-    Those who want to know something in the same turn of the event loop are asked for together; and while
-    that is under way, all who come until it is over.
+    What is wanted in the same turn of the event loop is one lookup. Whatever is wanted while that is under
+    way is the next one, which begins when that is over.
 
     Args:
         ask: Looks all of these keys up. Whoever wanted one of them gets what it returns, or raises.
