@@ -40,9 +40,11 @@ class Memory:
 
     async def load(self, stream: Stream, job_ids: Collection[int] | None) -> Mapping[int, bytes]:
         assert stream in self._open
-        await asyncio.sleep(self.loads_in)
+        await asyncio.sleep(self.loads_in / 2)
         kept = self.records.get(stream, {})
-        return {one: record for one, record in kept.items() if job_ids is None or one in job_ids}
+        found = {one: record for one, record in kept.items() if job_ids is None or one in job_ids}
+        await asyncio.sleep(self.loads_in / 2)
+        return found
 
     async def save(self, records: Mapping[Stream, Mapping[int, bytes | None]]) -> None:
         await asyncio.sleep(self.takes[self.writes % len(self.takes)])

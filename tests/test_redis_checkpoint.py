@@ -131,6 +131,35 @@ async def test_many_who_load_at_once_share_a_few_connections(shared: RedisServer
 
 
 @needs_redis
+async def test_many_streams_that_are_closed_at_once_are_free_for_another_process_at_once(
+    shared: RedisServer, raw: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CONNECTIONS", 1)
+    monkeypatch.setattr(module, "_TO_RELEASE", 0.15)  # for one, and all of them together take longer
+    streams = [Stream("https://example.com", f"p{number}", "0") for number in range(1500)]
+    one = checkpoint_of(shared)
+    await asyncio.gather(*map(one.open, streams))
+    assert len(await raw.keys("*:lease:*")) == 1500
+    await asyncio.gather(*map(one.close, streams))
+    assert await raw.keys("*:lease:*") == []
+
+
+@needs_redis
+async def test_who_is_cancelled_at_any_moment_while_a_redis_is_asked_hears_no_answer(
+    shared: RedisServer, raw: Any
+) -> None:
+    async with opened(checkpoint_of(shared), ALL) as one:
+        for turns in range(20):
+            load = asyncio.create_task(one.load(ALL, [1]))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            was_over = load.done()
+            load.cancel()
+            await asyncio.wait([load])
+            assert load.cancelled() or was_over
+
+
+@needs_redis
 async def test_what_is_saved_within_a_window_is_one_step(shared: RedisServer, raw: Any) -> None:
     streams = [Stream("https://example.com", f"p{number}", "0") for number in range(20)]
     async with opened(checkpoint_of(shared, window=0.05), *streams) as one:
@@ -633,6 +662,49 @@ async def test_a_redis_that_is_away_is_said_at_once_and_holds_no_close_up() -> N
                 await one.save({streams[0]: {1: b"1"}})
             began = loop.time()
         assert loop.time() - began < 1
+
+
+@pytest.mark.looptime
+async def test_who_waits_for_a_turn_does_so_for_as_long_as_others_are_answered() -> None:
+    loop = asyncio.get_running_loop()
+    streams = [Stream("https://example.com", f"p{number}", "0") for number in range(200)]
+
+    async def take_its_time(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError), contextlib.closing(writer):
+            while said := await reader.read(65_536):
+                if b"SETINFO" not in said:
+                    await asyncio.sleep(0.5)
+                writer.write(b"+OK\r\n" * said.count(b"SETINFO") or b"*2\r\n$4\r\ndone\r\n$1\r\nx\r\n")
+                await writer.drain()
+
+    async with served(take_its_time) as url:
+        one, began = RedisCheckpoint(url), loop.time()
+        ends = await asyncio.gather(*map(one.open, streams), return_exceptions=True)
+        opened = loop.time()
+        await asyncio.gather(*map(one.close, streams))
+        closed = loop.time()
+    assert ends == [None] * 200
+    assert opened - began == pytest.approx(200 / 8 * 0.5, abs=1)
+    assert closed - opened == pytest.approx(200 / 8 * 0.5, abs=1)
+
+
+@pytest.mark.looptime
+async def test_who_waits_for_a_turn_where_nobody_is_answered_gives_up_with_the_others() -> None:
+    loop = asyncio.get_running_loop()
+    streams = [Stream("https://example.com", f"p{number}", "0") for number in range(200)]
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError), contextlib.closing(writer):
+            while said := await reader.read(65_536):
+                writer.write(b"+OK\r\n" * said.count(b"SETINFO"))
+                await writer.drain()
+
+    async with served(hang) as url:
+        one, began = RedisCheckpoint(url), loop.time()
+        ends = await asyncio.gather(*map(one.open, streams), return_exceptions=True)
+        assert loop.time() - began == pytest.approx(5, abs=1)
+    assert {type(end) for end in ends} == {CheckpointError}
+    assert "it cannot be used: no answer within 5 s" in str(ends[-1])
 
 
 @needs_redis

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 import weakref
 from collections.abc import Collection, Mapping
-from typing import Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 import attrs
 
@@ -19,6 +20,7 @@ from vizwatch._rules.transitions import counts_of
 from vizwatch._values import checks
 from vizwatch._values.errors import CheckpointError
 from vizwatch._values.text import printable
+from vizwatch._world.batching import Lookups
 from vizwatch._world.chance import CHANCE
 from vizwatch._world.checkpoint import Checkpoint, Stream
 
@@ -32,6 +34,9 @@ _ROOM: Final = 20_000
 _PAUSE_BASE, _PAUSE_MAX = 0.2, 30.0
 _CLOSE_WITHIN: Final = 3.0
 _SHOWN: Final = 300
+
+_Found: TypeAlias = tuple[Mapping[int, Given | None], Mapping[int, bytes]]
+"""What is not in the checkpoint yet, and what is there, of each job."""
 
 
 @attrs.define(eq=False)
@@ -105,8 +110,8 @@ class Journal:
     """Whose place is kept, of each job or of all of a stream."""
     failure: BaseException | None = attrs.field(default=None, init=False)
     """What the last write failed with; ``None`` while writes succeed."""
-    _streams: dict[Stream, asyncio.Task[None]] = attrs.field(factory=dict, init=False)
-    """The streams that are open, or are being opened."""
+    _streams: dict[Stream, asyncio.Task[Lookups[int, _Found]]] = attrs.field(factory=dict, init=False)
+    """The streams that are open, or are being opened, with what is looked up of single jobs."""
     _waiting: _Records = attrs.field(factory=_Records, init=False)
     _under_way: _Records = attrs.field(factory=_Records, init=False)
     """What is being written."""
@@ -126,18 +131,28 @@ class Journal:
         """
         opening = self._streams.get(stream)
         if opening is None or (opening.done() and (opening.cancelled() or opening.exception())):
-            opening = self._streams[stream] = asyncio.create_task(self._checkpoint.open(stream))
+            opening = self._streams[stream] = asyncio.create_task(self._open(stream))
             opening.add_done_callback(_heard_of)
-        await asyncio.shield(opening)
-        unwritten = self._unwritten(stream, job_ids)
-        kept = await self._checkpoint.load(stream, job_ids)
+        lookups = await asyncio.shield(opening)
+        unwritten, kept = await (self._find(stream, None) if job_ids is None else lookups.get(job_ids))
         loaded: dict[int, Given] = {}
-        for number, (job_id, record) in enumerate(kept.items(), start=1):
-            if job_id not in unwritten:
-                loaded[job_id] = _given(stream, job_id, record)
+        for number, job_id in enumerate([*kept, *unwritten] if job_ids is None else job_ids, start=1):
+            given = unwritten.get(job_id)
+            if job_id in kept and job_id not in unwritten:
+                given = _given(stream, job_id, kept[job_id])
+            if given is not None:
+                loaded[job_id] = given
             if not number % _A_STEP:
                 await asyncio.sleep(0)
-        return loaded | {job_id: given for job_id, given in unwritten.items() if given is not None}
+        return loaded
+
+    async def _open(self, stream: Stream) -> Lookups[int, _Found]:
+        await self._checkpoint.open(stream)
+        return Lookups(functools.partial(self._find, stream))
+
+    async def _find(self, stream: Stream, job_ids: Collection[int] | None) -> _Found:
+        # Before it is loaded: what is written meanwhile may be missing in both.
+        return self._unwritten(stream, job_ids), await self._checkpoint.load(stream, job_ids)
 
     def _unwritten(self, stream: Stream, job_ids: Collection[int] | None) -> dict[int, Given | None]:
         """What is not in the checkpoint yet of these jobs, or for ``None`` of all."""
@@ -276,10 +291,11 @@ class Journal:
             opening.cancel()  # of those that wait, maybe for another process to end
         await asyncio.gather(*map(self._given_up, streams, streams.values()))
 
-    async def _given_up(self, stream: Stream, opening: asyncio.Task[None]) -> None:
+    async def _given_up(self, stream: Stream, opening: asyncio.Task[Lookups[int, _Found]]) -> None:
         await asyncio.wait([opening])
         if opening.cancelled() or opening.exception() is not None:
             return
+        await opening.result().aclose()
         try:
             await self._checkpoint.close(stream)
         except Exception as error:  # noqa: BLE001 - the other streams are to be closed as well
@@ -330,6 +346,6 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _heard_of(task: asyncio.Task[None]) -> None:
+def _heard_of(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()

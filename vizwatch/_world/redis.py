@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger("vizwatch")
 _WITHIN: Final = 5.0
-"""How long connecting may take, a part of an answer, and waiting for a connection, in seconds."""
+"""How long connecting may take, and a part of an answer, in seconds."""
 _IN_ALL: Final = 2 * _WITHIN
 _TO_RELEASE: Final = 1.0
 _CONNECTIONS: Final = 8
+"""How many are asked at once; who waits for its turn does so for as long as others are answered."""
 _A_PAGE: Final = 1_000
 """How many records are read at once."""
 _LOOK: Final = 0.25
@@ -338,22 +340,38 @@ class _Server:
         self.location = location
         self.is_away = False
         """Whether it did not do what it was asked last."""
+        self._answered = -math.inf
+        """When it did so last."""
+        self._turns = asyncio.Semaphore(_CONNECTIONS)
         self._client: Any = _client(location)
 
     async def ask(self, *command: str | bytes | int, within: float) -> object:
-        """Its answer, within some seconds.
+        """Its answer, within some seconds once it is this one's turn.
 
         Raises:
             CheckpointError: A key is of another type.
-            ConnectionError: There is no answer, or a refusal that may pass.
+            ConnectionError: There is no answer, also to others meanwhile, or a refusal that may pass.
         """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with self._turns:
+            silence = loop.time() - max(began, self._answered)
+            # Those before have waited in vain; if each tried on its own, the last would wait for hours.
+            if silence > min(within, _WITHIN) / 2:
+                raise self._of_ours(TimeoutError(), round(silence, 1))
+            return await self._ask(command, within)
+
+    async def _ask(self, command: tuple[str | bytes | int, ...], within: float) -> object:
+        before = _cancellations()
         try:
             async with asyncio.timeout(within):
                 answer = await self._client.execute_command(*command)
         except Exception as error:  # noqa: BLE001 - of redis-py, and of what it makes of any answer
             problem = self._of_ours(error, within)
         else:
-            self.is_away = False
+            self.is_away, self._answered = False, asyncio.get_running_loop().time()
+            if _cancellations() > before:
+                raise asyncio.CancelledError  # redis-py has lost it
             return answer
         # Outside of the except clause: what redis-py was doing, with the password, is not to hang on it.
         self.is_away = isinstance(problem, OSError)
@@ -378,6 +396,11 @@ class _Server:
         await self._client.aclose()
 
 
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
 @contextlib.contextmanager
 def _reached() -> Iterator[None]:
     """What may pass is an error for whoever wants to begin."""
@@ -392,7 +415,7 @@ def _reached() -> Iterator[None]:
 
 def _client(location: Location) -> Redis:
     try:
-        from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection  # noqa: PLC0415
+        from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection  # noqa: PLC0415
         from redis.asyncio import UnixDomainSocketConnection as SocketConnection  # noqa: PLC0415
         from redis.credentials import UsernamePasswordCredentialProvider  # noqa: PLC0415 - slow to import
     except ImportError:
@@ -409,9 +432,7 @@ def _client(location: Location) -> Redis:
         # As options, some versions of redis-py show them in the repr of a pool.
         provider = UsernamePasswordCredentialProvider(location.username, location.password)
         options["credential_provider"] = provider
-    pool = BlockingConnectionPool(
-        max_connections=_CONNECTIONS,
-        timeout=_WITHIN,
+    pool = ConnectionPool(
         connection_class=kind,
         db=location.database,
         protocol=2,
