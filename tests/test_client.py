@@ -135,11 +135,15 @@ async def test_a_retry_after_that_is_too_long_is_raised_with_its_value(
     cloud: Emulator, here: vizwatch.Client
 ) -> None:
     (job_id,) = cloud.add_jobs(1)
+    cloud.fault("status", status=503, retry_after=90, count=1)
+    with pytest.raises(vizwatch.ServerError, match=r"Try again in 90 s\.$"):
+        await here.get_job(job_id)
     cloud.fault("status", status=429, code="APIGW.0308", retry_after=3600)
     with pytest.raises(vizwatch.RateLimitError) as caught:
         await here.get_job(job_id)
     assert caught.value.retry_after == 3600
-    assert len(cloud.requests) == 1
+    assert "Wait 3600 s, and set Settings(requests_per_second=…)" in str(caught.value)
+    assert len(cloud.requests) == 2
 
 
 async def test_attempts_are_counted_and_bounded(cloud: Emulator, here: vizwatch.Client) -> None:

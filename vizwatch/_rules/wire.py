@@ -6,6 +6,7 @@ import datetime as dt
 import email.utils
 import ipaddress
 import json
+import math
 import re
 import urllib.parse
 from collections.abc import Mapping
@@ -333,6 +334,8 @@ def refusal(operation: Operation, answer: Answer, failure: Failure, clean: Clean
         error.hint = "Check the user's name, password and domain: what was refused is not sent again."
     if isinstance(error, RateLimitError):
         error.allowed_rate = allowed_rate(answer.headers)
+    if isinstance(error, ServerError | RateLimitError) and error.retry_after is not None:
+        error.hint = error.hint_after.format(math.ceil(error.retry_after))
     if failure.error_code == "APIGW.0101":
         error.hint = "This API is not, or no longer, offered at this endpoint: check the endpoint's region."
     elif answer.status in _TOO_LARGE:

@@ -29,7 +29,7 @@ No error shows a token, key or signature, and none carries more than a bounded p
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vizwatch._values.statuses import JobStatus
 
@@ -227,7 +227,8 @@ class BadRequestError(ApiError):
 class RateLimitError(ApiError):
     """Too many requests: the account's limit, which all its clients share."""
 
-    hint = "Wait as long as `retry_after` says, and set Settings(requests_per_second=…) below the limit."
+    hint = "Wait, and set Settings(requests_per_second=…) below the limit."
+    hint_after: ClassVar = "Wait {} s, and set Settings(requests_per_second=…) below the limit."
     allowed_rate: float | None = None
     """How many requests a second the service says that it allows, if it does."""
 
@@ -236,6 +237,7 @@ class ServerError(ApiError):
     """The service, or a gateway before it, failed; it may work later."""
 
     hint = "Try again later."
+    hint_after: ClassVar = "Try again in {} s."
 
 
 class WrongEndpointError(ApiError, ConfigError):
