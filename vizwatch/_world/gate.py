@@ -34,7 +34,7 @@ class Retries:
         """Waits until one may be sent: those first that have failed the fewest times.
 
         Args:
-            failures: How often its client's reads have failed in a row.
+            failures: How often it has failed in a row, or for a probe its client's reads have.
             interval: Over how many seconds all that wait are spread at best.
         """
         self._enter_loop()
@@ -93,7 +93,7 @@ class Gate:
         interval: float,
         due: Due | None = None,
         *,
-        is_failing: bool = False,
+        failures: int = 0,
     ) -> T:
         """What `read` gives or raises, once it may be sent.
 
@@ -101,9 +101,9 @@ class Gate:
             read: Reads once.
             interval: Over how many seconds the watches of this kind spread after an outage at most.
             due: By when it is wanted: who is due first goes first.
-            is_failing: Whether this failed the last time.
+            failures: How often this has failed in a row.
         """
-        has_turn = self._retries is None
+        is_failing, has_turn = failures > 0, self._retries is None
         while True:
             if self._outage.is_down():
                 with self._holding():
@@ -113,7 +113,7 @@ class Gate:
                         if self._outage.is_down():
                             await anyio.sleep_until(self._outage.probe_at)
                             if not has_turn:
-                                await self._turn(interval)
+                                await self._turn(self._outage.failures, interval)
                             return await self._tried(read, is_retry=True, is_probe=True)
                     await self._come_back(interval)
             elif self._renewing.is_held:
@@ -122,7 +122,7 @@ class Gate:
                     await self._come_back(interval)
             elif is_failing and not has_turn:
                 with self._holding():
-                    await self._turn(interval)
+                    await self._turn(failures, interval)
                 has_turn = True
                 continue
             await self._places.come(due=due)
@@ -152,9 +152,9 @@ class Gate:
         if held:
             await asyncio.wait(held)
 
-    async def _turn(self, interval: float) -> None:
+    async def _turn(self, failures: int, interval: float) -> None:
         if self._retries is not None:
-            await self._retries.turn(self._outage.failures, interval)
+            await self._retries.turn(failures, interval)
 
     async def _tried(self, read: Callable[[], Awaitable[T]], *, is_retry: bool, is_probe: bool = False) -> T:
         rate = self._retries.rate if is_retry and self._retries is not None else None
