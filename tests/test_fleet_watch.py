@@ -217,7 +217,7 @@ async def test_a_thousand_projects_are_read_evenly_over_the_interval(cloud: Emul
             each_second = [after - before for before, after in itertools.pairwise(asked)]
     assert max(each_second[:48]) <= 60, "at the beginning"
     assert all(40 <= count <= 60 for count in each_second[25:48])
-    assert max(each_second) <= 75, "while they try again, and come back"
+    assert max(each_second) <= 105, "while they try again, and come back: as many as in health, beside those"
     assert all(40 <= count <= 60 for count in each_second[-15:]), "after an outage"
 
 
@@ -463,6 +463,25 @@ async def test_an_outage_costs_a_fleet_next_to_nothing_and_its_projects_come_bac
         assert await asked(30) == pytest.approx(1, rel=0.05)
         ages = [outcome.age for outcome in fleet.outcomes.values()]
         assert max(age for age in ages if age is not None) <= interval
+
+
+async def test_after_an_outage_the_last_projects_come_back_as_quickly_as_the_first(
+    cloud: Emulator,
+) -> None:
+    interval, count = 15, 600
+    async with Fleet(targets_of(cloud, count)) as fleet:
+        async with taken(fleet.watch_jobs(interval=interval), Found().note):
+            await elapse(60)
+            cloud.fault("status", status=503)
+            await elapse(120)
+            cloud.clear_faults()
+            each_second = []
+            for _ in range(25):
+                before = len(cloud.requests)
+                await elapse(1)
+                each_second.append(len(cloud.requests) - before)
+            assert max(each_second) <= 2 * count / interval + 1
+            assert all(one.complete for one in fleet.outcomes.values())
 
 
 async def test_projects_that_fail_for_ever_delay_none_that_fails_once(cloud: Emulator) -> None:

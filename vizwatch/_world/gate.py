@@ -27,7 +27,8 @@ class Retries:
     def __init__(self) -> None:
         self.rate = RetryRate()
         self._line = Line()
-        self._waiting = 0
+        self._waiting = self._together = 0
+        """How many wait, and how many have at most since nobody did: so many come back in one interval."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def turn(self, failures: int, interval: float) -> None:
@@ -39,19 +40,23 @@ class Retries:
         """
         self._enter_loop()
         self._waiting += 1
+        self._together = max(self._together, self._waiting)
         try:
             async with self._line.turn(is_patient=False, due=Due(failures)):
-                spread = self._waiting / max(interval, 1.0)
+                spread = self._together / max(interval, 1.0)
                 await anyio.sleep(max(self.rate.wait(anyio.current_time(), spread), 0.0))
                 self.rate.sent(anyio.current_time())
         finally:
             self._waiting -= 1
+            if not self._waiting:
+                self._together = 0
 
     def _enter_loop(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             # Who waits in one that is over, and what its clock says, is of no use in another.
-            self._loop, self._line, self._waiting, self.rate = loop, Line(), 0, RetryRate()
+            self._loop, self._line, self.rate = loop, Line(), RetryRate()
+            self._waiting = self._together = 0
 
 
 class Gate:
