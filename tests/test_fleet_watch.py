@@ -484,6 +484,20 @@ async def test_after_an_outage_the_last_projects_come_back_as_quickly_as_the_fir
             assert all(one.complete for one in fleet.outcomes.values())
 
 
+async def test_those_that_are_back_are_found_soon_though_more_stay_down(cloud: Emulator) -> None:
+    targets = targets_of(cloud, 100)
+    async with Fleet(targets) as fleet, taken(fleet.watch_jobs(interval=15), Found().note):
+        await elapse(60)
+        cloud.fault("status", status=503)
+        await elapse(200)
+        cloud.clear_faults()
+        for number in range(100):
+            if number % 5 < 3:
+                cloud.fault("status", status=503, match={"project_id": f"p{number}"})
+        await elapse(60)
+        assert sum(one.complete for one in fleet.outcomes.values()) == 40
+
+
 async def test_projects_that_fail_for_ever_delay_none_that_fails_once(cloud: Emulator) -> None:
     targets = targets_of(cloud, 100)
     for number in range(60):

@@ -167,7 +167,7 @@ async def test_an_outage_costs_next_to_nothing_and_watches_come_back_spread() ->
     assert len(ended) == _MANY
 
 
-@given(st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=60), st.floats(0, 2000))
+@given(st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=120), st.floats(0, 2000))
 def test_reads_that_failed_are_sent_at_a_rate_within_its_bounds(
     asked: list[tuple[float, bool]], spread: float
 ) -> None:
@@ -180,7 +180,7 @@ def test_reads_that_failed_are_sent_at_a_rate_within_its_bounds(
         assert quickest == pytest.approx(pause) or quickest < pause
         assert slowest == pytest.approx(pause) or pause < slowest
         (rate.answered if is_answered else rate.failed)()
-    same = {is_answered for _, is_answered in asked[-12:]} if len(asked) >= 12 else set()
+    same = {is_answered for _, is_answered in asked[-48:]} if len(asked) >= 48 else set()
     if len(same) == 1:
         assert rate.wait(at, spread) == pytest.approx(quickest if same.pop() else slowest)
 
