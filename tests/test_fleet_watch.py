@@ -512,3 +512,18 @@ async def test_projects_that_fail_for_ever_delay_none_that_fails_once(cloud: Emu
         sound = [fleet.outcomes[f"p{number}"] for number in range(60, 100)]
         assert all(one.complete and one.age is not None and one.age <= 15 for one in sound)
     assert 15 < max(ages) <= 15 + 4, "its next read was by the pause of one failure, and a turn or two"
+
+
+async def test_one_that_fails_once_is_asked_soon_though_many_have_just_gone_down(cloud: Emulator) -> None:
+    targets = targets_of(cloud, 100)
+    async with Fleet(targets) as fleet, taken(fleet.watch_jobs(interval=15), Found().note):
+        await elapse(60)
+        for number in range(90):
+            cloud.fault("status", status=503, match={"project_id": f"p{number}"})
+        await elapse(60)
+        cloud.fault("status", status=503, count=1, match={"project_id": "p99"})
+        ages = []
+        for _ in range(40):
+            await elapse(1)
+            ages.append(fleet.outcomes["p99"].age or 0)
+    assert 15 < max(ages) <= 15 + 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, TypeVar, cast
 
@@ -27,12 +28,16 @@ class Retries:
     def __init__(self) -> None:
         self.rate = RetryRate()
         self._line = Line()
+        self._numbers = itertools.count(1)
         self._waiting = self._together = 0
         """How many wait, and how many have at most since nobody did: so many come back in one interval."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def turn(self, failures: int, interval: float) -> None:
         """Waits until one may be sent: those first that have failed the fewest times.
+
+        Of those that have failed once the last to come is first: where many went down together, another one
+        that fails is the likeliest to be answered.
 
         Args:
             failures: How often it has failed in a row, or for a probe its client's reads have.
@@ -41,8 +46,9 @@ class Retries:
         self._enter_loop()
         self._waiting += 1
         self._together = max(self._together, self._waiting)
+        due = Due(failures if failures > 1 else 1.0 / next(self._numbers))
         try:
-            async with self._line.turn(is_patient=False, due=Due(failures)):
+            async with self._line.turn(is_patient=False, due=due):
                 spread = self._together / max(interval, 1.0)
                 await anyio.sleep(max(self.rate.wait(anyio.current_time(), spread), 0.0))
                 self.rate.sent(anyio.current_time())
