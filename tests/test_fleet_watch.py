@@ -217,7 +217,7 @@ async def test_a_thousand_projects_are_read_evenly_over_the_interval(cloud: Emul
             each_second = [after - before for before, after in itertools.pairwise(asked)]
     assert max(each_second[:48]) <= 60, "at the beginning"
     assert all(40 <= count <= 60 for count in each_second[25:48])
-    assert max(each_second) <= 75, "while they try again, and come back"
+    assert max(each_second) <= 105, "while they try again, and come back: as many as in health, beside those"
     assert all(40 <= count <= 60 for count in each_second[-15:]), "after an outage"
 
 
@@ -465,6 +465,39 @@ async def test_an_outage_costs_a_fleet_next_to_nothing_and_its_projects_come_bac
         assert max(age for age in ages if age is not None) <= interval
 
 
+async def test_after_an_outage_the_last_projects_come_back_as_quickly_as_the_first(
+    cloud: Emulator,
+) -> None:
+    interval, count = 15, 600
+    async with Fleet(targets_of(cloud, count)) as fleet:
+        async with taken(fleet.watch_jobs(interval=interval), Found().note):
+            await elapse(60)
+            cloud.fault("status", status=503)
+            await elapse(120)
+            cloud.clear_faults()
+            each_second = []
+            for _ in range(25):
+                before = len(cloud.requests)
+                await elapse(1)
+                each_second.append(len(cloud.requests) - before)
+            assert max(each_second) <= 2 * count / interval + 1
+            assert all(one.complete for one in fleet.outcomes.values())
+
+
+async def test_those_that_are_back_are_found_soon_though_more_stay_down(cloud: Emulator) -> None:
+    targets = targets_of(cloud, 100)
+    async with Fleet(targets) as fleet, taken(fleet.watch_jobs(interval=15), Found().note):
+        await elapse(60)
+        cloud.fault("status", status=503)
+        await elapse(200)
+        cloud.clear_faults()
+        for number in range(100):
+            if number % 5 < 3:
+                cloud.fault("status", status=503, match={"project_id": f"p{number}"})
+        await elapse(60)
+        assert sum(one.complete for one in fleet.outcomes.values()) == 40
+
+
 async def test_projects_that_fail_for_ever_delay_none_that_fails_once(cloud: Emulator) -> None:
     targets = targets_of(cloud, 100)
     for number in range(60):
@@ -479,3 +512,18 @@ async def test_projects_that_fail_for_ever_delay_none_that_fails_once(cloud: Emu
         sound = [fleet.outcomes[f"p{number}"] for number in range(60, 100)]
         assert all(one.complete and one.age is not None and one.age <= 15 for one in sound)
     assert 15 < max(ages) <= 15 + 4, "its next read was by the pause of one failure, and a turn or two"
+
+
+async def test_one_that_fails_once_is_asked_soon_though_many_have_just_gone_down(cloud: Emulator) -> None:
+    targets = targets_of(cloud, 100)
+    async with Fleet(targets) as fleet, taken(fleet.watch_jobs(interval=15), Found().note):
+        await elapse(60)
+        for number in range(90):
+            cloud.fault("status", status=503, match={"project_id": f"p{number}"})
+        await elapse(60)
+        cloud.fault("status", status=503, count=1, match={"project_id": "p99"})
+        ages = []
+        for _ in range(40):
+            await elapse(1)
+            ages.append(fleet.outcomes["p99"].age or 0)
+    assert 15 < max(ages) <= 15 + 4

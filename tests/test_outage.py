@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -25,7 +27,7 @@ from vizwatch._rules.cadence import Cadence, OwnWrites
 from vizwatch._rules.outage import FAILURES_TO_BE_DOWN, Outage, RetryRate
 from vizwatch._rules.transitions import Tracker
 from vizwatch._values.statuses import TERMINAL
-from vizwatch._world.gate import Gate
+from vizwatch._world.gate import Gate, Retries
 from vizwatch._world.line import Due
 from vizwatch._world.report import Report
 from vizwatch.emulator import Emulator
@@ -165,7 +167,7 @@ async def test_an_outage_costs_next_to_nothing_and_watches_come_back_spread() ->
     assert len(ended) == _MANY
 
 
-@given(st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=60), st.floats(0, 2000))
+@given(st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=120), st.floats(0, 2000))
 def test_reads_that_failed_are_sent_at_a_rate_within_its_bounds(
     asked: list[tuple[float, bool]], spread: float
 ) -> None:
@@ -178,9 +180,43 @@ def test_reads_that_failed_are_sent_at_a_rate_within_its_bounds(
         assert quickest == pytest.approx(pause) or quickest < pause
         assert slowest == pytest.approx(pause) or pause < slowest
         (rate.answered if is_answered else rate.failed)()
-    same = {is_answered for _, is_answered in asked[-12:]} if len(asked) >= 12 else set()
+    same = {is_answered for _, is_answered in asked[-48:]} if len(asked) >= 48 else set()
     if len(same) == 1:
         assert rate.wait(at, spread) == pytest.approx(quickest if same.pop() else slowest)
+
+
+async def test_jobs_that_fail_for_ever_beside_sound_ones_hold_up_no_other_client() -> None:
+    """Their client's reads are answered time and again, so that in a row they fail seldom."""
+    retries = Retries()
+    of_jobs, other = (Gate(Outage(0.8, 30.0), 100, retries=retries) for _ in range(2))
+
+    async def answers() -> None:
+        await asyncio.sleep(0.01)
+
+    async def fails() -> None:
+        await asyncio.sleep(0.01)
+        raise vizwatch.ServerError("broken", http_status=500)
+
+    async def is_sound() -> None:
+        while True:
+            await of_jobs.read(answers, INTERVAL)
+            await asyncio.sleep(0.05)
+
+    async def is_broken() -> None:
+        for failures in itertools.count():
+            with contextlib.suppress(vizwatch.ServerError):
+                await of_jobs.read(fails, INTERVAL, failures=failures)
+            await asyncio.sleep(1)
+
+    tasks = [asyncio.create_task(is_broken()) for _ in range(100)]
+    tasks += [asyncio.create_task(is_sound()) for _ in range(10)]
+    await elapse(60)
+    async with asyncio.timeout(3):
+        await other.read(answers, INTERVAL, failures=1)
+    for task in tasks:
+        assert not task.done()
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 @pytest.mark.fault("R3")

@@ -191,7 +191,14 @@ class Follower:
     @property
     def is_failing(self) -> bool:
         """Whether the last read failed."""
-        return self.page is None and self._failures is not None and self._failures.go_on
+        return self.failures > 0
+
+    @property
+    def failures(self) -> int:
+        """How many of its reads have failed that are not forgotten, if the last one did."""
+        if self.page is not None or self._failures is None or not self._failures.go_on:
+            return 0
+        return self._failures.count
 
     def is_urgent(self, now: float) -> bool:
         """Whether somebody waits for the first answer, or for what a write of this client's has come to."""

@@ -367,10 +367,10 @@ class Poller:
         failure = None
         followers = [place.follower for place in self._places.of(job_id)]
         interval = min((one.cadence.interval for one in followers), default=0.0)
-        is_failing = any(one.is_failing for one in followers)
+        failures = max((one.failures for one in followers), default=0)
         try:
             job, asked = await self._gate.read(
-                lambda: self._read_job(job_id, due), interval, due, is_failing=is_failing
+                lambda: self._read_job(job_id, due), interval, due, failures=failures
             )
         except CallError as error:
             failure = error

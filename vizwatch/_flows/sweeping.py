@@ -114,9 +114,7 @@ class Sweeps:
         """Its next page. Raises :class:`CallError`, and the page is still the next one."""
         read_rows = cast("ReadRows", self._read_rows)  # none is begun where there is no listing
         read = functools.partial(read_rows, sweep.page, sweep.per_page, self._due)
-        rows, asked = await self._gate.read(
-            read, self._cadence.interval, self._due, is_failing=self.failures > 0
-        )
+        rows, asked = await self._gate.read(read, self._cadence.interval, self._due, failures=self.failures)
         now = _now()
         self._asked = min(self._asked, asked)
         sweep.take(len(rows) + rows.skipped, rows.job_total_count)

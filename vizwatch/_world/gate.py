@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, TypeVar, cast
 
@@ -27,31 +28,41 @@ class Retries:
     def __init__(self) -> None:
         self.rate = RetryRate()
         self._line = Line()
-        self._waiting = 0
+        self._numbers = itertools.count(1)
+        self._waiting = self._together = 0
+        """How many wait, and how many have at most since nobody did: so many come back in one interval."""
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def turn(self, failures: int, interval: float) -> None:
         """Waits until one may be sent: those first that have failed the fewest times.
 
+        Of those that have failed once the last to come is first: where many went down together, another one
+        that fails is the likeliest to be answered.
+
         Args:
-            failures: How often its client's reads have failed in a row.
+            failures: How often it has failed in a row, or for a probe its client's reads have.
             interval: Over how many seconds all that wait are spread at best.
         """
         self._enter_loop()
         self._waiting += 1
+        self._together = max(self._together, self._waiting)
+        due = Due(failures if failures > 1 else 1.0 / next(self._numbers))
         try:
-            async with self._line.turn(is_patient=False, due=Due(failures)):
-                spread = self._waiting / max(interval, 1.0)
+            async with self._line.turn(is_patient=False, due=due):
+                spread = self._together / max(interval, 1.0)
                 await anyio.sleep(max(self.rate.wait(anyio.current_time(), spread), 0.0))
                 self.rate.sent(anyio.current_time())
         finally:
             self._waiting -= 1
+            if not self._waiting:
+                self._together = 0
 
     def _enter_loop(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             # Who waits in one that is over, and what its clock says, is of no use in another.
-            self._loop, self._line, self._waiting, self.rate = loop, Line(), 0, RetryRate()
+            self._loop, self._line, self.rate = loop, Line(), RetryRate()
+            self._waiting = self._together = 0
 
 
 class Gate:
@@ -93,7 +104,7 @@ class Gate:
         interval: float,
         due: Due | None = None,
         *,
-        is_failing: bool = False,
+        failures: int = 0,
     ) -> T:
         """What `read` gives or raises, once it may be sent.
 
@@ -101,9 +112,9 @@ class Gate:
             read: Reads once.
             interval: Over how many seconds the watches of this kind spread after an outage at most.
             due: By when it is wanted: who is due first goes first.
-            is_failing: Whether this failed the last time.
+            failures: How often this has failed in a row.
         """
-        has_turn = self._retries is None
+        is_failing, has_turn = failures > 0, self._retries is None
         while True:
             if self._outage.is_down():
                 with self._holding():
@@ -113,7 +124,7 @@ class Gate:
                         if self._outage.is_down():
                             await anyio.sleep_until(self._outage.probe_at)
                             if not has_turn:
-                                await self._turn(interval)
+                                await self._turn(self._outage.failures, interval)
                             return await self._tried(read, is_retry=True, is_probe=True)
                     await self._come_back(interval)
             elif self._renewing.is_held:
@@ -122,7 +133,7 @@ class Gate:
                     await self._come_back(interval)
             elif is_failing and not has_turn:
                 with self._holding():
-                    await self._turn(interval)
+                    await self._turn(failures, interval)
                 has_turn = True
                 continue
             await self._places.come(due=due)
@@ -152,9 +163,9 @@ class Gate:
         if held:
             await asyncio.wait(held)
 
-    async def _turn(self, interval: float) -> None:
+    async def _turn(self, failures: int, interval: float) -> None:
         if self._retries is not None:
-            await self._retries.turn(self._outage.failures, interval)
+            await self._retries.turn(failures, interval)
 
     async def _tried(self, read: Callable[[], Awaitable[T]], *, is_retry: bool, is_probe: bool = False) -> T:
         rate = self._retries.rate if is_retry and self._retries is not None else None
