@@ -311,7 +311,7 @@ class Fleet:
         accounts: dict[Hashable, Account] = {}
         openings = Bulkhead(size)
         self._retries: dict[str, Retries] = {}
-        """Those at each endpoint, whoever pays for them."""
+        """Those at each endpoint, whoever pays for them; but not those of accounts of the caller's."""
         self._members: dict[str, _Member] = {}
         for target in several_of(targets):
             if not isinstance(target, Target):

@@ -44,7 +44,7 @@ class Account:
         self.haste = Haste()
         """How many of their looks may come sooner than usual."""
         self.retries = Retries()
-        """Those of the reads of their watches."""
+        """How often what their watches read is tried again, while it fails."""
         self._pace = Pace(budget)
         self._line = Line()
         self._loop: asyncio.AbstractEventLoop | None = None

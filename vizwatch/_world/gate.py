@@ -46,7 +46,7 @@ class Retries:
         self._enter_loop()
         self._waiting += 1
         self._together = max(self._together, self._waiting)
-        due = Due(failures if failures > 1 else 1.0 / next(self._numbers))
+        due = Due(failures if failures > 1 else -next(self._numbers))
         try:
             async with self._line.turn(is_patient=False, due=due):
                 spread = self._together / max(interval, 1.0)
@@ -84,7 +84,7 @@ class Gate:
         outage: What is known of it.
         at_once: How many reads may be under way.
         renewing: The renewal of credentials, by those of the reads that were refused.
-        retries: Those of all clients of the service.
+        retries: The reads of all clients of the service that are tried again.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Gate:
         self._line = Line()
         self._places = Line(at_once)
         self._held: set[asyncio.Task[Any]] = set()
-        """The reads that an outage or a renewal holds."""
+        """The reads that an outage or a renewal holds, or that wait until they are tried again."""
 
     async def read(
         self,

@@ -31,9 +31,9 @@ _SMALLEST: Final = 512
 """How many bytes a database has at least."""
 _BUSY: Final = 2.0
 """How long to wait for another process that has the file just now, in seconds."""
-_AT_ONCE: Final = 300
-"""How many rows a statement writes, or reads as one: for each row that comes, and after each statement, this
-thread waits until that of the event loop lets it go on, which may be milliseconds if that is busy."""
+_READ, _WRITTEN = 300, 3_000
+"""How many rows are read as one, and written by a statement. For each row that comes, and after each statement,
+this thread waits until that of the event loop lets it go on: for milliseconds, or many, if that is busy."""
 _TABLES: Final = {
     "stream": """CREATE TABLE stream (
     number INTEGER PRIMARY KEY,
@@ -179,12 +179,12 @@ class SqliteCheckpoint:
         kept: dict[int, bytes] = {}
         with self._explained():
             if job_ids is None:
-                page = self._page(_AFTER, number, -(2**63), _AT_ONCE)
+                page = self._page(_AFTER, number, -(2**63), _READ)
                 while page:
                     kept |= page
-                    page = self._page(_AFTER, number, max(page), _AT_ONCE)
+                    page = self._page(_AFTER, number, max(page), _READ)
                 return kept
-            for some in _several(job_ids):
+            for some in _several(job_ids, _READ):
                 kept |= self._page(_OF_JOBS % _marks("?", some), number, *some)
         return kept
 
@@ -202,17 +202,20 @@ class SqliteCheckpoint:
             raise self._refused(
                 "it was removed, or another file was put in its place: what is watched is not kept"
             )
+        most = min(_WRITTEN, connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // 3)
         connection.execute("BEGIN IMMEDIATE")
         try:
             for number, by_job in newest.items():
-                for some in _several(job_id for job_id, record in by_job.items() if record is None):
+                forgotten = (job_id for job_id, record in by_job.items() if record is None)
+                for some in _several(forgotten, most):
                     connection.execute(_FORGET % _marks("?", some), (number, *some))
-            for rows in _several(
+            kept = (
                 (number, job_id, record)
                 for number, by_job in newest.items()
                 for job_id, record in by_job.items()
                 if record is not None
-            ):
+            )
+            for rows in _several(kept, most):
                 connection.execute(_KEEP % _marks("(?, ?, ?)", rows), [*itertools.chain.from_iterable(rows)])
             connection.execute("COMMIT")
         except BaseException:
@@ -318,8 +321,8 @@ def _marks(one: str, items: Sized) -> str:
     return ", ".join([one] * len(items))
 
 
-def _several(items: Iterable[T]) -> Iterator[list[T]]:
-    """All of them, so many at a time as go into a statement."""
+def _several(items: Iterable[T], most: int) -> Iterator[list[T]]:
+    """All of them, so many at a time."""
     rest = iter(items)
-    while some := [*itertools.islice(rest, _AT_ONCE)]:
+    while some := [*itertools.islice(rest, most)]:
         yield some
