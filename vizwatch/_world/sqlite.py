@@ -32,8 +32,9 @@ _SMALLEST: Final = 512
 _BUSY: Final = 2.0
 """How long to wait for another process that has the file just now, in seconds."""
 _READ, _WRITTEN = 300, 3_000
-"""How many rows are read as one, and written by a statement. For each row that comes, and after each statement,
-this thread waits until that of the event loop lets it go on: for milliseconds, or many, if that is busy."""
+"""How many rows are read as one, and written by a statement. For each row that comes, and after each
+statement, this thread waits until that of the event loop lets it go on: for milliseconds, or many, if that is
+busy."""
 _TABLES: Final = {
     "stream": """CREATE TABLE stream (
     number INTEGER PRIMARY KEY,
