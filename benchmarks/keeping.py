@@ -50,15 +50,15 @@ def run(
         )
 
     def row(what: str, count: int, figure: str) -> Row:
-        def each(ones: Sequence[Found]) -> Sequence[Found]:
-            return [{figure: one[figure] / count * 1e3} for one in ones]
+        def of_a_project(found: Found) -> float:
+            return found[figure] / count * 1e3
 
         return Row(
             what=f"{count:,} projects: {what}",
             against="without a checkpoint",
             unit="ms CPU a project",
-            ours=sample(each(found[count, True]), lambda one: one[figure]),
-            theirs=sample(each(found[count, False]), lambda one: one[figure]),
+            ours=sample(found[count, True], of_a_project),
+            theirs=sample(found[count, False], of_a_project),
         )
 
     return Report(

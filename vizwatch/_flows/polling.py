@@ -167,8 +167,8 @@ class Poller:
 
     async def abandon(self, job_ids: Iterable[int]) -> None:
         """Ends the reads under way that nobody is left to want: of these jobs, or all if nobody is left."""
-        left = {job_id for job_id in job_ids if job_id not in self._places.by_job}
-        unwanted = None if self._is_idle else left
+        by_job = self._places.by_job
+        unwanted = None if self._is_idle else {job_id for job_id in job_ids if job_id not in by_job}
         # Reads that wait take the places of those that end, and are not of whoever has left.
         tasks = self._alarm.context.run(self._reads.drop, unwanted)
         if self._is_idle and self._sweeping is not None:

@@ -26,32 +26,28 @@ class Outage:
 
     backoff_base: float
     backoff_max: float
-    _failures: int = attrs.field(default=0, init=False)
+    failures: int = attrs.field(default=0, init=False)
+    """How many reads in a row have failed."""
     _probes: int = attrs.field(default=0, init=False)
     _answered_at: float = attrs.field(default=-math.inf, init=False)
     probe_at: float = attrs.field(default=-math.inf, init=False)
     """When to ask again whether it is over."""
 
-    @property
-    def failures(self) -> int:
-        """How many reads in a row have failed."""
-        return self._failures
-
     def is_down(self) -> bool:
         """Whether nothing but a probe should be sent."""
-        return self._failures >= FAILURES_TO_BE_DOWN
+        return self.failures >= FAILURES_TO_BE_DOWN
 
     def answered(self, now: float) -> None:
         """Any answer of the service, a refusal too: it is there."""
-        self._failures = self._probes = 0
+        self.failures = self._probes = 0
         self._answered_at = now
 
     def failed(self, begun: float, now: float, chance: float, *, is_probe: bool = False) -> None:
         """A read that was begun at a time got no answer; `chance` is a random number from [0, 1)."""
         if begun < self._answered_at:
             return
-        self._failures += 1
-        if is_probe or self._failures == FAILURES_TO_BE_DOWN:
+        self.failures += 1
+        if is_probe or self.failures == FAILURES_TO_BE_DOWN:
             pause = min(self.backoff_max, self.backoff_base * 2.0 ** min(self._probes, 60))
             self._probes += 1
             self.probe_at = now + pause * (0.5 + 0.5 * chance)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 K = TypeVar("K")
 T = TypeVar("T")
+
+
+def parts(items: Iterable[T], most: int) -> Iterator[list[T]]:
+    """All of them, so many at a time."""
+    rest = iter(items)
+    while part := [*itertools.islice(rest, most)]:
+        yield part
 
 
 class Batches(Generic[T]):

@@ -114,7 +114,7 @@ class Gate:
             due: By when it is wanted: who is due first goes first.
             failures: How often this has failed in a row.
         """
-        is_failing, has_turn = failures > 0, self._retries is None
+        is_failing, retries = failures > 0, self._retries
         while True:
             if self._outage.is_down():
                 with self._holding():
@@ -123,18 +123,18 @@ class Gate:
                         # Whoever held the line before may have found that it is over.
                         if self._outage.is_down():
                             await anyio.sleep_until(self._outage.probe_at)
-                            if not has_turn:
-                                await self._turn(self._outage.failures, interval)
+                            if retries is not None:
+                                await retries.turn(self._outage.failures, interval)
                             return await self._tried(read, is_retry=True, is_probe=True)
                     await self._come_back(interval)
             elif self._renewing.is_held:
                 with self._holding():
                     await self._renewing.wait()
                     await self._come_back(interval)
-            elif is_failing and not has_turn:
+            elif is_failing and retries is not None:
                 with self._holding():
-                    await self._turn(failures, interval)
-                has_turn = True
+                    await retries.turn(failures, interval)
+                retries = None  # it has had its turn
                 continue
             await self._places.come(due=due)
             try:
@@ -162,10 +162,6 @@ class Gate:
             task.cancel()
         if held:
             await asyncio.wait(held)
-
-    async def _turn(self, failures: int, interval: float) -> None:
-        if self._retries is not None:
-            await self._retries.turn(failures, interval)
 
     async def _tried(self, read: Callable[[], Awaitable[T]], *, is_retry: bool, is_probe: bool = False) -> T:
         rate = self._retries.rate if is_retry and self._retries is not None else None

@@ -23,7 +23,7 @@ from vizwatch._values import checks
 from vizwatch._values.errors import CheckpointError, ConfigError
 from vizwatch._values.secrets import hidden
 from vizwatch._values.text import printable, redacted
-from vizwatch._world.batching import Batches
+from vizwatch._world.batching import Batches, parts
 from vizwatch._world.checkpoint import Stream
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class RedisCheckpoint:
         """The records. As of :class:`Checkpoint`."""
         key = fencing.jobs_key(self.prefix, self._held([stream])[stream])
         with _reached():
-            return await (self._all(key) if job_ids is None else self._some(key, list(job_ids)))
+            return await (self._all(key) if job_ids is None else self._some(key, job_ids))
 
     async def save(self, records: Saved) -> None:
         """Keeps records, with all that others save within the window in one step."""
@@ -273,10 +273,9 @@ class RedisCheckpoint:
             if not cursor:
                 return kept
 
-    async def _some(self, key: str, job_ids: Sequence[int]) -> dict[int, bytes]:
+    async def _some(self, key: str, job_ids: Collection[int]) -> dict[int, bytes]:
         kept: dict[int, bytes] = {}
-        for at in range(0, len(job_ids), _A_PAGE):
-            page = job_ids[at : at + _A_PAGE]
+        for page in parts(job_ids, _A_PAGE):
             values = await self._opened().ask("HMGET", key, *page, within=_IN_ALL)
             if not isinstance(values, list) or len(values) != len(page):
                 raise self._refused(_DAMAGED)

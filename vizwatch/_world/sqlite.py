@@ -10,7 +10,7 @@ import itertools
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
@@ -19,7 +19,7 @@ from vizwatch._rules.records import LONGEST
 from vizwatch._values import checks
 from vizwatch._values.errors import CheckpointError
 from vizwatch._values.text import printable
-from vizwatch._world.batching import Batches
+from vizwatch._world.batching import Batches, parts
 from vizwatch._world.checkpoint import Stream
 
 P = ParamSpec("P")
@@ -185,7 +185,7 @@ class SqliteCheckpoint:
                     kept |= page
                     page = self._page(_AFTER, number, max(page), _READ)
                 return kept
-            for some in _several(job_ids, _READ):
+            for some in parts(job_ids, _READ):
                 kept |= self._page(_OF_JOBS % _marks("?", some), number, *some)
         return kept
 
@@ -208,7 +208,7 @@ class SqliteCheckpoint:
         try:
             for number, by_job in newest.items():
                 forgotten = (job_id for job_id, record in by_job.items() if record is None)
-                for some in _several(forgotten, most):
+                for some in parts(forgotten, most):
                     connection.execute(_FORGET % _marks("?", some), (number, *some))
             kept = (
                 (number, job_id, record)
@@ -216,7 +216,7 @@ class SqliteCheckpoint:
                 for job_id, record in by_job.items()
                 if record is not None
             )
-            for rows in _several(kept, most):
+            for rows in parts(kept, most):
                 connection.execute(_KEEP % _marks("(?, ?, ?)", rows), [*itertools.chain.from_iterable(rows)])
             connection.execute("COMMIT")
         except BaseException:
@@ -320,10 +320,3 @@ class SqliteCheckpoint:
 
 def _marks(one: str, items: Sized) -> str:
     return ", ".join([one] * len(items))
-
-
-def _several(items: Iterable[T], most: int) -> Iterator[list[T]]:
-    """All of them, so many at a time."""
-    rest = iter(items)
-    while some := [*itertools.islice(rest, most)]:
-        yield some

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
@@ -13,6 +12,7 @@ from vizwatch._flows.delivering import Delivery
 from vizwatch._rules import records
 from vizwatch._rules.records import Given
 from vizwatch._values.models import Transition
+from vizwatch._world.batching import parts
 from vizwatch._world.checkpoint import Stream
 from vizwatch._world.journal import Journal
 from vizwatch.dask._shard import AT_ONCE
@@ -116,6 +116,5 @@ class Deliveries:
 
 def _pages(transitions: Iterable[Transition]) -> Iterator[dict[int, bytes]]:
     """All of them as delivered."""
-    rest = iter(transitions)
-    while page := [*itertools.islice(rest, AT_ONCE)]:
+    for page in parts(transitions, AT_ONCE):
         yield {one.job_id: records.encode(Given(one, is_delivered=True)) for one in page}
